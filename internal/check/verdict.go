@@ -1,0 +1,72 @@
+// Package check asks one gRPC server how it is, through the gRPC Health Checking Protocol v1
+// (https://github.com/grpc/grpc/blob/master/doc/health-checking.md), and proves what it says: a
+// failure is reported only when a connection that was dialled for the request failed too.
+package check
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+// Func checks one service; the empty name is the whole server. A verdict is a value and never an
+// error: for a health check, failure is an answer.
+type Func func(ctx context.Context, service string) Verdict
+
+// Verdict is the answer of a check of one service.
+type Verdict struct {
+	// Service is the name that was asked for; empty is the whole server.
+	Service string
+	// Status is the finding.
+	Status Status
+	// Code is the gRPC code of the attempt that decided. It means something only where Asked is true.
+	Code codes.Code
+	// Asked says that an RPC was made.
+	Asked bool
+	// Phase says where it ended; empty when the server answered.
+	Phase Phase
+	// Duration is how long the check took, from its start to the verdict.
+	Duration time.Duration
+	// At is when the verdict was reached.
+	At time.Time
+	// Evidence is the id of the log line that holds the proof; empty for SERVING.
+	Evidence string
+	// Err is the cause, for logs and the command line only: it never reaches an HTTP caller. Nil
+	// for verdicts that the server gave with RPC status OK.
+	Err error
+}
+
+// GRPCCode is the canonical name of Code ("NOT_FOUND"), empty where no RPC was made.
+func (v Verdict) GRPCCode() string {
+	if !v.Asked {
+		return ""
+	}
+	if int(v.Code) < len(codeNames) {
+		return codeNames[v.Code]
+	}
+	return "CODE_" + strconv.Itoa(int(v.Code))
+}
+
+// codeNames are the canonical names of
+// https://github.com/grpc/grpc/blob/master/doc/statuscodes.md; codes.Code prints others ("NotFound").
+var codeNames = [...]string{
+	codes.OK:                 "OK",
+	codes.Canceled:           "CANCELLED",
+	codes.Unknown:            "UNKNOWN",
+	codes.InvalidArgument:    "INVALID_ARGUMENT",
+	codes.DeadlineExceeded:   "DEADLINE_EXCEEDED",
+	codes.NotFound:           "NOT_FOUND",
+	codes.AlreadyExists:      "ALREADY_EXISTS",
+	codes.PermissionDenied:   "PERMISSION_DENIED",
+	codes.ResourceExhausted:  "RESOURCE_EXHAUSTED",
+	codes.FailedPrecondition: "FAILED_PRECONDITION",
+	codes.Aborted:            "ABORTED",
+	codes.OutOfRange:         "OUT_OF_RANGE",
+	codes.Unimplemented:      "UNIMPLEMENTED",
+	codes.Internal:           "INTERNAL",
+	codes.Unavailable:        "UNAVAILABLE",
+	codes.DataLoss:           "DATA_LOSS",
+	codes.Unauthenticated:    "UNAUTHENTICATED",
+}
