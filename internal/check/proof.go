@@ -35,6 +35,8 @@ type Dial struct {
 	Err error
 	// Took is the time in all.
 	Took time.Duration
+
+	began moment
 }
 
 // AddressAttempt is one address's part in a Dial.

@@ -166,22 +166,17 @@ func (t Target) hostPort(text, defaultPort string) (Target, error) {
 	return t, nil
 }
 
-// address is one place to dial.
-type address struct {
-	network, text string
-}
-
 // lookup finds the addresses of the target, in the order to try them. Nothing is kept: every dial looks up again.
 func (t Target) lookup(ctx context.Context) ([]address, error) {
 	if t.network == "unix" {
-		return []address{{"unix", t.path}}, nil
+		return []address{{network: "unix", text: t.path}}, nil
 	}
 	if t.host == "" {
 		// This machine, whichever family its servers listen on.
-		return []address{{"tcp", net.JoinHostPort("127.0.0.1", t.port)}, {"tcp", net.JoinHostPort("::1", t.port)}}, nil
+		return []address{tcpAddress(netip.AddrFrom4([4]byte{127, 0, 0, 1}), t.portNumber()), tcpAddress(netip.IPv6Loopback(), t.portNumber())}, nil
 	}
 	if ip, err := netip.ParseAddr(t.host); err == nil {
-		return []address{{"tcp", netip.AddrPortFrom(ip, t.portNumber()).String()}}, nil
+		return []address{tcpAddress(ip, t.portNumber())}, nil
 	}
 	resolver := net.DefaultResolver
 	if t.dns != "" {
@@ -197,6 +192,10 @@ func (t Target) lookup(ctx context.Context) ([]address, error) {
 	return interleave(ips, t.portNumber()), nil
 }
 
+func tcpAddress(ip netip.Addr, port uint16) address {
+	return address{network: "tcp", text: netip.AddrPortFrom(ip, port).String()}
+}
+
 func (t Target) portNumber() uint16 {
 	n, _ := strconv.ParseUint(t.port, 10, 16) // ParseTarget has checked it
 	return uint16(n)
@@ -208,7 +207,7 @@ func interleave(ips []netip.Addr, port uint16) []address {
 	var first, second []address
 	for _, ip := range ips {
 		ip = ip.Unmap()
-		a := address{"tcp", netip.AddrPortFrom(ip, port).String()}
+		a := tcpAddress(ip, port)
 		if ip.Is4() == ips[0].Unmap().Is4() {
 			first = append(first, a)
 		} else {

@@ -1,0 +1,473 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"example.com/grpc-health-http/internal/healthtest"
+)
+
+const (
+	serving    = healthpb.HealthCheckResponse_SERVING
+	notServing = healthpb.HealthCheckResponse_NOT_SERVING
+)
+
+// counted is a Checker of a test with what its Trace has told.
+type counted struct {
+	*Checker
+	dials, rpcs, shared, overloaded atomic.Int32
+
+	mu      sync.Mutex
+	retries map[string]int
+	proofs  []Proof
+}
+
+// checker makes a Checker of target that ends with the test.
+func checker(t testing.TB, target string, change ...func(*Options)) *counted {
+	t.Helper()
+	return checkerAt(t, systemClock(), target, change...)
+}
+
+func checkerAt(t testing.TB, clock func() moment, target string, change ...func(*Options)) *counted {
+	t.Helper()
+	parsed, err := ParseTarget(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &counted{retries: map[string]int{}}
+	o := Options{
+		Target: parsed, ConnectTimeout: time.Second, RPCTimeout: time.Second, MaxAge: time.Minute,
+		Trace: Trace{
+			Dial:   func(string) { c.dials.Add(1) },
+			RPC:    func(string) { c.rpcs.Add(1) },
+			Shared: func() { c.shared.Add(1) },
+			Retry: func(reason string) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.retries[reason]++
+			},
+			Verdict: func(v *Verdict, proof Proof) {
+				if v.Status != Serving {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					c.proofs = append(c.proofs, proof)
+				}
+			},
+		},
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	c.Checker = newChecker(o, clock)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func (c *counted) retried(reason string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.retries[reason]
+}
+
+func services(names ...string) func(*Options) { return func(o *Options) { o.Services = names } }
+
+// want checks a verdict's status and phase.
+func want(t testing.TB, v Verdict, status Status, phase Phase) {
+	t.Helper()
+	if v.Status != status || v.Phase != phase {
+		t.Errorf("verdict %v, phase %q; want %v, phase %q; cause: %v", v.Status, v.Phase, status, phase, v.Err)
+	}
+}
+
+// eventually waits for a condition that something else brings about.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after 10 s still not: %s", what)
+		}
+	}
+}
+
+func TestEveryAnswerOfTheServer(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	c := checker(t, up.Target())
+	type row struct {
+		name   string
+		set    func(name string)
+		status Status
+		code   codes.Code
+	}
+	rows := []row{
+		{"serving", func(n string) { up.SetStatus(n, serving) }, Serving, codes.OK},
+		{"not serving", func(n string) { up.SetStatus(n, notServing) }, NotServing, codes.OK},
+		{"unknown", func(n string) { up.SetStatus(n, healthpb.HealthCheckResponse_UNKNOWN) }, Unknown, codes.OK},
+		{"service unknown", func(n string) { up.SetStatus(n, healthpb.HealthCheckResponse_SERVICE_UNKNOWN) }, ServiceUnknown, codes.OK},
+		{"a value of tomorrow", func(n string) { up.SetStatus(n, 42) }, Unknown, codes.OK},
+	}
+	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
+		status := RPCFailed
+		switch code {
+		case codes.NotFound:
+			status = ServiceUnknown
+		case codes.Unimplemented:
+			status = Unimplemented
+		}
+		rows = append(rows, row{code.String(), func(n string) { up.SetError(n, code) }, status, code})
+	}
+	for _, r := range rows {
+		r.set(r.name)
+		for _, connection := range []string{"fresh", "reused"} {
+			before := up.RPCsFor(r.name)
+			v := c.Check(t.Context(), r.name)
+			want(t, v, r.status, PhaseNone)
+			if v.Code != r.code || !v.Asked || v.Service != r.name {
+				t.Errorf("%s, %s: code %v, asked %v, service %q", r.name, connection, v.Code, v.Asked, v.Service)
+			}
+			if n := up.RPCsFor(r.name) - before; n != 1 {
+				t.Errorf("%s, %s: the server was asked %d times; what it said is never asked again", r.name, connection, n)
+			}
+			if (v.Err != nil) != (r.code != codes.OK) {
+				t.Errorf("%s: cause %v", r.name, v.Err)
+			}
+		}
+	}
+	if n := up.Connections(); n != 1 {
+		t.Errorf("%d connections for healthy answers, want 1", n)
+	}
+}
+
+func TestFirstRequestAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	c := checker(t, up.Target())
+	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	up.Stop()
+	outage := 20 * time.Second
+	if testing.Short() {
+		outage = 2 * time.Second
+	}
+	for end := time.Now().Add(outage); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		want(t, c.Check(t.Context(), ""), ConnectionFailed, PhaseConnect)
+	}
+	up.Restart()
+	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+}
+
+func TestFreshWhileTheStatusFlips(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	// epoch is even while the service is SERVING. Each RPC answers as the epoch is when it runs; a
+	// verdict is stale when the server had that status at no time between the request and its answer.
+	var epoch atomic.Int64
+	up.Handle("flip", func(context.Context, string) (*healthpb.HealthCheckResponse, error) {
+		s := serving
+		if epoch.Load()%2 == 1 {
+			s = notServing
+		}
+		return &healthpb.HealthCheckResponse{Status: s}, nil
+	})
+	c := checker(t, up.Target(), services("flip"))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var callers sync.WaitGroup
+	var checks, stale atomic.Int64
+	for range 64 {
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				before := epoch.Load()
+				v := c.Check(t.Context(), "flip")
+				after := epoch.Load()
+				checks.Add(1)
+				ok := v.Status == Serving || v.Status == NotServing
+				if before == after {
+					ok = v.Status == Serving && before%2 == 0 || v.Status == NotServing && before%2 == 1
+				}
+				if !ok {
+					stale.Add(1)
+				}
+			}
+		})
+	}
+	for ctx.Err() == nil {
+		epoch.Add(1)
+		time.Sleep(3 * time.Millisecond)
+	}
+	callers.Wait()
+	if stale.Load() > 0 {
+		t.Errorf("%d of %d verdicts were stale", stale.Load(), checks.Load())
+	}
+	if c.shared.Load() == 0 {
+		t.Error("64 callers shared nothing")
+	}
+	t.Logf("%d checks, %d RPCs, %d flips", checks.Load(), up.RPCsFor("flip"), epoch.Load())
+}
+
+func TestSharing(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	c := checker(t, up.Target(), services("slow"))
+	up.SetStatus("slow", serving)
+	want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone)
+	up.SetDelay("slow", 200*time.Millisecond)
+	before := up.RPCsFor("slow")
+	var callers sync.WaitGroup
+	for range 500 {
+		callers.Go(func() { want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone) })
+	}
+	callers.Wait()
+	if n := up.RPCsFor("slow") - before; n > 8 {
+		t.Errorf("500 callers at once made %d RPCs, want 8 at most", n)
+	}
+	if n := up.MaxInFlightFor("slow"); n > 8 {
+		t.Errorf("%d RPCs at once, want 8 at most", n)
+	}
+}
+
+func TestBoundedWhileTheServerHangs(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	release := up.Hang("hung")
+	defer release()
+	c := checker(t, up.Target(), services("hung"), func(o *Options) { o.ConnectTimeout, o.RPCTimeout = 500*time.Millisecond, 500*time.Millisecond })
+	var callers sync.WaitGroup
+	for i := range 2000 {
+		callers.Go(func() {
+			time.Sleep(time.Duration(i) * 500 * time.Microsecond) // spread over a second
+			began := time.Now()
+			want(t, c.Check(t.Context(), "hung"), Timeout, PhaseRPC)
+			if took := time.Since(began); took > 1500*time.Millisecond {
+				t.Errorf("an answer took %v with a budget of 1 s", took)
+			}
+		})
+	}
+	callers.Wait()
+	if n := up.MaxInFlightFor("hung"); n > 8 {
+		t.Errorf("%d RPCs at once, want 8 at most", n)
+	}
+	eventually(t, "all RPCs have ended", func() bool { return up.InFlight() == 0 })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for q, l := range c.lanes {
+		if len(l.flights) > 0 || l.next != nil || l.extra {
+			t.Errorf("left behind for %q: %d flights, next %v, extra %v", q.service, len(l.flights), l.next, l.extra)
+		}
+	}
+}
+
+func TestHealthyBesideMadeUpNamesAndHungServices(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t, healthtest.MaxConcurrentStreams(100))
+	up.SetStatus("healthy", serving)
+	for _, name := range []string{"hung1", "hung2", "hung3"} {
+		defer up.Hang(name)()
+	}
+	up.HandleUnknown(func(ctx context.Context, _ string) (*healthpb.HealthCheckResponse, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	c := checker(t, up.Target(), services("healthy", "hung1", "hung2", "hung3"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	var overloaded atomic.Int32
+	for i := range 128 {
+		callers.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				if c.Check(ctx, fmt.Sprintf("made-up-%d-%d", i, n)).Status == Overloaded {
+					overloaded.Add(1)
+					time.Sleep(5 * time.Millisecond)
+				}
+			}
+		})
+	}
+	for _, name := range []string{"hung1", "hung2", "hung3"} {
+		for range 40 {
+			callers.Go(func() {
+				for ctx.Err() == nil {
+					if v := c.Check(ctx, name); v.Status == Overloaded {
+						t.Error("OVERLOADED was said of a configured service")
+					}
+				}
+			})
+		}
+	}
+	eventually(t, "made-up names are refused", func() bool { return overloaded.Load() > 0 })
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+		began := time.Now()
+		want(t, c.Check(t.Context(), "healthy"), Serving, PhaseNone)
+		if took := time.Since(began); took > 1900*time.Millisecond {
+			t.Errorf("the healthy service took %v", took)
+		}
+	}
+	cancel()
+	callers.Wait()
+	eventually(t, "all RPCs have ended", func() bool { return up.InFlight() == 0 })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.lanes) != 4 || c.madeUp != 0 {
+		t.Errorf("%d lanes and %d RPCs of made-up names are left, want 4 and 0", len(c.lanes), c.madeUp)
+	}
+}
+
+func TestCallerThatLeavesStopsCostingWork(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	defer up.Hang("hung")()
+	c := checker(t, up.Target(), func(o *Options) { o.RPCTimeout = time.Minute })
+	ctx, cancel := context.WithCancel(t.Context())
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		c.Check(ctx, "hung")
+	}()
+	eventually(t, "the RPC is under way", func() bool { return up.InFlightFor("hung") == 1 })
+	cancel()
+	<-returned
+	eventually(t, "the RPC is cancelled", func() bool { return up.InFlightFor("hung") == 0 })
+}
+
+func TestOneCallerLeavesTheOthersStay(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("s", serving)
+	release := up.Hang("s")
+	c := checker(t, up.Target(), func(o *Options) { o.RPCTimeout = time.Minute })
+	first, cancelFirst := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() { c.Check(first, "s") })
+	eventually(t, "the first RPC is under way", func() bool { return up.InFlightFor("s") == 1 })
+	leaving, cancel := context.WithCancel(t.Context())
+	for i := range 10 {
+		all.Go(func() {
+			if i%2 == 0 {
+				c.Check(leaving, "s")
+				return
+			}
+			want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+		})
+	}
+	eventually(t, "the others share an RPC", func() bool { return up.InFlightFor("s") >= 2 })
+	cancel()
+	cancelFirst()
+	release()
+	all.Wait()
+}
+
+func TestDeadlineOfTheCaller(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	defer up.Hang("hung")()
+	c := checker(t, up.Target(), func(o *Options) { o.RPCTimeout = time.Minute })
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	v := c.Check(ctx, "hung")
+	want(t, v, Timeout, PhaseRPC)
+	if v.Service != "hung" {
+		t.Errorf("service %q", v.Service)
+	}
+	silent := healthtest.Forward(t, "")
+	silent.SetMode(healthtest.Silent)
+	c = checker(t, silent.Addr(), func(o *Options) { o.ConnectTimeout = time.Minute })
+	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	want(t, c.Check(ctx, ""), Timeout, PhaseHTTP2)
+}
+
+func TestMaxAge(t *testing.T) {
+	t.Parallel()
+	var wall, mono atomic.Int64
+	real := systemClock()
+	clock := func() moment {
+		m := real()
+		return moment{mono: m.mono + mono.Load(), wall: m.wall + wall.Load()}
+	}
+	for name, jump := range map[string]*atomic.Int64{"the wall clock": &wall, "the monotonic clock": &mono} {
+		up := healthtest.Start(t)
+		c := checkerAt(t, clock, up.Target(), func(o *Options) { o.MaxAge = 10 * time.Second })
+		for range 3 {
+			want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		}
+		if n := up.Connections(); n != 1 {
+			t.Fatalf("%d connections before the age is reached, want 1", n)
+		}
+		jump.Add(int64(11 * time.Second))
+		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		if n := up.Connections(); n != 2 {
+			t.Errorf("11 s later by %s: %d connections in all, want 2", name, n)
+		}
+		eventually(t, "the old connection is closed", func() bool { return up.OpenConnections() == 1 })
+	}
+}
+
+func TestMaxAgeZeroDialsForEveryRPC(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	c := checker(t, up.Target(), func(o *Options) { o.MaxAge = 0 })
+	for i := range 5 {
+		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		if n := up.Connections(); n != i+1 {
+			t.Errorf("%d connections after %d checks", n, i+1)
+		}
+	}
+	eventually(t, "no connection is left", func() bool { return up.OpenConnections() == 0 })
+}
+
+func TestList(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("b", serving)
+	up.SetStatus("a", notServing)
+	c := checker(t, up.Target())
+	list := c.List(t.Context())
+	if len(list) != 3 || list[0].Service != "" || list[1].Service != "a" || list[2].Service != "b" {
+		t.Fatalf("listed %+v", list)
+	}
+	want(t, list[0], Serving, PhaseNone)
+	want(t, list[1], NotServing, PhaseNone)
+	if Worst(list) != NotServing {
+		t.Errorf("worst of the list: %v", Worst(list))
+	}
+	up.Stop()
+	list = c.List(t.Context())
+	if len(list) != 1 || list[0].Service != "" {
+		t.Fatalf("listed %+v of a stopped server", list)
+	}
+	want(t, list[0], ConnectionFailed, PhaseConnect)
+}
+
+func TestWhatTheServerSees(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	for _, row := range []struct {
+		change    func(*Options)
+		authority string
+	}{
+		{func(*Options) {}, up.Addr()},
+		{func(o *Options) { o.ServerName = "name.test" }, "name.test"},
+		{func(o *Options) { o.ServerName, o.Authority = "name.test", "authority.test:1" }, "authority.test:1"},
+	} {
+		c := checker(t, up.Target(), func(o *Options) { o.UserAgent, o.Gzip = "tester/1", true }, row.change)
+		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		call := up.Last()
+		if call.Authority != row.authority {
+			t.Errorf("authority %q, want %q", call.Authority, row.authority)
+		}
+		if call.Compression != "gzip" {
+			t.Errorf("compression %q", call.Compression)
+		}
+		if len(call.UserAgent) < 8 || call.UserAgent[:8] != "tester/1" {
+			t.Errorf("user agent %q", call.UserAgent)
+		}
+		if call.Timeout <= 900*time.Millisecond || call.Timeout > 1200*time.Millisecond {
+			t.Errorf("grpc-timeout %v, want a little above the RPC's budget of 1 s", call.Timeout)
+		}
+	}
+}

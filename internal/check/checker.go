@@ -1,0 +1,342 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Checker checks one upstream. It is safe for concurrent use, and does nothing between checks.
+type Checker struct {
+	o          Options
+	clock      *runtimeClock
+	configured *link // for the configured services
+	others     *link // for the rest, which so cannot use up the streams of the configured ones
+
+	mu     sync.Mutex
+	lanes  map[question]*lane
+	madeUp int // RPCs under way for names that callers made up
+}
+
+// New returns a Checker. It makes no connection yet.
+func New(o Options) *Checker { return newChecker(o, systemClock()) }
+
+func newChecker(o Options, read func() moment) *Checker {
+	if o.ConnectTimeout <= 0 {
+		o.ConnectTimeout = time.Second
+	}
+	if o.RPCTimeout <= 0 {
+		o.RPCTimeout = time.Second
+	}
+	if o.MaxConcurrent <= 0 {
+		o.MaxConcurrent = 100
+	}
+	if len(o.Services) == 0 {
+		o.Services = []string{""}
+	}
+	c := &Checker{o: o, clock: &runtimeClock{read: read}, lanes: make(map[question]*lane)}
+	d := &dialer{o: &c.o, clock: c.clock}
+	c.configured = newLink(d, c.clock, o.MaxAge)
+	c.others = newLink(d, c.clock, o.MaxAge)
+	for _, name := range c.o.Services {
+		q := question{service: name}
+		c.lanes[q] = &lane{question: q, link: c.configured, kept: true}
+	}
+	return c
+}
+
+// Close gives the connections up. Checks under way end first.
+func (c *Checker) Close() {
+	c.configured.close()
+	c.others.close()
+}
+
+// Check asks how the service is; the empty name is the whole server. It answers within ConnectTimeout +
+// RPCTimeout, and earlier where the context has a deadline. It is a Func.
+func (c *Checker) Check(ctx context.Context, service string) Verdict {
+	return c.ask(ctx, question{service: service}).verdict
+}
+
+// List asks for all the services that the server knows, sorted by name. Where that fails, the one
+// verdict it returns has no name.
+func (c *Checker) List(ctx context.Context) []Verdict {
+	r := c.ask(ctx, question{list: true})
+	if r.list != nil {
+		return r.list
+	}
+	return []Verdict{r.verdict}
+}
+
+// ask waits for the result of a flight that starts after the caller has arrived.
+func (c *Checker) ask(ctx context.Context, q question) result {
+	arrived := c.clock.begin()
+	defer c.clock.end()
+	f, co, shared := c.board(q, arrived)
+	if shared && c.o.Trace.Shared != nil {
+		c.o.Trace.Shared()
+	}
+	select {
+	case <-co.done:
+		return co.result
+	case <-ctx.Done():
+		return c.leave(ctx, f, co, arrived)
+	}
+}
+
+// board puts a caller on the question's next flight; shared says that others are on it already.
+func (c *Checker) board(q question, arrived reading) (f *flight, co *cohort, shared bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.lanes[q]
+	if l == nil {
+		l = &lane{question: q, link: c.others, madeUp: !q.list}
+		c.lanes[q] = l
+	}
+	if l.next == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		l.next = &flight{checker: c, lane: l, ctx: ctx, cancel: cancel, events: make(chan event, 4)}
+	}
+	f = l.next
+	budget := c.o.ConnectTimeout + c.o.RPCTimeout
+	if n := len(f.cohorts); n > 0 {
+		co, shared = f.cohorts[n-1], true
+	}
+	if co == nil || arrived.running-co.first.running > min(shareFor, budget/16) {
+		co = &cohort{first: arrived, deadline: arrived.running + budget, done: make(chan struct{})}
+		f.cohorts = append(f.cohorts, co)
+	}
+	if co.last.before(arrived.moment) {
+		co.last = arrived
+	}
+	co.waiting++
+	c.kick(l)
+	return f, co, shared
+}
+
+// leave takes a caller whose context has ended off its flight, and ends a flight that nobody waits for.
+func (c *Checker) leave(ctx context.Context, f *flight, co *cohort, arrived reading) result {
+	c.mu.Lock()
+	select {
+	case <-co.done:
+		c.mu.Unlock()
+		return co.result
+	default:
+	}
+	if co.waiting--; co.waiting == 0 {
+		f.cohorts = slices.DeleteFunc(f.cohorts, func(o *cohort) bool { return o == co })
+		c.abandon(f)
+	}
+	c.mu.Unlock()
+	r := result{verdict: Verdict{Status: Timeout, Phase: f.lane.link.phase.Load().(Phase), Err: context.Cause(ctx)}}
+	if f.asking.Load() {
+		r.verdict.Phase = PhaseRPC
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		r.verdict.Err = errTime
+		c.report(f.lane.question, &r, arrived, Proof{})
+	} else {
+		r.verdict.Service = f.lane.question.service // nobody is there to read it
+	}
+	return r
+}
+
+// kick starts the lane's next flight if it may start, and otherwise sees to it that it will. What is
+// under way kicks again when it ends. The mutex is held, here and in what follows.
+func (c *Checker) kick(l *lane) {
+	if l.next == nil {
+		if len(l.flights) == 0 && !l.kept {
+			delete(c.lanes, l.question)
+		}
+		return
+	}
+	if len(l.flights) >= maxFlights {
+		return
+	}
+	now := c.clock.tick()
+	if n := len(l.flights); n > 0 {
+		if age := now.running - l.flights[n-1].began.running; age < shareFor {
+			if l.timer == nil {
+				l.timer = time.AfterFunc(shareFor-age, func() {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					c.kick(l)
+				})
+			} else {
+				l.timer.Reset(shareFor - age)
+			}
+			return
+		}
+	}
+	f := l.next
+	l.next = nil
+	f.began = now
+	if l.madeUp {
+		if c.madeUp >= c.o.MaxConcurrent {
+			f.settled = true
+			go c.refuse(f, f.cohorts)
+			f.cohorts = nil // refuse has them now
+			c.kick(l)
+			return
+		}
+		c.madeUp++
+	}
+	l.flights = append(l.flights, f)
+	go f.run()
+}
+
+// refuse answers a flight that the limit for made-up names keeps from starting.
+func (c *Checker) refuse(f *flight, cohorts []*cohort) {
+	r := result{verdict: Verdict{Status: Overloaded, Err: errors.New("too many checks of names that are not configured are under way")}}
+	c.report(f.lane.question, &r, f.began, Proof{})
+	for _, co := range cohorts {
+		co.finish(r)
+	}
+	f.cancel()
+}
+
+// land takes a started flight off its lane.
+func (c *Checker) land(f *flight) {
+	l := f.lane
+	i := slices.Index(l.flights, f)
+	if i < 0 {
+		return
+	}
+	l.flights = slices.Delete(l.flights, i, i+1)
+	f.cancel()
+	if l.madeUp {
+		c.madeUp--
+	}
+	if f.extra {
+		c.returnExtra(f)
+	}
+}
+
+// abandon ends a flight that has no callers left.
+func (c *Checker) abandon(f *flight) {
+	if len(f.cohorts) > 0 || f.settled {
+		return
+	}
+	f.settled = true
+	f.cancel()
+	if f.lane.next == f {
+		f.lane.next = nil
+	}
+	c.land(f)
+	c.kick(f.lane)
+}
+
+// takeExtra lets a flight make a second RPC beside its first, if none of its lane does.
+func (c *Checker) takeExtra(f *flight) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.extra {
+		return true
+	}
+	if f.settled || f.lane.extra || f.lane.madeUp && c.madeUp >= c.o.MaxConcurrent {
+		return false
+	}
+	f.extra, f.lane.extra = true, true
+	if f.lane.madeUp {
+		c.madeUp++
+	}
+	return true
+}
+
+// giveExtra ends a flight's right to a second RPC.
+func (c *Checker) giveExtra(f *flight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.extra {
+		c.returnExtra(f)
+	}
+}
+
+func (c *Checker) returnExtra(f *flight) {
+	f.extra, f.lane.extra = false, false
+	if f.lane.madeUp {
+		c.madeUp--
+	}
+}
+
+// deadline is the running time at which the first caller of the flight, or of its lane's next one, must have its answer.
+func (c *Checker) deadline(f *flight) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	due := time.Duration(1<<63 - 1)
+	for _, g := range []*flight{f, f.lane.next} {
+		if g != nil && len(g.cohorts) > 0 {
+			due = min(due, g.cohorts[0].deadline)
+		}
+	}
+	return due
+}
+
+// expire answers the callers of the flight, and of its lane's next one, whose time is up. It says whether
+// the flight has none left, and so is over.
+func (c *Checker) expire(f *flight, now reading) (over bool) {
+	c.mu.Lock()
+	if f.settled { // another flight's answer served this one's callers
+		c.mu.Unlock()
+		return true
+	}
+	late := f.takeLate(now)
+	var waiting []*cohort
+	if next := f.lane.next; next != nil {
+		waiting = next.takeLate(now)
+		c.abandon(next)
+	}
+	over = len(f.cohorts) == 0
+	c.mu.Unlock()
+	if len(late) > 0 {
+		r := result{verdict: f.standing()}
+		c.report(f.lane.question, &r, late[0].first, f.proof)
+		for _, co := range late {
+			co.finish(r)
+		}
+	}
+	if len(waiting) > 0 {
+		r := result{verdict: Verdict{Status: Timeout, Phase: PhaseRPC, Err: errTime}}
+		c.report(f.lane.question, &r, waiting[0].first, f.proof)
+		for _, co := range waiting {
+			co.finish(r)
+		}
+	}
+	if over {
+		c.mu.Lock()
+		c.abandon(f)
+		c.mu.Unlock()
+	}
+	return over
+}
+
+// takeLate removes and returns the cohorts whose time is up.
+func (f *flight) takeLate(now reading) []*cohort {
+	n := 0
+	for n < len(f.cohorts) && f.cohorts[n].deadline <= now.running {
+		n++
+	}
+	late := f.cohorts[:n:n]
+	f.cohorts = f.cohorts[n:]
+	return late
+}
+
+// report completes a result and tells the Trace, before any caller gets it.
+func (c *Checker) report(q question, r *result, began reading, proof Proof) {
+	took := c.clock.tick().since(began.moment)
+	at := time.Now()
+	complete := func(v *Verdict) {
+		v.Duration, v.At = took, at
+		if c.o.Trace.Verdict != nil {
+			c.o.Trace.Verdict(v, proof)
+		}
+	}
+	for i := range r.list {
+		complete(&r.list[i])
+	}
+	if r.list == nil {
+		r.verdict.Service = q.service
+		complete(&r.verdict)
+	}
+}

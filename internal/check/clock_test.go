@@ -1,0 +1,86 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/grpc-health-http/internal/healthtest"
+)
+
+func TestRuntimeClock(t *testing.T) {
+	t.Parallel()
+	var now moment
+	c := &runtimeClock{read: func() moment { return now }}
+	pass := func(d time.Duration) { now.mono += int64(d); now.wall += int64(d) }
+
+	pass(time.Hour) // nobody checks: no gap is a stop
+	begin := c.begin()
+	if begin.stops != 0 {
+		t.Fatalf("%d stops while idle", begin.stops)
+	}
+	for range 20 {
+		pass(slice)
+		c.tick()
+	}
+	if r := c.tick(); r.stops != 0 || r.running-begin.running != 20*slice {
+		t.Errorf("ran for %v with %d stops, want %v and none", r.running-begin.running, r.stops, 20*slice)
+	}
+	before := c.tick()
+	pass(5 * time.Second)
+	if r := c.tick(); r.stops != 1 || r.running-before.running != slice {
+		t.Errorf("a stopped process ran for %v with %d stops, want %v and 1", r.running-before.running, r.stops, slice)
+	}
+	before = c.tick()
+	now.wall += int64(time.Hour) // a frozen machine: its monotonic clock stood still
+	if r := c.tick(); r.stops != 2 || r.running != before.running {
+		t.Errorf("a frozen machine ran for %v with %d stops in all, want 0 and 2", r.running-before.running, r.stops)
+	}
+	now.wall -= int64(2 * time.Hour) // somebody set the clock back
+	if r := c.tick(); r.stops != 2 || r.running != before.running {
+		t.Errorf("setting the clock back counts as a stop")
+	}
+	c.end()
+	pass(time.Hour)
+	if r := c.begin(); r.stops != 2 {
+		t.Errorf("%d stops, want 2: nobody was checking", r.stops)
+	}
+}
+
+func TestWithBudget(t *testing.T) {
+	t.Parallel()
+	c := &runtimeClock{read: systemClock()}
+	c.begin()
+	began := time.Now()
+	ctx, cancel := c.withBudget(t.Context(), 250*time.Millisecond)
+	defer cancel()
+	<-ctx.Done()
+	if took := time.Since(began); took < 250*time.Millisecond || !errors.Is(context.Cause(ctx), errBudget) {
+		t.Errorf("ended after %v with %v", took, context.Cause(ctx))
+	}
+}
+
+// A machine that was frozen while an RPC was under way: only its wall clock shows it. What the
+// server's own deadline for the RPC did meanwhile is no answer.
+func TestMachineFrozenDuringACheck(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("s", serving)
+	way := healthtest.Forward(t, up.Target())
+	var jump atomic.Int64
+	real := systemClock()
+	c := checkerAt(t, func() moment { m := real(); m.wall += jump.Load(); return m }, way.Addr(), services("s"))
+	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+	up.SetDelay("s", 400*time.Millisecond)
+	done := make(chan Verdict, 1)
+	go func() { done <- c.Check(t.Context(), "s") }()
+	eventually(t, "the RPC is under way", func() bool { return up.InFlightFor("s") > 0 })
+	way.Swallow()
+	jump.Store(int64(time.Hour))
+	want(t, <-done, Serving, PhaseNone)
+	if c.retried("frozen") != 1 {
+		t.Errorf("retries %v, want one for the freeze", c.retries)
+	}
+}

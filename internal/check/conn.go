@@ -1,0 +1,269 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding/gzip"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// maxAnswer bounds an answer's bytes: health messages are tiny, and List holds 100 names at most.
+	maxAnswer = 1 << 20
+	// bufferSize is what a connection's read and write buffers hold; grpc-go's 32 KiB are for traffic.
+	bufferSize = 4 << 10
+)
+
+// conn is one connection to the upstream: a grpc.ClientConn that is handed an established network
+// connection, makes HTTP/2 of it, and never connects a second time. So a broken connection is known as
+// one, no back-off is inherited, and a dial has no time-outs but ours.
+type conn struct {
+	cc     *grpc.ClientConn
+	health healthpb.HealthClient
+	began  moment // when its dial began
+	gone   atomic.Bool
+
+	mu      sync.Mutex
+	users   int  // RPCs under way
+	retired bool // close once users is 0
+}
+
+// errSpent is what grpc-go gets when it would connect again.
+var errSpent = errors.New("the connection is gone")
+
+// newConn makes HTTP/2 of an established connection and waits for the server's SETTINGS. It closes raw on failure.
+func newConn(ctx context.Context, o *Options, authority string, raw net.Conn, auth credentials.AuthInfo) (*conn, error) {
+	var handed atomic.Bool
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(established{auth}),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			if handed.Swap(true) {
+				return nil, errSpent
+			}
+			return raw, nil
+		}),
+		grpc.WithAuthority(authority),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithDisableHealthCheck(),
+		grpc.WithIdleTimeout(0),
+		grpc.WithNoProxy(),
+		// The time-out is ours alone: grpc-go's own must not come first.
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: o.ConnectTimeout + time.Hour}),
+		grpc.WithReadBufferSize(bufferSize),
+		grpc.WithWriteBufferSize(bufferSize),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+		grpc.WithStatsHandler(replyWatcher{}),
+	}
+	if o.UserAgent != "" {
+		opts = append(opts, grpc.WithUserAgent(o.UserAgent))
+	}
+	if o.Gzip {
+		opts = append(opts, grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name)))
+	}
+	cc, err := grpc.NewClient("passthrough:///upstream", opts...)
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	cc.Connect()
+	for state := cc.GetState(); state != connectivity.Ready; state = cc.GetState() {
+		if state == connectivity.TransientFailure || state == connectivity.Shutdown {
+			err = errSpent
+			break
+		}
+		if !cc.WaitForStateChange(ctx, state) {
+			err = context.Cause(ctx)
+			break
+		}
+	}
+	if err != nil {
+		cc.Close()
+		raw.Close() // where grpc-go had not asked for it yet
+		return nil, err
+	}
+	c := &conn{cc: cc, health: healthpb.NewHealthClient(cc)}
+	go func() {
+		// Whatever comes after READY is the end: GOAWAY, a lost connection, our own Close.
+		cc.WaitForStateChange(context.Background(), connectivity.Ready)
+		c.gone.Store(true)
+	}()
+	return c, nil
+}
+
+// use counts an RPC in; done must follow.
+func (c *conn) use() {
+	c.mu.Lock()
+	c.users++
+	c.mu.Unlock()
+}
+
+func (c *conn) done() {
+	c.mu.Lock()
+	c.users--
+	last := c.retired && c.users == 0
+	c.mu.Unlock()
+	if last {
+		c.cc.Close()
+	}
+}
+
+// retire closes the connection once its last RPC has ended.
+func (c *conn) retire() {
+	c.mu.Lock()
+	first := !c.retired
+	c.retired = true
+	last := first && c.users == 0
+	c.mu.Unlock()
+	if last {
+		c.cc.Close()
+	}
+}
+
+// established hands grpc-go a connection whose handshake is already done.
+type established struct{ auth credentials.AuthInfo }
+
+func (e established) ClientHandshake(_ context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return raw, e.auth, nil
+}
+
+func (e established) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("not a server's credentials")
+}
+
+func (e established) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: e.auth.AuthType()}
+}
+
+func (e established) Clone() credentials.TransportCredentials { return e }
+
+func (e established) OverrideServerName(string) error { return nil }
+
+// reply is what came back on one RPC's stream.
+type reply struct{ header, trailer atomic.Bool }
+
+type replyKey struct{}
+
+// replyWatcher notes for each RPC what the server sent: a status that came with trailers is the
+// server's own word, one without them is made up by the transport.
+type replyWatcher struct{}
+
+func (replyWatcher) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+func (replyWatcher) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	switch s.(type) {
+	case *stats.InHeader:
+		ctx.Value(replyKey{}).(*reply).header.Store(true)
+	case *stats.InTrailer:
+		ctx.Value(replyKey{}).(*reply).trailer.Store(true)
+	}
+}
+func (replyWatcher) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (replyWatcher) HandleConn(context.Context, stats.ConnStats)                       {}
+
+// answer is what one RPC came to.
+type answer struct {
+	// final says that the server (or a front end of it) has spoken; otherwise the RPC was lost.
+	final  bool
+	status Status
+	code   codes.Code
+	err    error
+	list   []Verdict // of a List that was answered
+}
+
+// ask makes one RPC: Check of the service, or List.
+func (c *conn) ask(ctx context.Context, md metadata.MD, what question) answer {
+	r := new(reply)
+	ctx = context.WithValue(ctx, replyKey{}, r)
+	if md != nil {
+		ctx = metadata.NewOutgoingContext(ctx, md)
+	}
+	if what.list {
+		response, err := c.health.List(ctx, &healthpb.HealthListRequest{})
+		if err != nil {
+			return c.refused(err, r)
+		}
+		return listed(response)
+	}
+	response, err := c.health.Check(ctx, &healthpb.HealthCheckRequest{Service: what.service})
+	if err != nil {
+		return c.refused(err, r)
+	}
+	return answer{final: true, status: fromProtocol(response.GetStatus())}
+}
+
+// text is how evidence shows the answer.
+func (a answer) text() string {
+	if a.err != nil {
+		return a.err.Error()
+	}
+	return a.status.String()
+}
+
+// listed turns a List's answer into verdicts, sorted by name.
+func listed(response *healthpb.HealthListResponse) answer {
+	statuses := response.GetStatuses()
+	a := answer{final: true, status: Serving, list: make([]Verdict, 0, len(statuses))}
+	for _, name := range slices.Sorted(maps.Keys(statuses)) {
+		a.list = append(a.list, Verdict{Service: name, Status: fromProtocol(statuses[name].GetStatus()), Asked: true})
+	}
+	a.status = Worst(a.list)
+	return a
+}
+
+// refused judges an RPC's error.
+func (c *conn) refused(err error, r *reply) answer {
+	a := answer{status: RPCFailed, code: status.Code(err), err: err}
+	switch {
+	case r.trailer.Load():
+		a.final = true
+		switch a.code {
+		case codes.NotFound:
+			a.status = ServiceUnknown
+		case codes.Unimplemented:
+			a.status = Unimplemented
+		}
+	case frontEnd(err):
+		a.final = true
+	case r.header.Load() && !c.gone.Load() && (a.code == codes.ResourceExhausted || a.code == codes.Internal || a.code == codes.Unimplemented):
+		// The server answered, and the answer is unusable: too large, not the protocol's message, or
+		// compressed in an unknown way. Nothing was lost on the way.
+		a.final = true
+	}
+	return a
+}
+
+// frontEnd tells an HTTP answer that is no gRPC answer. grpc-go gives it no type and no stats event
+// (internal/transport/http2_client.go, operateHeaders), only this text; a test holds the text to it.
+func frontEnd(err error) bool {
+	message := status.Convert(err).Message()
+	return strings.HasPrefix(message, "unexpected HTTP status code received from server") ||
+		strings.HasPrefix(message, "malformed header: missing HTTP status")
+}
+
+// fromProtocol turns an answer's status into ours; a value that the protocol does not know is Unknown.
+func fromProtocol(s healthpb.HealthCheckResponse_ServingStatus) Status {
+	switch s {
+	case healthpb.HealthCheckResponse_SERVING:
+		return Serving
+	case healthpb.HealthCheckResponse_NOT_SERVING:
+		return NotServing
+	case healthpb.HealthCheckResponse_SERVICE_UNKNOWN:
+		return ServiceUnknown
+	}
+	return Unknown
+}

@@ -1,0 +1,435 @@
+package check
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// raceDelay is how long an address has before the next one is tried beside it: the Connection
+// Attempt Delay that RFC 8305, section 5, recommends.
+const raceDelay = 250 * time.Millisecond
+
+// dialer makes connections to one target.
+type dialer struct {
+	o     *Options
+	clock *runtimeClock
+}
+
+// dial connects: it looks the target up, races its addresses, and returns once a connection stands,
+// that is, once the server's SETTINGS have come. It ends within ConnectTimeout. d tells how it went;
+// the connection is nil where d.Err is not. reached is told each phase that begins.
+func (dl *dialer) dial(ctx context.Context, reached func(Phase)) (c *conn, d Dial) {
+	began := dl.clock.tick()
+	ctx, cancel := dl.clock.withBudget(ctx, dl.o.ConnectTimeout)
+	defer cancel()
+	for {
+		var last Dial
+		c, last = dl.attempt(ctx, reached)
+		if last.Err != nil && d.Err != nil && errors.Is(last.Err, errBudget) {
+			// The budget ended a later attempt: what the ones before it met says more.
+			break
+		}
+		d = last
+		if c != nil || dl.o.Redial <= 0 || d.Phase == PhaseCredentials || ctx.Err() != nil || !pause(ctx, dl.o.Redial) {
+			break
+		}
+	}
+	d.Took, d.began = dl.clock.tick().since(began.moment), began.moment
+	if c != nil {
+		c.began = began.moment
+	}
+	if dl.o.Trace.Dial != nil && !errors.Is(d.Err, context.Canceled) {
+		result := "ok"
+		if d.Err != nil {
+			result = string(d.Phase)
+		}
+		dl.o.Trace.Dial(result)
+	}
+	return c, d
+}
+
+// pause waits for d, and says whether the context let it.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// attempt gets the credentials, looks up, and races the addresses; where the handshake fails and
+// reading the credentials again brings new ones, it races once more with those.
+func (dl *dialer) attempt(ctx context.Context, reached func(Phase)) (*conn, Dial) {
+	var d Dial
+	reached(PhaseCredentials)
+	tc, _, err := dl.credentials(ctx, false)
+	if err != nil {
+		d.Phase, d.Err = PhaseCredentials, err
+		return nil, d
+	}
+	reached(PhaseDNS)
+	lookupBegan := time.Now()
+	addresses, err := dl.addresses(ctx)
+	d.Lookup = time.Since(lookupBegan)
+	if err != nil {
+		d.Phase, d.Err = PhaseDNS, dl.orBudget(ctx, err, "the target's host was not looked up")
+		return nil, d
+	}
+	c := dl.race(ctx, addresses, tc, &d, reached)
+	if c == nil && d.Phase == PhaseTLS && ctx.Err() == nil {
+		tc, changed, err := dl.credentials(ctx, true)
+		if err == nil && changed {
+			if dl.o.Trace.Retry != nil {
+				dl.o.Trace.Retry("credentials")
+			}
+			c = dl.race(ctx, addresses, tc, &d, reached)
+		}
+	}
+	return c, d
+}
+
+// credentials are those for one dial.
+func (dl *dialer) credentials(ctx context.Context, refresh bool) (credentials.TransportCredentials, bool, error) {
+	if dl.o.Credentials == nil {
+		return insecure.NewCredentials(), false, nil
+	}
+	tc, changed, err := dl.o.Credentials(ctx, refresh)
+	if err != nil {
+		return nil, false, dl.orBudget(ctx, err, "the credentials did not come")
+	}
+	return tc, changed, nil
+}
+
+// addresses are the places to dial. Behind a proxy that is one, named to the proxy and not looked up here.
+func (dl *dialer) addresses(ctx context.Context) ([]address, error) {
+	t := dl.o.Target
+	if dl.o.Proxy != nil && t.network == "tcp" {
+		hostPort := net.JoinHostPort(t.Host(), t.port)
+		proxy, err := dl.o.Proxy(hostPort)
+		if err != nil {
+			return nil, fmt.Errorf("choose a proxy: %w", err)
+		}
+		if proxy != nil {
+			return []address{{network: "tcp", text: hostPort, proxy: proxy}}, nil
+		}
+	}
+	addresses, err := t.lookup(ctx)
+	if err == nil && len(addresses) == 0 {
+		err = errors.New("look up the target's host: it has no addresses")
+	}
+	return addresses, err
+}
+
+// race tries the addresses, each raceDelay after the one before or at once when that has failed. The
+// first connection that stands wins; the others are closed.
+func (dl *dialer) race(ctx context.Context, addresses []address, tc credentials.TransportCredentials, d *Dial, reached func(Phase)) *conn {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	type finish struct {
+		i int
+		c *conn
+		a AddressAttempt
+	}
+	finished := make(chan finish, len(addresses))
+	first := len(d.Addresses)
+	started, open := 0, 0
+	start := func() {
+		i := started
+		started, open = started+1, open+1
+		d.Addresses = append(d.Addresses, AddressAttempt{Address: addresses[i].String()})
+		go func() {
+			c, a := dl.connect(ctx, addresses[i], tc, reached)
+			finished <- finish{i, c, a}
+		}()
+	}
+	start()
+	next := time.NewTicker(raceDelay)
+	defer next.Stop()
+	var winner *conn
+	for open > 0 {
+		select {
+		case <-next.C:
+			if started < len(addresses) && winner == nil && ctx.Err() == nil {
+				start()
+			}
+		case f := <-finished:
+			open--
+			switch {
+			case f.c == nil:
+				if winner == nil {
+					d.Addresses[first+f.i] = f.a
+				}
+				if started < len(addresses) && winner == nil && ctx.Err() == nil {
+					start()
+					next.Reset(raceDelay)
+				}
+			case winner == nil:
+				winner = f.c
+				d.Addresses[first+f.i] = f.a
+				cancel(nil) // ends the others
+			default:
+				f.c.retire()
+			}
+		}
+		if winner != nil {
+			// The others end by themselves; whoever still wins is closed.
+			go func(open int) {
+				for range open {
+					if f := <-finished; f.c != nil {
+						f.c.retire()
+					}
+				}
+			}(open)
+			break
+		}
+	}
+	if winner != nil {
+		d.Phase, d.Err = PhaseNone, nil
+		return winner
+	}
+	// The address that came furthest says most about what is wrong.
+	d.Phase, d.Err = PhaseNone, nil
+	for _, a := range d.Addresses[first:] {
+		if d.Err == nil || phaseOrder[a.Phase] > phaseOrder[d.Phase] {
+			d.Phase, d.Err = a.Phase, a.Err
+		}
+	}
+	return nil
+}
+
+// phaseOrder is how far an address came.
+var phaseOrder = map[Phase]int{PhaseConnect: 1, PhaseTLS: 2, PhaseHTTP2: 3, PhaseCredentials: 4}
+
+// connect makes a connection to one address.
+func (dl *dialer) connect(ctx context.Context, to address, tc credentials.TransportCredentials, reached func(Phase)) (*conn, AddressAttempt) {
+	a := AddressAttempt{Address: to.String(), Phase: PhaseConnect}
+	reached(a.Phase)
+	began := time.Now()
+	raw, err := to.connect(ctx)
+	a.Connect = time.Since(began)
+	if err != nil {
+		a.Err = dl.orBudget(ctx, err, "no connection to "+to.String())
+		return nil, a
+	}
+
+	a.Phase = PhaseTLS
+	reached(a.Phase)
+	began = time.Now()
+	serverName := dl.o.ServerName
+	if serverName == "" {
+		serverName = dl.o.Target.Host()
+	}
+	wire := &watchedConn{Conn: raw}
+	secured, auth, err := tc.ClientHandshake(ctx, serverName, wire)
+	encrypted := tc.Info().SecurityProtocol != "insecure"
+	if encrypted {
+		a.TLS = time.Since(began)
+	}
+	a.Certificate = leaf(auth, err)
+	if a.Certificate != nil && dl.o.Trace.PeerCertificate != nil {
+		dl.o.Trace.PeerCertificate(a.Certificate)
+	}
+	if err != nil {
+		raw.Close()
+		var own *CredentialsError
+		if errors.As(err, &own) {
+			a.Phase = PhaseCredentials
+		}
+		a.Err = dl.orBudget(ctx, fmt.Errorf("TLS handshake with %s: %w%s", to, err, wire.hint(encrypted)),
+			"the TLS handshake with "+to.String()+" did not end"+wire.hint(encrypted))
+		return nil, a
+	}
+
+	a.Phase = PhaseHTTP2
+	reached(a.Phase)
+	began = time.Now()
+	watched := &watchedConn{Conn: secured}
+	c, err := newConn(ctx, dl.o, dl.authority(), watched, auth)
+	a.HTTP2 = time.Since(began)
+	if err != nil {
+		cause := watched.readError()
+		if alert(cause) {
+			a.Phase = PhaseTLS
+		}
+		switch {
+		case cause == nil || errors.Is(cause, net.ErrClosed):
+			cause = errors.New("what came is not HTTP/2")
+		case errors.Is(cause, io.EOF):
+			cause = errors.New("closed by the peer")
+		}
+		a.Err = dl.orBudget(ctx, fmt.Errorf("no HTTP/2 SETTINGS from %s: %w%s", to, cause, watched.hint(encrypted)),
+			"no HTTP/2 SETTINGS from "+to.String()+watched.hint(encrypted))
+		return nil, a
+	}
+	a.Phase = PhaseNone
+	return c, a
+}
+
+// authority is the RPCs' :authority.
+func (dl *dialer) authority() string {
+	switch {
+	case dl.o.Authority != "":
+		return dl.o.Authority
+	case dl.o.ServerName != "":
+		return dl.o.ServerName
+	}
+	return dl.o.Target.authority()
+}
+
+// orBudget names the budget as the cause where it is the cause, and says what had not happened by then.
+func (dl *dialer) dl.orBudget(ctx context.Context, err error, not string) error {
+	if cause := context.Cause(ctx); cause != nil {
+		if errors.Is(cause, errBudget) {
+			return fmt.Errorf("%s within %v: %w", not, dl.o.ConnectTimeout, cause)
+		}
+		return fmt.Errorf("%s: %w", not, context.Canceled)
+	}
+	return err
+}
+
+// leaf is the certificate that the peer showed, nil where there was none.
+func leaf(auth credentials.AuthInfo, err error) *x509.Certificate {
+	var failed *tls.CertificateVerificationError
+	if errors.As(err, &failed) && len(failed.UnverifiedCertificates) > 0 {
+		return failed.UnverifiedCertificates[0]
+	}
+	if info, ok := auth.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
+		return info.State.PeerCertificates[0]
+	}
+	return nil
+}
+
+// alert says whether a read ended with a TLS alert of the peer: crypto/tls gives those to the
+// reader as a net.OpError with this operation.
+func alert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
+}
+
+// watchedConn remembers how a connection's reading began and ended, for the cause that grpc-go does not tell.
+type watchedConn struct {
+	net.Conn
+
+	mu    sync.Mutex
+	seen  [5]byte
+	count int
+	err   error
+}
+
+func (w *watchedConn) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if err != nil || w.count < len(w.seen) { // count is written by the reader alone
+		w.mu.Lock()
+		w.count += copy(w.seen[w.count:], p[:n])
+		if err != nil && w.err == nil {
+			w.err = err
+		}
+		w.mu.Unlock()
+	}
+	return n, err
+}
+
+func (w *watchedConn) readError() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// hint says what the peer's first bytes look like, where that helps.
+func (w *watchedConn) hint(encrypted bool) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch first := string(w.seen[:w.count]); {
+	case !encrypted && len(first) >= 2 && (first[0] == 0x15 || first[0] == 0x16) && first[1] == 3:
+		return " (it speaks TLS: switch TLS to the upstream on)"
+	case first == "HTTP/":
+		return " (it speaks HTTP/1: is the address that of the gRPC port?)"
+	case !encrypted && w.count == 0 && errors.Is(w.err, io.EOF):
+		return " (a server that wants TLS does this: is TLS to the upstream switched on?)"
+	case encrypted && w.count > 0 && first[0] != 0x15 && first[0] != 0x16:
+		return " (it does not speak TLS: is the server a plaintext one?)"
+	}
+	return ""
+}
+
+// address is one place to dial.
+type address struct {
+	network, text string
+	proxy         *url.URL // nil dials directly
+}
+
+func (a address) String() string {
+	if a.network == "unix" && a.text != "" && a.text[0] == 0 {
+		return "unix-abstract:" + a.text[1:]
+	}
+	return a.text
+}
+
+// connect opens the network connection, through the proxy where there is one.
+func (a address) connect(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	if a.proxy == nil {
+		return d.DialContext(ctx, a.network, a.text)
+	}
+	raw, err := d.DialContext(ctx, "tcp", a.proxy.Host)
+	if err != nil {
+		return nil, fmt.Errorf("the proxy: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	through, err := a.tunnel(raw)
+	if err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("the proxy: %w", err)
+	}
+	return through, nil
+}
+
+// tunnel asks an HTTP proxy for a connection to the address (RFC 9110, section 9.3.6).
+func (a address) tunnel(raw net.Conn) (net.Conn, error) {
+	request := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: a.text}, Host: a.text, Header: http.Header{}}
+	if user := a.proxy.User; user != nil {
+		password, _ := user.Password()
+		request.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
+	}
+	if err := request.Write(raw); err != nil {
+		return nil, err
+	}
+	reader := bufio.NewReader(raw)
+	response, err := http.ReadResponse(reader, request)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("it refused CONNECT with status %d", response.StatusCode)
+	}
+	if reader.Buffered() > 0 {
+		return &bufferedConn{raw, reader}, nil
+	}
+	return raw, nil
+}
+
+// bufferedConn gives what was read ahead first.
+type bufferedConn struct {
+	net.Conn
+	reader *bufio.Reader
+}
+
+func (b *bufferedConn) Read(p []byte) (int, error) { return b.reader.Read(p) }

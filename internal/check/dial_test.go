@@ -1,0 +1,476 @@
+package check
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+
+	"example.com/grpc-health-http/internal/healthtest"
+)
+
+// tlsFrom uses a client configuration as it is.
+func tlsFrom(config *tls.Config) func(*Options) {
+	return func(o *Options) {
+		o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, bool, error) {
+			return credentials.NewTLS(config), false, nil
+		}
+	}
+}
+
+// short budgets, for what can only end by time-out.
+func brief(o *Options) { o.ConnectTimeout, o.RPCTimeout = 300*time.Millisecond, 300*time.Millisecond }
+
+func TestTLSRightAndWrong(t *testing.T) {
+	t.Parallel()
+	ca, otherCA := healthtest.NewCA(t), healthtest.NewCA(t)
+	trust := func() *tls.Config { return &tls.Config{RootCAs: ca.Pool()} }
+	client := func(l *healthtest.Leaf) *tls.Config {
+		c := trust()
+		c.Certificates = []tls.Certificate{l.TLS}
+		return c
+	}
+	server := func(options ...healthtest.LeafOption) healthtest.Option {
+		return healthtest.TLS(ca.ServerTLS(t, options...))
+	}
+	name := func(n string) func(*Options) { return func(o *Options) { o.ServerName = n } }
+	none := func(*Options) {}
+	old := ca.ServerTLS(t)
+	old.MaxVersion = tls.VersionTLS11
+	old.MinVersion = tls.VersionTLS10
+	mutual12 := ca.MutualTLS(t)
+	mutual12.MaxVersion = tls.VersionTLS12
+	for _, row := range []struct {
+		name    string
+		server  []healthtest.Option
+		client  *tls.Config // nil is plaintext
+		change  func(*Options)
+		status  Status
+		phases  []Phase
+		cause   string
+		showing bool // the evidence holds the certificate
+	}{
+		{"right", []healthtest.Option{server()}, trust(), none, Serving, []Phase{PhaseNone}, "", false},
+		{"right by name", []healthtest.Option{server(healthtest.DNSNames("grpc.test"))}, trust(), name("grpc.test"), Serving, []Phase{PhaseNone}, "", false},
+		{"right, mutual", []healthtest.Option{healthtest.TLS(ca.MutualTLS(t))}, client(ca.Client(t)), none, Serving, []Phase{PhaseNone}, "", false},
+		{"right, unverified", []healthtest.Option{server(healthtest.Expired())}, &tls.Config{InsecureSkipVerify: true}, none, Serving, []Phase{PhaseNone}, "", false},
+		{"wrong CA", []healthtest.Option{server()}, &tls.Config{RootCAs: otherCA.Pool()}, none, ConnectionFailed, []Phase{PhaseTLS}, "unknown authority", true},
+		{"expired", []healthtest.Option{server(healthtest.Expired())}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "expired", true},
+		{"not yet valid", []healthtest.Option{server(healthtest.NotYetValid())}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "not yet valid", true},
+		{"host mismatch", []healthtest.Option{server(healthtest.DNSNames("other.test"))}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "127.0.0.1", true},
+		{"name mismatch", []healthtest.Option{server()}, trust(), name("grpc.test"), ConnectionFailed, []Phase{PhaseTLS}, "grpc.test", true},
+		// Under TLS 1.3 a reset can overtake the alert.
+		{"missing client certificate", []healthtest.Option{healthtest.TLS(ca.MutualTLS(t))}, trust(), none, ConnectionFailed, []Phase{PhaseTLS, PhaseHTTP2}, "", true},
+		{"missing client certificate, TLS 1.2", []healthtest.Option{healthtest.TLS(mutual12)}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "", false},
+		{"client certificate of another CA", []healthtest.Option{healthtest.TLS(ca.MutualTLS(t))}, client(otherCA.Client(t)), none, ConnectionFailed, []Phase{PhaseTLS, PhaseHTTP2}, "", true},
+		{"TLS to plaintext", nil, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "", false},
+		{"plaintext to TLS", []healthtest.Option{server()}, nil, none, ConnectionFailed, []Phase{PhaseHTTP2}, "TLS", false},
+		{"no ALPN", []healthtest.Option{server(), healthtest.WithoutALPN()}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "ALPN", false},
+		{"TLS 1.1", []healthtest.Option{healthtest.TLS(old)}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "", false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			up := healthtest.Start(t, row.server...)
+			change := []func(*Options){row.change}
+			if row.client != nil {
+				change = append(change, tlsFrom(row.client))
+			}
+			c := checker(t, up.Target(), change...)
+			v := c.Check(t.Context(), "")
+			ok := false
+			for _, p := range row.phases {
+				ok = ok || v.Phase == p
+			}
+			if v.Status != row.status || !ok {
+				t.Fatalf("%v in phase %q, want %v in %q; cause: %v", v.Status, v.Phase, row.status, row.phases, v.Err)
+			}
+			if row.status == Serving {
+				return
+			}
+			if v.Err == nil || !strings.Contains(v.Err.Error(), row.cause) || strings.Contains(v.Err.Error(), "deadline") {
+				t.Errorf("cause %v, want one with %q", v.Err, row.cause)
+			}
+			if n := c.dials.Load(); n != 1 {
+				t.Errorf("%d dials", n)
+			}
+			if shown := c.proofs[0].Attempts[0].Dial.Addresses[0].Certificate != nil; row.showing && !shown {
+				t.Error("the evidence does not hold the certificate that the server showed")
+			}
+			t.Log(v.Err)
+		})
+	}
+}
+
+func TestBrokenWaysIn(t *testing.T) {
+	t.Parallel()
+	mode := func(m healthtest.Mode) string {
+		way := healthtest.Forward(t, "")
+		way.SetMode(m)
+		return way.Addr()
+	}
+	withTLS := tlsFrom(&tls.Config{InsecureSkipVerify: true})
+	none := func(*Options) {}
+	for _, row := range []struct {
+		name, target string
+		change       func(*Options)
+		status       Status
+		phases       []Phase
+	}{
+		{"refused", mode(healthtest.Refuse), none, ConnectionFailed, []Phase{PhaseConnect}},
+		{"no such socket", "unix://" + t.TempDir() + "/none", none, ConnectionFailed, []Phase{PhaseConnect}},
+		{"silent", mode(healthtest.Silent), brief, Timeout, []Phase{PhaseHTTP2}},
+		{"silent, TLS", mode(healthtest.Silent), func(o *Options) { brief(o); withTLS(o) }, Timeout, []Phase{PhaseTLS}},
+		{"reset on accept", mode(healthtest.ResetOnAccept), none, ConnectionFailed, []Phase{PhaseConnect, PhaseHTTP2}},
+		{"closed on the first bytes", mode(healthtest.CloseOnFirstBytes), none, ConnectionFailed, []Phase{PhaseHTTP2}},
+		{"closed on the first bytes, TLS", mode(healthtest.CloseOnFirstBytes), withTLS, ConnectionFailed, []Phase{PhaseTLS}},
+		{"garbage", mode(healthtest.Garbage), none, ConnectionFailed, []Phase{PhaseHTTP2}},
+		{"garbage, TLS", mode(healthtest.Garbage), withTLS, ConnectionFailed, []Phase{PhaseTLS}},
+		{"HTTP/1", mode(healthtest.HTTP1), none, ConnectionFailed, []Phase{PhaseHTTP2}},
+		{"no such name", "dns://" + dnsServer(t, nil) + "/upstream.test:50051", none, ConnectionFailed, []Phase{PhaseDNS}},
+		{"silent name server", "dns://" + silentUDP(t) + "/upstream.test:50051", brief, Timeout, []Phase{PhaseDNS}},
+		{"full back-log", fullBacklog(t), brief, Timeout, []Phase{PhaseConnect}},
+		{"no credentials", mode(healthtest.Pass), func(o *Options) {
+			o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, bool, error) {
+				return nil, false, errors.New("torn")
+			}
+		}, ConnectionFailed, []Phase{PhaseCredentials}},
+		{"credentials that do not come", mode(healthtest.Pass), func(o *Options) {
+			brief(o)
+			o.Credentials = func(ctx context.Context, _ bool) (credentials.TransportCredentials, bool, error) {
+				<-ctx.Done()
+				return nil, false, ctx.Err()
+			}
+		}, Timeout, []Phase{PhaseCredentials}},
+		{"no metadata", mode(healthtest.Pass), func(o *Options) {
+			o.Metadata = func(context.Context) (metadata.MD, error) { return nil, errors.New("no token") }
+		}, ConnectionFailed, []Phase{PhaseCredentials}},
+		{"metadata that does not come", mode(healthtest.Pass), func(o *Options) {
+			brief(o)
+			o.Metadata = func(ctx context.Context) (metadata.MD, error) { <-ctx.Done(); return nil, ctx.Err() }
+		}, Timeout, []Phase{PhaseCredentials}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			c := checker(t, row.target, row.change)
+			began := time.Now()
+			v := c.Check(t.Context(), "")
+			took := time.Since(began)
+			ok := false
+			for _, p := range row.phases {
+				ok = ok || v.Phase == p
+			}
+			if v.Status != row.status || !ok {
+				t.Errorf("%v in phase %q, want %v in %q; cause: %v", v.Status, v.Phase, row.status, row.phases, v.Err)
+			}
+			if v.Err == nil || v.Err.Error() == "context deadline exceeded" || v.Asked {
+				t.Errorf("cause %v, asked %v", v.Err, v.Asked)
+			}
+			if took > c.o.ConnectTimeout+c.o.RPCTimeout+2*time.Second {
+				t.Errorf("took %v", took)
+			}
+			t.Log(v.Err)
+		})
+	}
+}
+
+// Misbehaving front ends that speak HTTP/2.
+func TestFrontEnds(t *testing.T) {
+	t.Parallel()
+	t.Run("HTTP status", func(t *testing.T) {
+		t.Parallel()
+		for httpStatus, code := range map[int]string{502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "UNAVAILABLE", 429: "UNAVAILABLE", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "UNIMPLEMENTED", 400: "INTERNAL", 500: "UNKNOWN"} {
+			var requests atomic.Int32
+			target := h2c(t, func(w http.ResponseWriter, _ *http.Request) {
+				requests.Add(1)
+				http.Error(w, "front end", httpStatus)
+			})
+			c := checker(t, target)
+			v := c.Check(t.Context(), "")
+			want(t, v, RPCFailed, PhaseNone)
+			if v.GRPCCode() != code || requests.Load() != 1 {
+				t.Errorf("HTTP %d: code %s and %d requests, want %s and 1", httpStatus, v.GRPCCode(), requests.Load(), code)
+			}
+		}
+	})
+	t.Run("wrong content type", func(t *testing.T) {
+		t.Parallel()
+		c := checker(t, h2c(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprint(w, "<p>hello")
+		}))
+		want(t, c.Check(t.Context(), ""), RPCFailed, PhaseNone)
+	})
+	t.Run("too large", func(t *testing.T) {
+		t.Parallel()
+		c := checker(t, h2c(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Write([]byte{0, 0, 0x20, 0, 0}) // a message of 2 MiB
+			w.Write(make([]byte, 2<<20))
+		}))
+		v := c.Check(t.Context(), "")
+		want(t, v, RPCFailed, PhaseNone)
+		if v.GRPCCode() != "RESOURCE_EXHAUSTED" {
+			t.Errorf("code %s", v.GRPCCode())
+		}
+	})
+	t.Run("stream reset", func(t *testing.T) {
+		t.Parallel()
+		var requests atomic.Int32
+		c := checker(t, h2c(t, func(http.ResponseWriter, *http.Request) {
+			requests.Add(1)
+			panic(http.ErrAbortHandler)
+		}))
+		v := c.Check(t.Context(), "")
+		want(t, v, ConnectionFailed, PhaseRPC)
+		if requests.Load() != lossesAllowed {
+			t.Errorf("%d requests", requests.Load())
+		}
+	})
+}
+
+// h2c serves plaintext HTTP/2 and returns its address.
+func h2c(t *testing.T, handler http.HandlerFunc) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: handler, Protocols: &protocols}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+	return listener.Addr().String()
+}
+
+func TestWaysToTheServer(t *testing.T) {
+	t.Parallel()
+	v4, v6, unix := healthtest.Start(t), healthtest.Start(t, healthtest.IPv6()), healthtest.Start(t, healthtest.Unix())
+	_, port4, _ := net.SplitHostPort(v4.Addr())
+	_, port6, _ := net.SplitHostPort(v6.Addr())
+	for _, target := range []string{
+		v4.Addr(), v6.Addr(), unix.Target(), "unix:" + unix.Addr(),
+		":" + port4, ":" + port6, "localhost:" + port4,
+		"dns:///127.0.0.1:" + port4, "dns:127.0.0.1:" + port4, "passthrough:///" + v4.Addr(), "passthrough:" + v6.Addr(),
+		"dns://" + dnsServer(t, []string{"127.0.0.1"}) + "/upstream.test:" + port4,
+	} {
+		c := checker(t, target)
+		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	}
+	if authority := unix.Last().Authority; authority != "localhost" {
+		t.Errorf("authority %q on a unix socket", authority)
+	}
+}
+
+// The first address refuses, or swallows: the second one's server is found within the budget.
+func TestSecondAddressServes(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name  string
+		first func(t *testing.T, port string)
+	}{
+		{"refuses", func(*testing.T, string) {}},
+		{"accepts and stays silent", func(t *testing.T, port string) {
+			l, err := net.Listen("tcp", "127.0.0.2:"+port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+		}},
+		{"swallows SYNs", func(t *testing.T, port string) { backlogged(t, "127.0.0.2:"+port) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			up := healthtest.Start(t) // on 127.0.0.1
+			_, port, _ := net.SplitHostPort(up.Addr())
+			row.first(t, port)
+			names := dnsServer(t, []string{"127.0.0.2", "127.0.0.1"})
+			c := checker(t, "dns://"+names+"/upstream.test:"+port)
+			v := c.Check(t.Context(), "")
+			want(t, v, Serving, PhaseNone)
+			if up.Connections() != 1 {
+				t.Errorf("%d connections", up.Connections())
+			}
+		})
+	}
+}
+
+func TestAllAddressesFail(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
+	_, port, _ := net.SplitHostPort(up.Addr())
+	c := checker(t, "dns://"+dnsServer(t, []string{"127.0.0.2", "127.0.0.1", "127.0.0.3"})+"/upstream.test:"+port, tlsFrom(&tls.Config{}))
+	v := c.Check(t.Context(), "")
+	want(t, v, ConnectionFailed, PhaseTLS) // the one that came furthest
+	tried := c.proofs[0].Attempts[0].Dial.Addresses
+	if len(tried) != 3 {
+		t.Fatalf("tried %+v", tried)
+	}
+	for _, a := range tried {
+		if a.Err == nil || a.Phase == PhaseNone {
+			t.Errorf("address %s: phase %q, %v", a.Address, a.Phase, a.Err)
+		}
+	}
+}
+
+// New credentials, read because the handshake failed, are tried at once.
+func TestRefreshedCredentials(t *testing.T) {
+	t.Parallel()
+	ca, old := healthtest.NewCA(t), healthtest.NewCA(t)
+	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
+	c := checker(t, up.Target(), func(o *Options) {
+		o.Credentials = func(_ context.Context, refresh bool) (credentials.TransportCredentials, bool, error) {
+			var roots *x509.CertPool
+			if roots = old.Pool(); refresh {
+				roots = ca.Pool()
+			}
+			return credentials.NewTLS(&tls.Config{RootCAs: roots}), refresh, nil
+		}
+	})
+	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	if c.retried("credentials") != 1 {
+		t.Errorf("retries %v", c.retries)
+	}
+}
+
+// A server that is just starting is found when Redial is set, and its absence is named as the cause.
+func TestRedial(t *testing.T) {
+	t.Parallel()
+	redial := func(o *Options) { o.ConnectTimeout, o.Redial = 10*time.Second, 20*time.Millisecond }
+	up := healthtest.Start(t)
+	up.Stop()
+	c := checker(t, up.Target(), redial)
+	go func() {
+		time.Sleep(200 * time.Millisecond)
+		up.Restart()
+	}()
+	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+
+	up.Stop()
+	c = checker(t, up.Target(), redial, func(o *Options) { o.ConnectTimeout = 200 * time.Millisecond })
+	v := c.Check(t.Context(), "")
+	want(t, v, ConnectionFailed, PhaseConnect)
+	if v.Err == nil || !strings.Contains(v.Err.Error(), "refused") {
+		t.Errorf("cause %v", v.Err)
+	}
+}
+
+func TestThroughAProxy(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	var asked atomic.Value
+	proxy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { proxy.Close() })
+	go func() {
+		for {
+			client, err := proxy.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer client.Close()
+				r := bufio.NewReader(client)
+				request, err := http.ReadRequest(r)
+				if err != nil {
+					return
+				}
+				asked.Store(request.Method + " " + request.Host + " " + request.Header.Get("Proxy-Authorization"))
+				if request.Host != "upstream.test:50051" {
+					fmt.Fprint(client, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+					return
+				}
+				server, err := net.Dial("tcp", up.Addr())
+				if err != nil {
+					return
+				}
+				defer server.Close()
+				fmt.Fprint(client, "HTTP/1.1 200 OK\r\n\r\n")
+				go func() { r.WriteTo(server); server.Close() }()
+				bufio.NewReader(server).WriteTo(client)
+			}()
+		}
+	}()
+	through := func(o *Options) {
+		o.Proxy = func(string) (*url.URL, error) {
+			return &url.URL{Scheme: "http", Host: proxy.Addr().String(), User: url.UserPassword("u", "p")}, nil
+		}
+	}
+	// The name is the proxy's to look up.
+	c := checker(t, "upstream.test:50051", through)
+	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	if got := asked.Load(); got != "CONNECT upstream.test:50051 Basic dTpw" {
+		t.Errorf("the proxy was asked %q", got)
+	}
+	c = checker(t, "forbidden.test:50051", through)
+	v := c.Check(t.Context(), "")
+	want(t, v, ConnectionFailed, PhaseConnect)
+	if v.Err == nil || !strings.Contains(v.Err.Error(), "403") {
+		t.Errorf("cause %v", v.Err)
+	}
+}
+
+// dnsServer answers lookups of upstream.test with the addresses, and of everything where there are
+// none with NXDOMAIN. It returns its own address.
+func dnsServer(t testing.TB, addresses []string) string {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		buffer := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(buffer[:n]) != nil || len(m.Questions) == 0 {
+				continue
+			}
+			m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
+			if len(addresses) == 0 {
+				m.RCode = dnsmessage.RCodeNameError
+			} else if m.Questions[0].Type == dnsmessage.TypeA {
+				for _, a := range addresses {
+					m.Answers = append(m.Answers, dnsmessage.Resource{
+						Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET},
+						Body:   &dnsmessage.AResource{A: netip.MustParseAddr(a).As4()},
+					})
+				}
+			}
+			if packed, err := m.Pack(); err == nil {
+				conn.WriteTo(packed, from)
+			}
+		}
+	}()
+	return conn.LocalAddr().String()
+}
+
+func silentUDP(t testing.TB) string {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.LocalAddr().String()
+}
+
+func fullBacklog(t testing.TB) string { return backlogged(t, "127.0.0.1:0") }

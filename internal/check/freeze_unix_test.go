@@ -1,0 +1,172 @@
+//go:build unix
+
+package check
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/grpc-health-http/internal/healthtest"
+)
+
+// TestFreezeHelper is the process that the tests below stop: it makes a check for each line that it
+// reads, and writes the verdict's status.
+func TestFreezeHelper(t *testing.T) {
+	target := os.Getenv("CHECK_FREEZE_TARGET")
+	if target == "" {
+		t.Skip("runs as a child process of the tests below only")
+	}
+	parsed, err := ParseTarget(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := New(Options{Target: parsed, MaxAge: time.Hour, Services: []string{"s"}})
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		v := c.Check(context.Background(), "s")
+		fmt.Printf("verdict %v %q %v\n", v.Status, v.Phase, v.Err)
+	}
+}
+
+// frozen is a running helper.
+type frozen struct {
+	t        *testing.T
+	cmd      *exec.Cmd
+	in       *os.File
+	verdicts *bufio.Scanner
+}
+
+func startHelper(t *testing.T, target string) *frozen {
+	cmd := exec.Command(os.Args[0], "-test.run=^TestFreezeHelper$", "-test.v=false")
+	cmd.Env = append(os.Environ(), "CHECK_FREEZE_TARGET="+target)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin = read
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	read.Close()
+	t.Cleanup(func() { write.Close(); cmd.Process.Kill(); cmd.Wait() })
+	return &frozen{t, cmd, write, bufio.NewScanner(out)}
+}
+
+// ask makes the helper check.
+func (f *frozen) ask() { fmt.Fprintln(f.in) }
+
+// verdict reads the helper's next verdict.
+func (f *frozen) verdict() string {
+	f.t.Helper()
+	for f.verdicts.Scan() {
+		if text, ok := strings.CutPrefix(f.verdicts.Text(), "verdict "); ok {
+			return text
+		}
+	}
+	f.t.Fatal("the helper has ended")
+	return ""
+}
+
+func (f *frozen) serving() {
+	f.t.Helper()
+	if v := f.verdict(); !strings.HasPrefix(v, "SERVING ") {
+		f.t.Errorf("verdict %s, want SERVING", v)
+	}
+}
+
+// freeze stops the process for longer than the budget of a check, 2 s; meanwhile happens during it.
+func (f *frozen) freeze(meanwhile func()) {
+	f.t.Helper()
+	if err := f.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		f.t.Fatal(err)
+	}
+	meanwhile()
+	time.Sleep(2500 * time.Millisecond)
+	if err := f.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func TestFrozenProcess(t *testing.T) {
+	t.Parallel()
+	nothing := func() {}
+	t.Run("between checks, the upstream restarts", func(t *testing.T) {
+		t.Parallel()
+		up := healthtest.Start(t)
+		up.SetStatus("s", serving)
+		f := startHelper(t, up.Target())
+		f.ask()
+		f.serving()
+		f.freeze(up.Restart)
+		f.ask()
+		f.serving()
+	})
+	t.Run("between checks, the connection is forgotten on the way", func(t *testing.T) {
+		t.Parallel()
+		up := healthtest.Start(t)
+		up.SetStatus("s", serving)
+		way := healthtest.Forward(t, up.Target())
+		f := startHelper(t, way.Addr())
+		f.ask()
+		f.serving()
+		f.freeze(way.Swallow)
+		f.ask()
+		f.serving()
+	})
+	for _, connection := range []string{"fresh", "reused"} {
+		t.Run("in the RPC of a slow server, "+connection, func(t *testing.T) {
+			t.Parallel()
+			up := healthtest.Start(t)
+			up.SetStatus("s", serving)
+			f := startHelper(t, up.Target())
+			if connection == "reused" {
+				f.ask()
+				f.serving()
+			}
+			up.SetDelay("s", 700*time.Millisecond)
+			f.ask()
+			eventually(t, "the RPC is under way", func() bool { return up.InFlightFor("s") > 0 })
+			f.freeze(nothing)
+			f.serving()
+		})
+		t.Run("in an RPC that the way loses, "+connection, func(t *testing.T) {
+			t.Parallel()
+			up := healthtest.Start(t)
+			up.SetStatus("s", serving)
+			way := healthtest.Forward(t, up.Target())
+			f := startHelper(t, way.Addr())
+			if connection == "reused" {
+				f.ask()
+				f.serving()
+			}
+			up.SetDelay("s", 700*time.Millisecond)
+			f.ask()
+			eventually(t, "the RPC is under way", func() bool { return up.InFlightFor("s") > 0 })
+			f.freeze(way.Swallow)
+			f.serving()
+		})
+	}
+	t.Run("in a slow dial", func(t *testing.T) {
+		t.Parallel()
+		up := healthtest.Start(t)
+		up.SetStatus("s", serving)
+		way := healthtest.Forward(t, up.Target())
+		way.Hold(700 * time.Millisecond)
+		f := startHelper(t, way.Addr())
+		f.ask()
+		eventually(t, "the dial is under way", func() bool { return way.Connections() > 0 })
+		f.freeze(nothing)
+		f.serving()
+	})
+}

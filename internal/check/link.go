@@ -1,0 +1,207 @@
+package check
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// shareFor is how young an RPC, or a dial, may be for those who arrive to wait for it or the
+	// next one rather than start their own beside it.
+	shareFor = 25 * time.Millisecond
+	// maxDials bounds the dials under way at once, however many wait.
+	maxDials = 8
+)
+
+// link keeps one standing connection to the upstream, and dials when there is none that will do.
+type link struct {
+	dialer *dialer
+	clock  *runtimeClock
+	maxAge time.Duration
+
+	phase atomic.Value // the Phase that the latest dial has reached
+
+	mu      sync.Mutex
+	current *conn
+	dials   []*dialing    // under way, in the order of their start
+	changed chan struct{} // closed, and made anew, when a dial ends
+	waiting int           // callers of acquire
+}
+
+// dialing is a dial under way, which those who wait for it share.
+type dialing struct {
+	began    moment
+	cancel   context.CancelFunc
+	waiting  int // callers whose dial this is
+	finished bool
+	conn     *conn
+	dial     Dial
+}
+
+func newLink(d *dialer, clock *runtimeClock, maxAge time.Duration) *link {
+	l := &link{dialer: d, clock: clock, maxAge: maxAge, changed: make(chan struct{})}
+	l.phase.Store(PhaseConnect)
+	return l
+}
+
+// standing returns the standing connection for an RPC, nil where there is none that may serve a new check.
+func (l *link) standing(now moment) *conn {
+	if l.maxAge <= 0 {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.usable(now) {
+		return nil
+	}
+	l.current.use()
+	return l.current
+}
+
+// usable says whether the current connection may serve a new check: it stands, and is not too old.
+func (l *link) usable(now moment) bool {
+	return l.current != nil && !l.current.gone.Load() && now.since(l.current.began) <= l.maxAge
+}
+
+// acquire returns a connection for one RPC, counted in with use: the standing one, or with fresh set
+// one whose dial began no earlier than since. It shares the dials of others as far as that is right:
+// success of any dial serves, but a failure counts only where the dial began no earlier than since.
+// The connection is nil where the Dial failed, or the context ended.
+func (l *link) acquire(ctx context.Context, since moment, fresh bool) (*conn, Dial) {
+	if l.maxAge <= 0 {
+		return l.dialAlone(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting++
+	defer func() {
+		if l.waiting--; l.waiting == 0 {
+			for _, d := range l.dials {
+				d.cancel()
+			}
+			l.dials = nil
+		}
+	}()
+	var mine *dialing
+	for {
+		now := l.clock.tick()
+		if mine != nil && mine.finished {
+			return mine.conn, mine.dial // counted in when the dial ended
+		}
+		if l.usable(now.moment) && (!fresh || !l.current.began.before(since)) {
+			if mine != nil {
+				mine.waiting--
+			}
+			l.current.use()
+			return l.current, Dial{}
+		}
+		var older <-chan time.Time
+		if mine == nil {
+			var youngest *dialing
+			if len(l.dials) > 0 {
+				youngest = l.dials[len(l.dials)-1]
+			}
+			switch {
+			case youngest != nil && !youngest.began.before(since):
+				mine = youngest
+				mine.waiting++
+			case youngest != nil && now.since(youngest.began) < shareFor:
+				older = time.After(shareFor - now.since(youngest.began))
+			case len(l.dials) < maxDials:
+				mine = l.start(ctx, now.moment)
+			}
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-older:
+		case <-ctx.Done():
+		}
+		l.mu.Lock()
+		if ctx.Err() != nil {
+			switch {
+			case mine == nil:
+			case !mine.finished:
+				mine.waiting--
+			case mine.conn != nil:
+				mine.conn.done()
+			}
+			return nil, Dial{Phase: l.phase.Load().(Phase), Err: context.Cause(ctx)}
+		}
+	}
+}
+
+// dialAlone dials for one RPC alone; the connection is closed when that is done.
+func (l *link) dialAlone(ctx context.Context) (*conn, Dial) {
+	c, d := l.dialer.dial(ctx, l.reached)
+	if c != nil {
+		c.use()
+		c.retire()
+	}
+	return c, d
+}
+
+func (l *link) reached(p Phase) { l.phase.Store(p) }
+
+// start begins a dial for those who wait. It outlives ctx, whose caller may leave before others do.
+func (l *link) start(ctx context.Context, now moment) *dialing {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	d := &dialing{began: now, cancel: cancel, waiting: 1}
+	l.dials = append(l.dials, d)
+	go func() {
+		defer cancel()
+		c, dial := l.dialer.dial(ctx, l.reached)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		d.finished, d.conn, d.dial = true, c, dial
+		if i := slices.Index(l.dials, d); i >= 0 {
+			l.dials = slices.Delete(l.dials, i, i+1)
+		}
+		if c != nil {
+			for range d.waiting {
+				c.use()
+			}
+			l.adopt(c)
+		}
+		close(l.changed)
+		l.changed = make(chan struct{})
+	}()
+	return d
+}
+
+// adopt makes c the standing connection, unless a newer one stands.
+func (l *link) adopt(c *conn) {
+	switch {
+	case l.current == nil || l.current.gone.Load() || l.current.began.before(c.began):
+		if l.current != nil {
+			l.current.retire()
+		}
+		l.current = c
+	default:
+		c.retire()
+	}
+}
+
+// discard gives a connection up that was lost, or silent.
+func (l *link) discard(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current == c {
+		l.current = nil
+		c.retire()
+	}
+}
+
+// close gives the standing connection up; RPCs under way on it end first.
+func (l *link) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current != nil {
+		l.current.retire()
+		l.current = nil
+	}
+}
