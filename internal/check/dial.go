@@ -294,7 +294,7 @@ func (dl *dialer) authority() string {
 }
 
 // orBudget names the budget as the cause where it is the cause, and says what had not happened by then.
-func (dl *dialer) dl.orBudget(ctx context.Context, err error, not string) error {
+func (dl *dialer) orBudget(ctx context.Context, err error, not string) error {
 	if cause := context.Cause(ctx); cause != nil {
 		if errors.Is(cause, errBudget) {
 			return fmt.Errorf("%s within %v: %w", not, dl.o.ConnectTimeout, cause)
