@@ -2,12 +2,17 @@
 // default, help and validation.
 package settings
 
-import "time"
+import (
+	"io"
+	"os"
+	"strings"
+	"time"
+)
 
 // Settings are the values of all settings, checked. A field that a variant does not read has its default.
 type Settings struct {
 	Addr           string        // GRPC_ADDR, a target that check.ParseTarget accepts
-	Services       []string      // SERVICE_NAME, split at commas; empty is the whole server
+	Services       []string      // SERVICE_NAME, split at commas, without duplicates; empty is the whole server
 	ConnectTimeout time.Duration // CONNECT_TIMEOUT
 	RPCTimeout     time.Duration // RPC_TIMEOUT
 	ConnMaxAge     time.Duration // CONN_MAX_AGE; 0 dials for every RPC
@@ -25,7 +30,7 @@ type Settings struct {
 	ServerName string // GRPC_SNI_SERVER_NAME
 
 	SPIFFE                    bool     // SPIFFE
-	SPIFFEServerID            string   // SPIFFE_SERVER_ID
+	SPIFFEServerID            string   // SPIFFE_SERVER_ID: spiffe://domain or spiffe://domain/path
 	ALTS                      bool     // ALTS
 	ALTSTargetServiceAccounts []string // ALTS_TARGET_SERVICE_ACCOUNTS, split at commas
 	IDTokenAudience           string   // ID_TOKEN_AUDIENCE
@@ -35,11 +40,11 @@ type Settings struct {
 
 	ListenAddr    string // HTTP_LISTEN_ADDR
 	ListenPath    string // HTTP_LISTEN_PATH
-	AuthTokenFile string // HTTP_AUTH_TOKEN_FILE
-	HTTPSCert     string // HTTPS_LISTEN_CERT
-	HTTPSKey      string // HTTPS_LISTEN_KEY
+	AuthTokenFile string // HTTP_AUTH_TOKEN_FILE: a path or (Lambda) a secret's ARN
+	HTTPSCert     string // HTTPS_LISTEN_CERT: a path or PEM text
+	HTTPSKey      string // HTTPS_LISTEN_KEY, likewise
 	HTTPSVerify   bool   // HTTPS_LISTEN_VERIFY
-	HTTPSCA       string // HTTPS_LISTEN_CA
+	HTTPSCA       string // HTTPS_LISTEN_CA, likewise; unused unless HTTPSVerify
 
 	MetricsAddr   string        // METRICS_HTTP_LISTEN_ADDR; empty turns metrics off
 	MetricsPath   string        // METRICS_HTTP_PATH
@@ -51,12 +56,12 @@ type Settings struct {
 
 	RunCLI  bool   // -runcli: check once and exit
 	Format  string // -format: "text" or "json"
-	Version bool   // -version: print the version and exit
+	Version bool   // -version: print the version and exit; nothing else was checked
 	Verbose bool   // -v of the probe
 
 	// FromEnvironment names the variables that a value was taken from, in declared order.
 	FromEnvironment []string
-	// Warnings are sentences to log at start.
+	// Warnings are sentences to log at start. They name settings, never values.
 	Warnings []string
 }
 
@@ -64,5 +69,63 @@ type Settings struct {
 type Header struct {
 	Name  string // lower case, legal
 	Value string // empty where File is set; never logged
-	File  string // the path that the value is read from
+	File  string // the path (Lambda: or the secret's ARN) that the value is read from
+}
+
+// String names the header and hides its value.
+func (h Header) String() string {
+	if h.File != "" {
+		return h.Name + ": @" + h.File
+	}
+	return h.Name + ": (redacted)"
+}
+
+// Problems are the faults of the settings, every one that was found: each names the setting and
+// says what to do, and none holds a value, but for the path of a file that does not exist.
+type Problems []string
+
+// Error is a line per problem.
+func (p Problems) Error() string { return strings.Join(p, "\n") }
+
+// FromEnvironment reads the settings of the function and of Lambda (which sets
+// AWS_LAMBDA_FUNCTION_NAME) from the process's environment. A wrong one is an error of type Problems.
+func FromEnvironment() (*Settings, error) {
+	if os.Getenv("AWS_LAMBDA_FUNCTION_NAME") != "" {
+		return read(lambda, nil, io.Discard)
+	}
+	return read(function, nil, io.Discard)
+}
+
+// ParseProxy reads the settings of grpc_health_proxy from its arguments, without the program's
+// name, and from the process's environment for those that no argument sets. -help writes help to
+// out and returns flag.ErrHelp; wrong settings are an error of type Problems.
+func ParseProxy(args []string, out io.Writer) (*Settings, error) {
+	return read(container, args, out)
+}
+
+// ParseProbe reads the settings of grpc_health_probe from its arguments, without the program's
+// name, and from nothing else. -help writes help to out and returns flag.ErrHelp; wrong settings are an
+// error of type Problems.
+func ParseProbe(args []string, out io.Writer) (*Settings, error) {
+	return read(probe, args, out)
+}
+
+func read(v variant, args []string, out io.Writer) (*Settings, error) {
+	r := &reader{variant: v}
+	r.defaults()
+	if err := r.arguments(args); err != nil {
+		writeHelp(out, v)
+		return nil, err
+	}
+	if r.Version {
+		return &r.Settings, nil
+	}
+	if v != probe {
+		r.environment()
+	}
+	r.validate()
+	if len(r.problems) > 0 {
+		return nil, r.problems
+	}
+	return &r.Settings, nil
 }

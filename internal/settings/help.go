@@ -1,0 +1,127 @@
+package settings
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// writeHelp writes the help of a command, every setting under its group.
+func writeHelp(out io.Writer, v variant) {
+	var b strings.Builder
+	switch v {
+	case probe:
+		b.WriteString("grpc_health_probe asks a gRPC server once how it is; the exit code is the answer.\n\n" +
+			"Usage: grpc_health_probe -addr host:port [flags]\n")
+	default:
+		b.WriteString("grpc_health_proxy answers HTTP requests with the health of a gRPC server.\n\n" +
+			"Usage: grpc_health_proxy -grpc-addr host:port [flags]\n\n" +
+			"A flag wins over the environment variable beside it. An empty variable counts as unset.\n")
+	}
+	group := ""
+	for i := range declaration {
+		s := &declaration[i]
+		if !s.readBy(v) {
+			continue
+		}
+		if s.group != group {
+			group = s.group
+			fmt.Fprintf(&b, "\n%s:\n", group)
+		}
+		fmt.Fprintf(&b, "  %s\n        %s\n        (%s)\n", strings.Join(s.usages(v), ", "), plain(s.help), s.origin(v))
+	}
+	io.WriteString(out, b.String())
+}
+
+// usages are the setting's flags as a user writes them.
+func (s *setting) usages(v variant) []string {
+	var usages []string
+	for _, name := range s.names(v) {
+		usages = append(usages, strings.TrimSpace("-"+name+" "+s.placeholder))
+	}
+	if v == container {
+		for _, short := range s.shorthands {
+			usages = append(usages, short.usage())
+		}
+	}
+	return usages
+}
+
+func (s *shorthand) usage() string {
+	if s.counts {
+		return "-" + s.name + " N"
+	}
+	return "-" + s.name
+}
+
+// origin says where a value comes from when no flag gives it.
+func (s *setting) origin(v variant) string {
+	text := plain(cmp.Or(s.fallbackNote, s.defaultIn(v), "none"))
+	if text != "required" {
+		text = "default: " + text
+	}
+	if v == container && s.env != "" {
+		text += "; environment: " + s.env
+	}
+	return text
+}
+
+// plain takes the Markdown out of a help text.
+func plain(text string) string { return strings.ReplaceAll(text, "`", "") }
+
+// MarkdownTable is the README's table of every setting.
+func MarkdownTable() string {
+	var b strings.Builder
+	b.WriteString("| environment | flag of `grpc_health_proxy` (aliases) | flag of `grpc_health_probe` | default | meaning |\n|---|---|---|---|---|\n")
+	for i := range declaration {
+		s := &declaration[i]
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", code(s.env), s.markdownFlags(), code(dash(s.probe)), s.markdownDefault(), s.help)
+	}
+	return b.String()
+}
+
+func (s *setting) markdownFlags() string {
+	if len(s.flags) == 0 {
+		return code("")
+	}
+	text := code(dash(s.flags[0]))
+	var aliases []string
+	for _, alias := range s.flags[1:] {
+		aliases = append(aliases, code(dash(alias)))
+	}
+	for i := range s.shorthands {
+		aliases = append(aliases, code(s.shorthands[i].usage()))
+	}
+	if len(aliases) > 0 {
+		text += " (" + strings.Join(aliases, ", ") + ")"
+	}
+	return text
+}
+
+func (s *setting) markdownDefault() string {
+	switch {
+	case s.fallbackNote != "":
+		return s.fallbackNote
+	case s.fallback == "":
+		return "none"
+	case s.probeFallback != "":
+		return code(s.fallback) + ", " + code(s.probeFallback)
+	}
+	return code(s.fallback)
+}
+
+func dash(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "-" + name
+}
+
+// code marks a table cell as code, and an empty one as empty.
+func code(text string) string {
+	if text == "" {
+		return "–"
+	}
+	return "`" + text + "`"
+}

@@ -1,0 +1,419 @@
+package settings
+
+import (
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"example.com/grpc-health-http/internal/check"
+)
+
+const (
+	// maxServiceName is the length of the longest service name, in bytes.
+	maxServiceName = 255
+	// maxServices is how many services one setting may name.
+	maxServices = 100
+	// livenessPath is what grpc_health_proxy answers itself, on both ports.
+	livenessPath = "/livez"
+)
+
+// validate checks the values against their rules and against each other.
+func (r *reader) validate() {
+	r.validateUpstream()
+	r.validateTLS()
+	r.validateIdentity()
+	r.validateListeners()
+	r.validateOutput()
+	r.validateFiles()
+}
+
+// label names the setting that has this field.
+func (r *reader) label(field any) string {
+	for i := range declaration {
+		if declaration[i].field(&r.values) == field {
+			return declaration[i].label(r.variant)
+		}
+	}
+	return "" // not reached: a test finds the setting of every field
+}
+
+// wrong reports a problem of the setting that has this field.
+func (r *reader) wrong(field any, text string) {
+	r.problems = append(r.problems, r.label(field)+": "+text)
+}
+
+// needs reports a setting that means nothing without another.
+func (r *reader) needs(field, needed any) {
+	r.wrong(field, "means nothing without "+r.label(needed)+": set both, or neither")
+}
+
+// excludes reports two settings that contradict each other.
+func (r *reader) excludes(field, other any) {
+	r.wrong(field, "contradicts "+r.label(other)+": set only one of them")
+}
+
+func (r *reader) validateUpstream() {
+	if r.Addr == "" {
+		r.wrong(&r.Addr, "required: write the upstream as host:port")
+	} else if _, err := check.ParseTarget(r.Addr); err != nil {
+		r.wrong(&r.Addr, err.Error())
+	}
+	r.validateServices()
+	r.validateHeaders()
+	for _, timeout := range []*time.Duration{&r.ConnectTimeout, &r.RPCTimeout} {
+		if *timeout <= 0 {
+			r.wrong(timeout, "must be above zero: write a duration such as 500ms or 2s")
+		}
+	}
+	if r.ConnMaxAge < 0 {
+		r.wrong(&r.ConnMaxAge, "must not be below zero: write a duration such as 10s, or 0 to dial for every RPC")
+	}
+	if !printable(r.UserAgent) {
+		r.wrong(&r.UserAgent, "has a character that is not printable ASCII: write it without")
+	}
+	if !word(r.Authority) {
+		r.wrong(&r.Authority, "has a space, or a character that is not printable ASCII: write a name, or name:port")
+	}
+	if r.MaxConcurrentChecks < 1 {
+		r.wrong(&r.MaxConcurrentChecks, "must be 1 or more")
+	}
+}
+
+func (r *reader) validateServices() {
+	var names []string
+	warned := false
+	for _, name := range r.Services {
+		name = strings.TrimSpace(name)
+		if fault := serviceNameFault(name); fault != "" {
+			r.wrong(&r.Services, fault)
+			continue
+		}
+		if strings.Contains(name, "/") && !warned {
+			warned = true
+			r.Warnings = append(r.Warnings, r.label(&r.Services)+": service name looks like a method path: use the service's name only")
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) > maxServices {
+		r.wrong(&r.Services, "names more than 100 services: name fewer")
+	}
+	r.Services = names
+}
+
+// serviceNameFault says what is wrong with a service's name, "" where nothing is.
+func serviceNameFault(name string) string {
+	switch {
+	case name == "":
+		return "has an empty member: write names with one comma between two of them"
+	case len(name) > maxServiceName:
+		return "a service name is longer than 255 bytes: use the service's name only"
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
+		return "a service name has a control character, or is not UTF-8: write it without"
+	}
+	return ""
+}
+
+func (r *reader) validateHeaders() {
+	for i, line := range r.headerLines {
+		h, fault := r.parseHeader(line)
+		if fault != "" {
+			r.wrong(&r.headerLines, "header "+strconv.Itoa(i+1)+": "+fault)
+			continue
+		}
+		r.Headers = append(r.Headers, h)
+	}
+}
+
+// parseHeader reads "name: value", and says what is wrong with it, "" where nothing is. Legal is
+// what gRPC allows (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, Custom-Metadata).
+func (r *reader) parseHeader(line string) (h Header, fault string) {
+	name, value, found := strings.Cut(line, ":")
+	h.Name = strings.ToLower(strings.TrimSpace(name))
+	value = strings.TrimSpace(value)
+	switch {
+	case !found:
+		return h, "no colon: write name: value"
+	case h.Name == "":
+		return h, "no name before the first colon: write name: value"
+	case strings.ContainsFunc(h.Name, notInHeaderName):
+		return h, "an illegal character in the name: write it with letters, digits, -, _ and . only"
+	case reservedHeader(h.Name):
+		return h, "a name that belongs to gRPC or HTTP/2: leave it out (the user agent has a setting of its own)"
+	}
+	switch {
+	case strings.HasPrefix(value, "@/"):
+		h.File = value[1:]
+		return h, r.missingFault(h.File)
+	case strings.HasPrefix(value, "@arn:"):
+		h.File = value[1:]
+		return h, r.arnFault(h.File)
+	case !strings.HasSuffix(h.Name, "-bin") && !printable(value):
+		return h, "a character in the value that is not printable ASCII: only a name that ends in -bin may have any bytes"
+	}
+	h.Value = value
+	return h, ""
+}
+
+func notInHeaderName(c rune) bool {
+	return !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.')
+}
+
+// reservedHeader names what gRPC sets itself, and what HTTP/2 forbids (RFC 9113, section 8.2.2).
+func reservedHeader(name string) bool {
+	switch name {
+	case "content-type", "content-length", "te", "user-agent", "host",
+		"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings":
+		return true
+	}
+	return strings.HasPrefix(name, "grpc-")
+}
+
+func (r *reader) validateTLS() {
+	if !r.TLS {
+		for _, option := range []*string{&r.CACert, &r.ClientCert, &r.ClientKey, &r.ServerName} {
+			if *option != "" {
+				r.needs(option, &r.TLS)
+			}
+		}
+		if r.NoVerify {
+			r.needs(&r.NoVerify, &r.TLS)
+		}
+	}
+	r.validatePair(&r.ClientCert, &r.ClientKey)
+	if r.NoVerify {
+		for _, option := range []*string{&r.CACert, &r.ServerName} {
+			if *option != "" {
+				r.excludes(option, &r.NoVerify)
+			}
+		}
+		r.Warnings = append(r.Warnings, r.label(&r.NoVerify)+": the upstream's certificate is not verified: anyone can pose as the upstream")
+	}
+	if !word(r.ServerName) {
+		r.wrong(&r.ServerName, "has a space, or a character that is not printable ASCII: write a host name")
+	}
+}
+
+func (r *reader) validatePair(cert, key *string) {
+	switch {
+	case *cert != "" && *key == "":
+		r.needs(cert, key)
+	case *cert == "" && *key != "":
+		r.needs(key, cert)
+	}
+}
+
+func (r *reader) validateIdentity() {
+	if r.TLS && r.ALTS {
+		r.excludes(&r.TLS, &r.ALTS)
+	}
+	if r.TLS && r.SPIFFE {
+		r.excludes(&r.TLS, &r.SPIFFE)
+	}
+	if r.ALTS && r.SPIFFE {
+		r.excludes(&r.ALTS, &r.SPIFFE)
+	}
+	if r.SPIFFEServerID != "" {
+		if !r.SPIFFE {
+			r.needs(&r.SPIFFEServerID, &r.SPIFFE)
+		}
+		if _, err := spiffeid.FromString(r.SPIFFEServerID); err != nil {
+			r.wrong(&r.SPIFFEServerID, "not a SPIFFE ID: write spiffe://trust-domain/path, or spiffe://trust-domain for any of that domain")
+		}
+	}
+	r.validateAccounts()
+	if r.IDTokenAudience != "" {
+		if !r.TLS {
+			r.needs(&r.IDTokenAudience, &r.TLS)
+		}
+		if !word(r.IDTokenAudience) {
+			r.wrong(&r.IDTokenAudience, "has a space, or a character that is not printable ASCII: write the URL of the upstream's service")
+		}
+	}
+}
+
+func (r *reader) validateAccounts() {
+	if len(r.ALTSTargetServiceAccounts) == 0 {
+		return
+	}
+	if !r.ALTS {
+		r.needs(&r.ALTSTargetServiceAccounts, &r.ALTS)
+	}
+	for i, account := range r.ALTSTargetServiceAccounts {
+		account = strings.TrimSpace(account)
+		if account == "" || !word(account) {
+			r.wrong(&r.ALTSTargetServiceAccounts, "account "+strconv.Itoa(i+1)+" is empty, or has a space or a character that is not printable ASCII: write name@project.iam.gserviceaccount.com")
+		}
+		r.ALTSTargetServiceAccounts[i] = account
+	}
+}
+
+func (r *reader) validateListeners() {
+	host, port, listens := splitListen(r.ListenAddr)
+	if !listens {
+		r.wrong(&r.ListenAddr, "not host:port: write localhost:8080, or :8080 for all addresses; where it is not set, PORT gives the port")
+	}
+	if r.MetricsAddr != "" {
+		metricsHost, metricsPort, ok := splitListen(r.MetricsAddr)
+		switch {
+		case !ok:
+			r.wrong(&r.MetricsAddr, "not host:port: write localhost:9000, or :9000 for all addresses")
+		case listens && port != "0" && port == metricsPort && overlap(host, metricsHost):
+			r.wrong(&r.MetricsAddr, "is the address of "+r.label(&r.ListenAddr)+": use another port")
+		}
+	}
+	for _, path := range []*string{&r.ListenPath, &r.MetricsPath} {
+		switch {
+		case !strings.HasPrefix(*path, "/"):
+			r.wrong(path, "does not begin with /: write a path such as /health")
+		case *path == livenessPath:
+			r.wrong(path, livenessPath+" says that this process is up: use another path")
+		case !word(*path) || strings.ContainsAny(*path, "?#"):
+			r.wrong(path, "has a character that no path has: write a path such as /health")
+		}
+	}
+	if r.variant == container && os.Getenv("K_SERVICE") != "" && strings.HasSuffix(r.ListenPath, "z") {
+		r.Warnings = append(r.Warnings, r.label(&r.ListenPath)+": Cloud Run keeps paths that end in z for itself: requests to this one may not arrive")
+	}
+
+	r.validatePair(&r.HTTPSCert, &r.HTTPSKey)
+	if r.HTTPSVerify {
+		if r.HTTPSCA == "" {
+			r.needs(&r.HTTPSVerify, &r.HTTPSCA)
+		}
+		if r.HTTPSCert == "" {
+			r.needs(&r.HTTPSVerify, &r.HTTPSCert)
+		}
+	}
+	if r.ShutdownGrace < 0 {
+		r.wrong(&r.ShutdownGrace, "must not be below zero: write a duration such as 8s")
+	}
+}
+
+// splitListen reads an address to listen on; port 0 lets the system choose.
+func splitListen(addr string) (host, port string, ok bool) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || !word(host) {
+		return "", "", false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return host, strconv.FormatUint(n, 10), err == nil
+}
+
+// overlap says that two listeners on these hosts cannot share a port.
+func overlap(a, b string) bool {
+	return a == b || wildcard(a) || wildcard(b)
+}
+
+func wildcard(host string) bool {
+	return host == "" || net.ParseIP(host).IsUnspecified()
+}
+
+func (r *reader) validateOutput() {
+	for _, format := range []*string{&r.LogFormat, &r.Format} {
+		if *format != "text" && *format != "json" {
+			r.wrong(format, "not a known format: write text or json")
+		}
+	}
+	switch r.LogLevel {
+	case "debug", "info", "warn", "error":
+	default:
+		r.wrong(&r.LogLevel, "not a known level: write debug, info, warn or error")
+	}
+}
+
+// validateFiles checks what is named, not what it holds: that is found out when it is needed.
+// Whether a file exists is a matter of the start for the commands only.
+func (r *reader) validateFiles() {
+	for i := range declaration {
+		s := &declaration[i]
+		if s.file == noFile {
+			continue
+		}
+		field := s.field(&r.values).(*string)
+		switch {
+		case *field == "":
+		case s.file == pemFile && strings.Contains(*field, "-----BEGIN"):
+			if block, _ := pem.Decode([]byte(*field)); block == nil {
+				r.wrong(field, "PEM text without a whole block: keep its line breaks, from the BEGIN line to the END line")
+			}
+		case strings.HasPrefix(*field, "arn:"):
+			if fault := r.arnFault(*field); fault != "" {
+				r.wrong(field, fault)
+			}
+		default:
+			if fault := r.missingFault(*field); fault != "" {
+				r.wrong(field, fault)
+			}
+		}
+	}
+}
+
+// arnFault says what is wrong with an ARN in place of a file, "" where nothing is.
+func (r *reader) arnFault(arn string) string {
+	switch {
+	case r.variant != lambda:
+		return "names an AWS secret, which only Lambda reads: write a file's path"
+	case !strings.HasPrefix(arn, "arn:aws:secretsmanager:"):
+		return "names an AWS resource that is no secret: write arn:aws:secretsmanager:..."
+	}
+	return ""
+}
+
+// missingFault says that a command's file does not exist, "" where it does, or where that cannot be told.
+func (r *reader) missingFault(path string) string {
+	if r.variant != container && r.variant != probe {
+		return ""
+	}
+	_, err := os.Stat(path)
+	// The last three are what the system says of text that can be no file's path.
+	missing := []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ENAMETOOLONG, syscall.EINVAL}
+	if !slices.ContainsFunc(missing, func(e error) bool { return errors.Is(err, e) }) {
+		return ""
+	}
+	if pathShaped(path) {
+		return "the file " + path + " does not exist: name one that does"
+	}
+	return "the file that it names does not exist: name one that does"
+}
+
+// pathShaped tells a path, which helps in a message, from a secret that was given in its place,
+// which must not be in one: by its ending, or because its directory exists.
+func pathShaped(path string) bool {
+	if !word(path) {
+		return false
+	}
+	switch filepath.Ext(path) {
+	case ".pem", ".crt", ".cer", ".cert", ".key", ".token", ".txt":
+		return true
+	}
+	dir := filepath.Dir(path)
+	if dir == "." || dir == "/" {
+		return false
+	}
+	info, err := os.Stat(dir)
+	return err == nil && info.IsDir()
+}
+
+// printable says that a text is made of printable ASCII and spaces.
+func printable(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' })
+}
+
+// word says that a text is made of printable ASCII without spaces.
+func word(text string) bool {
+	return printable(text) && !strings.Contains(text, " ")
+}
