@@ -2,6 +2,9 @@ package check
 
 import (
 	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -49,4 +52,89 @@ type AddressAttempt struct {
 	Connect, TLS, HTTP2 time.Duration
 	// Certificate is the leaf that the upstream showed, also where verifying it failed; nil without TLS.
 	Certificate *x509.Certificate
+}
+
+// Lines tells the proof, a line per attempt: times per phase, addresses tried, causes, and the
+// certificate that the upstream showed.
+func (p Proof) Lines() []string {
+	lines := make([]string, 0, len(p.Attempts))
+	for _, a := range p.Attempts {
+		lines = append(lines, a.String())
+	}
+	return lines
+}
+
+// String is the attempt in a line.
+func (a Attempt) String() string {
+	var b strings.Builder
+	switch {
+	case a.Reused:
+		fmt.Fprintf(&b, "connection reused, %v old", rounded(a.Age))
+	case a.Dial.Took == 0:
+		b.WriteString("connection dialled for another check meanwhile")
+	default:
+		b.WriteString(a.Dial.String())
+	}
+	if a.Result != "" {
+		fmt.Fprintf(&b, "; RPC %v: %s", rounded(a.RPC), a.Result)
+	}
+	return b.String()
+}
+
+// String is the dial in a line.
+func (d Dial) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "dial %v, lookup %v", rounded(d.Took), rounded(d.Lookup))
+	for _, a := range d.Addresses {
+		fmt.Fprintf(&b, "; %s", a)
+	}
+	switch {
+	case d.Err == nil:
+		b.WriteString("; stands")
+	case len(d.Addresses) == 0:
+		fmt.Fprintf(&b, "; failed in %s: %v", d.Phase, d.Err)
+	}
+	return b.String()
+}
+
+// String is the address's part in a line.
+func (a AddressAttempt) String() string {
+	var b strings.Builder
+	b.WriteString(a.Address)
+	for _, phase := range []struct {
+		name Phase
+		took time.Duration
+	}{{PhaseConnect, a.Connect}, {PhaseTLS, a.TLS}, {PhaseHTTP2, a.HTTP2}} {
+		if phase.took > 0 {
+			fmt.Fprintf(&b, " %s %v", phase.name, rounded(phase.took))
+		}
+	}
+	if c := a.Certificate; c != nil {
+		fmt.Fprintf(&b, " certificate %q names %q from %s to %s", c.Subject.CommonName, names(c),
+			c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
+	}
+	if a.Err != nil {
+		fmt.Fprintf(&b, " failed in %s: %v", a.Phase, a.Err)
+	}
+	return b.String()
+}
+
+// names are all that a certificate is valid for.
+func names(c *x509.Certificate) []string {
+	all := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		all = append(all, ip.String())
+	}
+	for _, uri := range c.URIs {
+		all = append(all, uri.String())
+	}
+	return all
+}
+
+// rounded drops the digits that nobody reads.
+func rounded(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
 }

@@ -62,7 +62,7 @@ func TestParseTarget(t *testing.T) {
 		if !strings.Contains(err.Error(), hint) {
 			t.Errorf("%q: %v, want a hint with %q", text, err, hint)
 		}
-		if len(text) > 12 && strings.Contains(err.Error(), text) {
+		if len(text) > 14 && strings.Contains(err.Error(), text) {
 			t.Errorf("%q: the error repeats the value: %v", text, err)
 		}
 	}

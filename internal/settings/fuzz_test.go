@@ -16,7 +16,7 @@ func FuzzHeader(f *testing.F) {
 		if strings.Contains(name, marker) {
 			t.Skip()
 		}
-		r := &reader{variant: function}
+		r := newReader(function)
 		h, fault := r.parseHeader(name + ":" + value + marker)
 		if strings.Contains(fault, marker) {
 			t.Errorf("the value is repeated: %s", fault)

@@ -18,9 +18,14 @@ import (
 // reader collects the values of one variant, and every problem with them.
 type reader struct {
 	values
-	variant  variant
 	problems Problems
 	given    [len(declaration)]bool // set by a flag
+}
+
+func newReader(v variant) *reader {
+	r := new(reader)
+	r.variant = v
+	return r
 }
 
 func (r *reader) problem(format string, args ...any) {

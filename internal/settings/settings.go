@@ -63,6 +63,19 @@ type Settings struct {
 	FromEnvironment []string
 	// Warnings are sentences to log at start. They name settings, never values.
 	Warnings []string
+
+	variant variant
+}
+
+// Name is how messages name the setting of an environment variable: as the user of this variant
+// sets it, "-grpc-ca-cert (GRPC_CA_CERT)".
+func (s *Settings) Name(variable string) string {
+	for i := range declaration {
+		if declaration[i].env == variable {
+			return declaration[i].label(s.variant)
+		}
+	}
+	return variable
 }
 
 // Header is one piece of RPC metadata.
@@ -111,7 +124,7 @@ func ParseProbe(args []string, out io.Writer) (*Settings, error) {
 }
 
 func read(v variant, args []string, out io.Writer) (*Settings, error) {
-	r := &reader{variant: v}
+	r := newReader(v)
 	r.defaults()
 	if err := r.arguments(args); err != nil {
 		writeHelp(out, v)

@@ -486,7 +486,7 @@ func TestPrecedence(t *testing.T) {
 		t.Run(s.env, func(t *testing.T) {
 			texts, want := samples(t, s)
 			value := func(v variant, args ...string) (any, []string) {
-				r := &reader{variant: v}
+				r := newReader(v)
 				r.defaults()
 				if err := r.arguments(args); err != nil {
 					t.Fatal(err)
@@ -543,6 +543,9 @@ func TestEveryFieldHasOneSetting(t *testing.T) {
 	settings := reflect.ValueOf(&v.Settings).Elem()
 	for i := range settings.NumField() {
 		name := settings.Type().Field(i).Name
+		if !settings.Type().Field(i).IsExported() {
+			continue
+		}
 		field := settings.Field(i).Addr().Interface()
 		switch name {
 		case "FromEnvironment", "Warnings": // results
@@ -841,5 +844,22 @@ func TestHelp(t *testing.T) {
 				t.Errorf("the help lacks the probe's default:\n%s", help)
 			}
 		}
+	}
+}
+
+func TestName(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[variant]string{
+		function:  "GRPC_CA_CERT",
+		lambda:    "GRPC_CA_CERT",
+		container: "-grpc-ca-cert (GRPC_CA_CERT)",
+		probe:     "-tls-ca-cert",
+	} {
+		if got := (&Settings{variant: v}).Name("GRPC_CA_CERT"); got != want {
+			t.Errorf("variant %d: %q, want %q", v, got, want)
+		}
+	}
+	if got := (&Settings{}).Name("OTHER"); got != "OTHER" {
+		t.Errorf("another variable: %q", got)
 	}
 }

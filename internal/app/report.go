@@ -1,0 +1,165 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"example.com/grpc-health-http/internal/check"
+)
+
+const (
+	// linesPerSecond and burst limit the log lines about failures of one class of names, so that
+	// neither an outage under load nor a caller with made-up names floods the log.
+	linesPerSecond = 10
+	burst          = 20
+)
+
+// reporter logs what checks come to, and gives each failure the id of the line that holds its proof.
+type reporter struct {
+	logger     *slog.Logger
+	configured []string
+	now        func() time.Time
+
+	mu   sync.Mutex
+	last map[string]check.Status // the latest status of each configured service
+	seen map[kind]*repeated
+	// Names that callers made up have a bucket of their own: they cannot silence the configured ones.
+	budget, madeUp bucket
+}
+
+// kind is what makes two failures look alike. There are few: the name of a service that is not
+// configured is left out.
+type kind struct {
+	service string
+	madeUp  bool
+	status  check.Status
+	phase   check.Phase
+}
+
+// repeated is a kind of failure that was logged.
+type repeated struct {
+	id    string // of its latest line
+	quiet int    // failures since that were not logged
+}
+
+func newReporter(logger *slog.Logger, configured []string) *reporter {
+	if len(configured) == 0 {
+		configured = []string{""}
+	}
+	return &reporter{
+		logger: logger, configured: configured, now: time.Now,
+		last: make(map[string]check.Status), seen: make(map[kind]*repeated),
+	}
+}
+
+// verdict is a check.Trace's Verdict. A failure whose line would be one too many gets the id of the
+// latest line of its kind.
+func (r *reporter) verdict(v *check.Verdict, proof check.Proof) {
+	known := slices.Contains(r.configured, v.Service)
+	if v.Status == check.Serving {
+		if known && r.turned(v) && r.allowed(&r.budget) {
+			r.logger.Info("serving again", "service", v.Service)
+		}
+		if r.logger.Enabled(context.Background(), slog.LevelDebug) {
+			r.logger.Debug("check", "service", v.Service, "status", v.Status.String(), "duration", v.Duration)
+		}
+		return
+	}
+	k := kind{madeUp: !known, status: v.Status, phase: v.Phase}
+	budget := &r.madeUp
+	if known {
+		r.turned(v)
+		k.service = v.Service
+		budget = &r.budget
+	}
+	allowed := r.allowed(budget)
+	r.mu.Lock()
+	before := r.seen[k]
+	if !allowed && before != nil && !r.logger.Enabled(context.Background(), slog.LevelDebug) {
+		before.quiet++
+		v.Evidence = before.id
+		r.mu.Unlock()
+		return
+	}
+	quiet := 0
+	if before != nil {
+		quiet = before.quiet
+	}
+	v.Evidence = newID()
+	r.seen[k] = &repeated{id: v.Evidence}
+	r.mu.Unlock()
+
+	attributes := []slog.Attr{
+		slog.String("evidence", v.Evidence),
+		slog.String("service", v.Service),
+		slog.String("status", v.Status.String()),
+		slog.String("phase", string(v.Phase)),
+		slog.String("grpc_code", v.GRPCCode()),
+		slog.Duration("duration", v.Duration),
+		slog.Any("attempts", proof.Lines()),
+	}
+	if v.Err != nil {
+		attributes = append(attributes, slog.String("cause", v.Err.Error()))
+	}
+	if quiet > 0 {
+		attributes = append(attributes, slog.Int("not_logged_before", quiet))
+	}
+	r.logger.LogAttrs(context.Background(), levels[v.Status], "not serving", attributes...)
+}
+
+// levels are those of the lines: what the server says of itself is information, what keeps it from
+// saying so is a warning.
+var levels = map[check.Status]slog.Level{
+	check.NotServing:       slog.LevelInfo,
+	check.Unknown:          slog.LevelInfo,
+	check.ServiceUnknown:   slog.LevelInfo,
+	check.Unimplemented:    slog.LevelWarn,
+	check.ConnectionFailed: slog.LevelWarn,
+	check.Timeout:          slog.LevelWarn,
+	check.RPCFailed:        slog.LevelWarn,
+	check.Overloaded:       slog.LevelWarn,
+}
+
+// turned notes a configured service's status, and says whether it differs from the one before.
+func (r *reporter) turned(v *check.Verdict) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before, known := r.last[v.Service]
+	r.last[v.Service] = v.Status
+	return known && before != v.Status
+}
+
+// allowed takes a line from a bucket.
+func (r *reporter) allowed(b *bucket) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return b.take(r.now())
+}
+
+// bucket is a token bucket; the zero value is full.
+type bucket struct {
+	spent  float64
+	latest time.Time
+}
+
+func (b *bucket) take(now time.Time) bool {
+	b.spent = max(b.spent-now.Sub(b.latest).Seconds()*linesPerSecond, 0)
+	b.latest = now
+	if b.spent+1 > burst {
+		return false
+	}
+	b.spent++
+	return true
+}
+
+// newID is a new evidence id.
+func newID() string {
+	var id [6]byte
+	rand.Read(id[:]) // never fails: crypto/rand
+	return hex.EncodeToString(id[:])
+}
