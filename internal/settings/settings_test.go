@@ -639,13 +639,13 @@ func TestDefaults(t *testing.T) {
 		Addr: "localhost:1", ConnectTimeout: time.Second, RPCTimeout: time.Second, ConnMaxAge: 10 * time.Second,
 		UserAgent: "grpc_health_proxy", MaxConcurrentChecks: 100, ListenAddr: "localhost:8080", ListenPath: "/",
 		MetricsAddr: "localhost:9000", MetricsPath: "/metrics", ShutdownGrace: 8 * time.Second,
-		LogFormat: "text", LogLevel: "info", Format: "text",
+		LogFormat: "text", LogLevel: "info", Format: "text", variant: container,
 	}
 	got, err := ParseProxy([]string{"-grpc-addr", "localhost:1"}, io.Discard)
 	if err != nil || !reflect.DeepEqual(*got, want) {
 		t.Errorf("proxy: %+v, %v, want %+v", got, err, want)
 	}
-	want.UserAgent = "grpc_health_probe"
+	want.UserAgent, want.variant = "grpc_health_probe", probe
 	got, err = ParseProbe([]string{"-addr", "localhost:1"}, io.Discard)
 	if err != nil || !reflect.DeepEqual(*got, want) {
 		t.Errorf("probe: %+v, %v, want %+v", got, err, want)

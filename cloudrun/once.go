@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+
+	"example.com/grpc-health-http/internal/answer"
+	"example.com/grpc-health-http/internal/app"
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/settings"
+)
+
+// The exit codes, of -runcli and of what keeps the command from running.
+const (
+	exitServing        = 0
+	exitConnection     = 1 // the connection failed or timed out
+	exitRPC            = 2 // the RPC failed or timed out
+	exitUnknownService = 3
+	exitUnimplemented  = 4
+	exitUnhealthy      = 5
+	exitSettings       = 64 // wrong settings (EX_USAGE of sysexits.h)
+)
+
+// exitCodes translates a status; a time-out in phase rpc is exitRPC.
+var exitCodes = map[check.Status]int{
+	check.Serving:          exitServing,
+	check.NotServing:       exitUnhealthy,
+	check.Unknown:          exitUnhealthy,
+	check.ServiceUnknown:   exitUnknownService,
+	check.Unimplemented:    exitUnimplemented,
+	check.ConnectionFailed: exitConnection,
+	check.Timeout:          exitConnection,
+	check.RPCFailed:        exitRPC,
+	check.Overloaded:       exitRPC,
+}
+
+func exitCode(v check.Verdict) int {
+	if v.Status == check.Timeout && v.Phase == check.PhaseRPC {
+		return exitRPC
+	}
+	return exitCodes[v.Status]
+}
+
+// runOnce checks once: the verdicts go to standard output, their causes to standard error.
+func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, stdout, stderr io.Writer) int {
+	for _, warning := range s.Warnings {
+		fmt.Fprintf(stderr, "warning: %s\n", warning)
+	}
+	a, err := app.New(s, app.Platform{Logger: logger})
+	if err != nil {
+		fmt.Fprintf(stderr, "wrong settings (-help lists them all):\n%v\n", indented(err))
+		return exitSettings
+	}
+	defer a.Checker.Close()
+	services := s.Services
+	if len(services) == 0 {
+		services = []string{""}
+	}
+	verdicts := make([]check.Verdict, len(services))
+	var all sync.WaitGroup
+	for i, service := range services {
+		all.Go(func() { verdicts[i] = a.Check(ctx, service) })
+	}
+	all.Wait()
+	if s.Format == "json" {
+		stdout.Write(answer.JSON(verdicts))
+	} else {
+		stdout.Write(answer.Text(verdicts))
+	}
+	worst := check.Worst(verdicts)
+	for _, v := range verdicts {
+		if v.Status == worst {
+			return exitCode(v)
+		}
+	}
+	return exitServing // not reached: there is at least one verdict
+}

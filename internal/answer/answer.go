@@ -1,0 +1,70 @@
+// Package answer writes verdicts down, as text and as JSON: in an HTTP body, and on the command line.
+package answer
+
+import (
+	"encoding/json"
+	"strings"
+	"unicode"
+
+	"example.com/grpc-health-http/internal/check"
+)
+
+// Text has a line for each service, "echo.EchoServer SERVING", and just the status for the whole
+// server. Without any verdict it is the overall status, so that it is never empty.
+func Text(verdicts []check.Verdict) []byte {
+	if len(verdicts) == 0 {
+		return []byte(check.Worst(nil).String() + "\n")
+	}
+	var text []byte
+	for _, v := range verdicts {
+		if v.Service != "" {
+			text = append(text, oneLine(v.Service)...)
+			text = append(text, ' ')
+		}
+		text = append(text, v.Status.String()...)
+		text = append(text, '\n')
+	}
+	return text
+}
+
+// oneLine keeps a name from making lines of its own: those of a list are the upstream's words.
+func oneLine(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, name)
+}
+
+type whole struct {
+	Status   string    `json:"status"`
+	Services []service `json:"services"`
+}
+
+type service struct {
+	Service         string  `json:"service"`
+	Status          string  `json:"status"`
+	GRPCCode        string  `json:"grpc_code"`
+	Phase           string  `json:"phase"`
+	DurationSeconds float64 `json:"duration_seconds"`
+}
+
+// JSON is the worst status and an object for each service.
+func JSON(verdicts []check.Verdict) []byte {
+	w := whole{Status: check.Worst(verdicts).String(), Services: make([]service, 0, len(verdicts))}
+	for _, v := range verdicts {
+		w.Services = append(w.Services, service{
+			Service:         v.Service,
+			Status:          v.Status.String(),
+			GRPCCode:        v.GRPCCode(),
+			Phase:           string(v.Phase),
+			DurationSeconds: v.Duration.Seconds(),
+		})
+	}
+	text, err := json.Marshal(w)
+	if err != nil {
+		panic(err) // strings and finite numbers have a JSON form
+	}
+	return append(text, '\n')
+}

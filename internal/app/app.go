@@ -1,0 +1,133 @@
+// Package app puts the parts together for the variants that answer HTTP: the function, Lambda and the container.
+package app
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/idtoken"
+	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/internal/upstream"
+	"example.com/grpc-health-http/internal/web"
+)
+
+// Platform is what a variant brings along. Everything but Logger is optional.
+type Platform struct {
+	Logger *slog.Logger
+	// Path is the exact path that is answered; empty answers every path.
+	Path string
+	// Credentials say how files are read, and who hears of it beside the log.
+	Credentials creds.Options
+	// Trace is told what the checker does; its Verdict is not used.
+	Trace check.Trace
+	// Observe is told every verdict that a caller gets.
+	Observe func(check.Verdict)
+}
+
+// App is a checker with its HTTP face.
+type App struct {
+	// Checker checks the upstream.
+	Checker *check.Checker
+	// Check is the Checker's Check, observed.
+	Check check.Func
+	// Handler answers HTTP requests.
+	Handler http.Handler
+	// Credentials are the Platform's, with the log told of what was read again.
+	Credentials creds.Options
+}
+
+// New puts an App together. It makes no connection and reads no file yet. An error is one of the settings.
+func New(s *settings.Settings, p Platform) (*App, error) {
+	credentials := logged(p.Logger, p.Credentials)
+	credentials.Setting = s.Name
+	var token func(context.Context) (string, error)
+	if s.IDTokenAudience != "" {
+		token = idtoken.New(s.IDTokenAudience).Token
+	}
+	options, err := upstream.Options(s, credentials, token)
+	if err != nil {
+		return nil, err
+	}
+	options.Trace = p.Trace
+	options.Trace.Verdict = newReporter(p.Logger, s.Services).verdict
+	checker := check.New(options)
+
+	a := &App{Checker: checker, Check: checker.Check, Credentials: credentials}
+	list := checker.List
+	if p.Observe != nil {
+		a.Check = func(ctx context.Context, service string) check.Verdict {
+			v := checker.Check(ctx, service)
+			p.Observe(v)
+			return v
+		}
+		list = func(ctx context.Context) []check.Verdict {
+			verdicts := checker.List(ctx)
+			for _, v := range verdicts {
+				p.Observe(v)
+			}
+			return verdicts
+		}
+	}
+	if !s.AllowList {
+		list = nil
+	}
+	a.Handler = web.New(web.Options{
+		Check:     a.Check,
+		List:      list,
+		Services:  s.Services,
+		Path:      p.Path,
+		Authorize: authorize(p.Logger, creds.Token(s, credentials)),
+	})
+	return a, nil
+}
+
+// Warn logs what the settings are warned of, and which were taken from the environment.
+func Warn(logger *slog.Logger, s *settings.Settings) {
+	for _, warning := range s.Warnings {
+		logger.Warn("settings", "warning", warning)
+	}
+	if len(s.FromEnvironment) > 0 {
+		logger.Info("settings from the environment", "names", s.FromEnvironment)
+	}
+}
+
+// logged tells the log too of what was read again.
+func logged(logger *slog.Logger, o creds.Options) creds.Options {
+	next := o.Reload
+	o.Reload = func(what creds.Material, err error) {
+		if err != nil {
+			logger.Warn("cannot use what was read again; the last good one goes on", "what", string(what), "cause", err.Error())
+		} else {
+			logger.Info("read again", "what", string(what))
+		}
+		if next != nil {
+			next(what, err)
+		}
+	}
+	return o
+}
+
+// authorize adapts the token's comparison, whose failures go to the log, limited in rate: everybody can
+// cause them.
+func authorize(logger *slog.Logger, compare func(context.Context, string) (bool, error)) func(context.Context, string) bool {
+	if compare == nil {
+		return nil
+	}
+	var mu sync.Mutex
+	var lines bucket
+	return func(ctx context.Context, presented string) bool {
+		ok, err := compare(ctx, presented)
+		mu.Lock()
+		logs := err != nil && lines.take(time.Now())
+		mu.Unlock()
+		if logs {
+			logger.Error("nobody is let in", "cause", err.Error())
+		}
+		return ok
+	}
+}

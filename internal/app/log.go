@@ -1,0 +1,44 @@
+package app
+
+import (
+	"io"
+	"log/slog"
+	"os"
+
+	"example.com/grpc-health-http/internal/settings"
+)
+
+// NewLogger returns the logger that the settings ask for. On Google Cloud (where K_SERVICE is set) its
+// JSON has the keys that Cloud Logging reads
+// (https://cloud.google.com/logging/docs/structured-logging): severity and message.
+func NewLogger(w io.Writer, s *settings.Settings) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(s.LogLevel)) // the settings allow slog's names only
+	options := &slog.HandlerOptions{Level: level}
+	if s.LogFormat != "json" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	if os.Getenv("K_SERVICE") != "" {
+		options.ReplaceAttr = cloudLogging
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// severities are Cloud Logging's names of slog's levels, where they differ.
+var severities = map[slog.Level]string{slog.LevelWarn: "WARNING"}
+
+func cloudLogging(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) > 0 {
+		return a
+	}
+	switch a.Key {
+	case slog.MessageKey:
+		a.Key = "message"
+	case slog.LevelKey:
+		a.Key = "severity"
+		if level, ok := a.Value.Any().(slog.Level); ok && severities[level] != "" {
+			a.Value = slog.StringValue(severities[level])
+		}
+	}
+	return a
+}

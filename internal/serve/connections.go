@@ -1,0 +1,220 @@
+package serve
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// connections is a listener that knows the connections it has taken, and which of them have no
+// request, so that these alone can be closed at the end.
+type connections struct {
+	net.Listener
+	drained chan struct{} // closed when draining and no HTTP/1 connection is left
+
+	mu       sync.Mutex
+	stopped  bool      // the listener was closed on purpose
+	lingers  time.Time // when idle connections end; zero before the end
+	all      map[*conn]struct{}
+	signaled bool
+}
+
+func newConnections(l net.Listener) *connections {
+	return &connections{Listener: l, drained: make(chan struct{}), all: make(map[*conn]struct{})}
+}
+
+// Accept takes a connection.
+func (cs *connections) Accept() (net.Conn, error) {
+	nc, err := cs.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: nc}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.all[c] = struct{}{}
+	return c, nil
+}
+
+// stop takes no further connections; those that are open stay so. (Close, which http.Server calls
+// also when it fails, does not say that this is the wanted end.)
+func (cs *connections) stop() {
+	cs.mu.Lock()
+	cs.stopped = true
+	cs.mu.Unlock()
+	// An error says that the listener is closed already.
+	_ = cs.Listener.Close()
+}
+
+func (cs *connections) isStopped() bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.stopped
+}
+
+// drain ends each connection that still has no request after the time given. It comes after the
+// last Accept.
+func (cs *connections) drain(after time.Duration) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.lingers = time.Now().Add(after)
+	for c := range cs.all {
+		c.linger(cs.lingers)
+	}
+	cs.signal()
+}
+
+func (cs *connections) draining() bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return !cs.lingers.IsZero()
+}
+
+// open is the number of connections.
+func (cs *connections) open() int {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(cs.all)
+}
+
+// state is the server's ConnState hook.
+func (cs *connections) state(nc net.Conn, state http.ConnState) {
+	secure, _ := nc.(*tls.Conn)
+	if secure != nil {
+		nc = secure.NetConn()
+	}
+	c, ok := nc.(*conn)
+	if !ok {
+		return
+	}
+	switch state {
+	case http.StateActive, http.StateIdle:
+		// The handshake is over now: asking about it does not wait.
+		if secure != nil && secure.ConnectionState().NegotiatedProtocol == "h2" {
+			c.setHTTP2()
+			cs.mu.Lock()
+			cs.signal()
+			cs.mu.Unlock()
+			return
+		}
+		c.setActive(state == http.StateActive)
+	case http.StateClosed:
+		cs.mu.Lock()
+		defer cs.mu.Unlock()
+		delete(cs.all, c)
+		cs.signal()
+	}
+}
+
+// signal closes drained when the time for it has come. The caller holds cs.mu.
+func (cs *connections) signal() {
+	if cs.signaled || cs.lingers.IsZero() {
+		return
+	}
+	for c := range cs.all {
+		if !c.isHTTP2() {
+			return
+		}
+	}
+	cs.signaled = true
+	close(cs.drained)
+}
+
+// conn is a connection that can be told to end unless a request arrives. The read deadline does
+// it: it ends only a read that has brought nothing, whereas closing would lose a request that
+// arrives at the same moment.
+type conn struct {
+	net.Conn
+
+	mu       sync.Mutex
+	busy     bool      // a request is being read or answered
+	http2    bool      // HTTP/2 says by itself when it ends
+	wanted   time.Time // the read deadline that the server has set
+	lingers  time.Time // when the connection ends unless it is busy; zero before the end
+	deadline time.Time // what is set
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.busy {
+			c.busy = true
+			// An error is that of a closed connection: the next read says so.
+			_ = c.apply()
+		}
+	}
+	return n, err
+}
+
+// SetReadDeadline is how the server times out reads.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wanted = t
+	// Set again whatever it was: the server ends reads that are under way with it.
+	c.deadline = t
+	if err := c.Conn.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.apply()
+}
+
+// SetDeadline sets both deadlines.
+func (c *conn) SetDeadline(t time.Time) error {
+	if err := c.SetWriteDeadline(t); err != nil {
+		return err
+	}
+	return c.SetReadDeadline(t)
+}
+
+// CloseWrite lets the server say that an answer is complete before it closes.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
+
+func (c *conn) linger(until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lingers = until
+	_ = c.apply()
+}
+
+func (c *conn) setActive(active bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = active
+	_ = c.apply()
+}
+
+func (c *conn) setHTTP2() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.http2 = true
+	_ = c.apply()
+}
+
+func (c *conn) isHTTP2() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.http2
+}
+
+// apply sets the read deadline that the connection's state asks for. The caller holds c.mu.
+func (c *conn) apply() error {
+	deadline := c.wanted
+	if !c.busy && !c.http2 && !c.lingers.IsZero() && (deadline.IsZero() || c.lingers.Before(deadline)) {
+		deadline = c.lingers
+	}
+	if deadline.Equal(c.deadline) {
+		return nil
+	}
+	c.deadline = deadline
+	return c.Conn.SetReadDeadline(deadline)
+}

@@ -1,0 +1,577 @@
+package serve
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds what a test waits for; nothing is expected to take anywhere near it.
+const patience = 20 * time.Second
+
+var ok = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	listeners, err := Listen(t.Context(), Port{"TEST_ADDR", "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listeners[0].Close() })
+	return listeners[0]
+}
+
+// start serves until the test ends it with end, or is over.
+func start(t *testing.T, s Server) *running {
+	t.Helper()
+	s.Listener = listen(t)
+	failed := make(chan error, 1)
+	r := begin(s, slog.New(slog.DiscardHandler), failed)
+	t.Cleanup(func() {
+		r.conns.stop()
+		r.http.Close()
+		select {
+		case err := <-failed:
+			t.Errorf("the server failed: %v", err)
+		default:
+		}
+	})
+	return r
+}
+
+func (r *running) address() string { return r.conns.Addr().String() }
+
+// endInBackground drains the server and returns when the drain has begun; the channel is closed
+// when it is over.
+func (r *running) endInBackground(t *testing.T, grace, linger time.Duration) <-chan struct{} {
+	t.Helper()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		r.end(ctx, linger)
+	}()
+	eventually(t, "the drain begins", r.conns.draining)
+	return over
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+func wait(t *testing.T, what string, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(patience):
+		t.Fatalf("waited in vain: %s", what)
+	}
+}
+
+// client is one connection; unlike http.Client it never tries again.
+type client struct {
+	net.Conn
+	buffered *bufio.Reader
+}
+
+func dial(t *testing.T, address string) *client {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return &client{c, bufio.NewReader(c)}
+}
+
+const get = "GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+
+func (c *client) ask(request string) (*http.Response, error) {
+	if _, err := io.WriteString(c, request); err != nil {
+		return nil, err
+	}
+	return c.answer()
+}
+
+func (c *client) answer() (*http.Response, error) {
+	response, err := http.ReadResponse(c.buffered, nil)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(response.Body)
+	response.Body = io.NopCloser(strings.NewReader(string(body)))
+	return response, err
+}
+
+func TestListen(t *testing.T) {
+	t.Parallel()
+	taken := listen(t).Addr().String()
+	free := listen(t)
+	free.Close()
+	address := free.Addr().String()
+
+	_, err := Listen(t.Context(), Port{"HTTP_ADDR", address}, Port{"METRICS_ADDR", taken})
+	if err == nil || err.Error() != "METRICS_ADDR: listen: address already in use: choose another port, or stop what listens there" {
+		t.Errorf("taken port: %v", err)
+	}
+	// All or none: the port that was free is so again. And both take connections before anything
+	// is served.
+	listeners, err := Listen(t.Context(), Port{"HTTP_ADDR", address}, Port{"METRICS_ADDR", "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if listeners[0].Addr().String() != address {
+		t.Errorf("the listeners are in another order: the first is %v", listeners[0].Addr())
+	}
+	for _, l := range listeners {
+		defer l.Close()
+		dial(t, l.Addr().String())
+	}
+
+	_, err = Listen(t.Context(), Port{"A", "s3cret"}, Port{"B", "127.0.0.1:s3cret"}, Port{"C", "192.0.2.1:80"}, Port{"D", taken})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{"A: listen: missing port", "B: listen: ", "C: listen: ", "D: listen: ", "this machine"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error has no %q:\n%v", want, err)
+		}
+	}
+	for _, value := range []string{"s3cret", "192.0.2.1", taken} {
+		if strings.Contains(err.Error(), value) {
+			t.Errorf("the error repeats %q:\n%v", value, err)
+		}
+	}
+}
+
+// An error without advice of its own does not repeat the address either.
+func TestListenOtherError(t *testing.T) {
+	t.Parallel()
+	cause := syscall.EAFNOSUPPORT
+	err := advise(&net.OpError{Op: "listen", Net: "tcp", Addr: &net.TCPAddr{Port: 4711}, Err: cause})
+	if !errors.Is(err, cause) || strings.Contains(err.Error(), "4711") {
+		t.Errorf("got %v, want %v", err, cause)
+	}
+}
+
+func TestRun(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	health, metrics := listen(t), listen(t)
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, slog.New(slog.DiscardHandler), patience,
+			Server{Name: "health", Listener: health, Handler: ok, TLS: &tls.Config{Certificates: []tls.Certificate{certificate(t)}}},
+			Server{Name: "metrics", Listener: metrics, Handler: ok})
+	}()
+	for _, address := range []string{"https://" + health.Addr().String(), "http://" + metrics.Addr().String()} {
+		response, err := httpClient(t, true).Get(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != 200 {
+			t.Errorf("%s: got %s", address, response.Status)
+		}
+	}
+	stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("the end is not clean: %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Run does not return")
+	}
+	for _, l := range []net.Listener{health, metrics} {
+		if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
+			c.Close()
+			t.Errorf("%v still takes connections", l.Addr())
+		}
+	}
+}
+
+// The end of one server is the end of all, and Run says which it was.
+func TestRunFails(t *testing.T) {
+	t.Parallel()
+	health, metrics := listen(t), listen(t)
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(t.Context(), slog.New(slog.DiscardHandler), patience,
+			Server{Name: "health", Listener: health, Handler: ok}, Server{Name: "metrics", Listener: metrics, Handler: ok})
+	}()
+	metrics.Close()
+	select {
+	case err := <-done:
+		if !errors.Is(err, net.ErrClosed) || !strings.HasPrefix(err.Error(), "serve metrics: ") {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Run does not return")
+	}
+	if c, err := net.Dial("tcp", health.Addr().String()); err == nil {
+		c.Close()
+		t.Error("the other server still takes connections")
+	}
+}
+
+// Clients that ask without a pause over kept connections get an answer to each request, up to one
+// that says Connection: close.
+func TestDrainUnderLoad(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		r := start(t, Server{Handler: ok})
+		var answered atomic.Int32
+		var clients sync.WaitGroup
+		for range 16 {
+			c := dial(t, r.address())
+			clients.Go(func() {
+				for n := 1; ; n++ {
+					response, err := c.ask(get)
+					if err != nil {
+						t.Errorf("request %d is lost: %v", n, err)
+						return
+					}
+					answered.Add(1)
+					if response.Close {
+						return
+					}
+				}
+			})
+		}
+		// Connections that the server has not taken yet are the kernel's to refuse.
+		eventually(t, "the load is on", func() bool { return r.conns.open() == 16 && answered.Load() > 200 })
+		over := r.endInBackground(t, patience, linger)
+		clients.Wait()
+		wait(t, "the drain ends", over)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// Requests that reach open connections just after the end began are answered.
+func TestRequestsOnTheirWay(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: ok})
+	used, unused := dial(t, r.address()), dial(t, r.address())
+	if response, err := used.ask(get); err != nil || response.Close {
+		t.Fatalf("before the end: %v, %v", response, err)
+	}
+	eventually(t, "both connections are taken", func() bool { return r.conns.open() == 2 })
+	over := r.endInBackground(t, patience, patience)
+	for name, c := range map[string]*client{"used": used, "unused": unused} {
+		response, err := c.ask(get)
+		if err != nil || response.StatusCode != 200 || !response.Close {
+			t.Errorf("%s connection: got %+v, %v, want 200 and Connection: close", name, response, err)
+		}
+		if _, err := c.buffered.ReadByte(); err != io.EOF {
+			t.Errorf("%s connection: got %v, want it closed", name, err)
+		}
+	}
+	wait(t, "the drain ends", over)
+}
+
+// Idle connections are closed long before the grace period ends, a request that has begun to
+// arrive is not.
+func TestHeadersHalfRead(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: ok, HeaderTimeout: patience})
+	idle, unused, halfway := dial(t, r.address()), dial(t, r.address()), dial(t, r.address())
+	if _, err := idle.ask(get); err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(halfway, get[:10])
+	eventually(t, "the first bytes are read", func() bool {
+		r.conns.mu.Lock()
+		defer r.conns.mu.Unlock()
+		busy := 0
+		for c := range r.conns.all {
+			c.mu.Lock()
+			if c.busy {
+				busy++
+			}
+			c.mu.Unlock()
+		}
+		return len(r.conns.all) == 3 && busy == 1
+	})
+	over := r.endInBackground(t, patience, time.Millisecond)
+	for name, c := range map[string]*client{"idle": idle, "unused": unused} {
+		if _, err := c.buffered.ReadByte(); err != io.EOF {
+			t.Errorf("%s connection: got %v, want it closed", name, err)
+		}
+	}
+	if response, err := halfway.ask(get[10:]); err != nil || response.StatusCode != 200 || !response.Close {
+		t.Errorf("got %+v, %v, want 200 and Connection: close", response, err)
+	}
+	wait(t, "the drain ends", over)
+}
+
+// An answer under way when the end comes is sent, and says that it is the last.
+func TestRequestUnderWay(t *testing.T) {
+	t.Parallel()
+	tests := map[string]http.HandlerFunc{
+		"explicit status": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) },
+		"body":            func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") },
+		"nothing":         func(http.ResponseWriter, *http.Request) {},
+	}
+	for name, answer := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			begun, release := make(chan struct{}), make(chan struct{})
+			r := start(t, Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				close(begun)
+				<-release
+				if r.Context().Err() != nil {
+					w.Header().Set("Cancelled", "yes")
+				}
+				answer(w, r)
+			})})
+			c := dial(t, r.address())
+			io.WriteString(c, get)
+			wait(t, "the request arrives", begun)
+			idle := dial(t, r.address())
+			over := r.endInBackground(t, patience, time.Millisecond)
+			if _, err := idle.buffered.ReadByte(); err == nil {
+				t.Error("the idle connection got bytes")
+			}
+			close(release)
+			response, err := c.answer()
+			if err != nil || !response.Close || response.Header.Get("Cancelled") != "" {
+				t.Errorf("got %+v, %v, want an answer with Connection: close", response, err)
+			}
+			wait(t, "the drain ends", over)
+		})
+	}
+}
+
+func TestGraceEnds(t *testing.T) {
+	t.Parallel()
+	begun, cancelled := make(chan struct{}), make(chan struct{})
+	var log lockedBuilder
+	l := listen(t)
+	r := begin(Server{Listener: l, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-r.Context().Done()
+		close(cancelled)
+	})}, slog.New(slog.NewTextHandler(&log, nil)), make(chan error, 1))
+	c := dial(t, l.Addr().String())
+	io.WriteString(c, get)
+	wait(t, "the request arrives", begun)
+	wait(t, "the drain ends", r.endInBackground(t, 10*time.Millisecond, time.Millisecond))
+	wait(t, "the request is cancelled", cancelled)
+	if _, err := c.buffered.ReadByte(); err == nil {
+		t.Error("the connection got bytes")
+	}
+	if !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "connections=1") {
+		t.Errorf("no warning of what was cut off: %q", log.String())
+	}
+}
+
+// Over HTTP/2 a request under way is answered, and clients are told to go elsewhere.
+func TestDrainHTTP2(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []string{"HTTP/2.0", "HTTP/1.1"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			begun, release := make(chan struct{}), make(chan struct{})
+			r := start(t, Server{
+				TLS: &tls.Config{Certificates: []tls.Certificate{certificate(t)}},
+				Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/slow" {
+						close(begun)
+						<-release
+					}
+					io.WriteString(w, r.Proto)
+				}),
+			})
+			browser := httpClient(t, protocol == "HTTP/2.0")
+			fetch := func(path string) string {
+				response, err := browser.Get("https://" + r.address() + path)
+				if err != nil {
+					return err.Error()
+				}
+				defer response.Body.Close()
+				body, err := io.ReadAll(response.Body)
+				return fmt.Sprint(string(body), err)
+			}
+			want := fmt.Sprint(protocol, nil)
+			if got := fetch("/"); got != want {
+				t.Fatalf("before the end: got %s, want %s", got, want)
+			}
+			slow := make(chan string, 1)
+			go func() { slow <- fetch("/slow") }()
+			wait(t, "the request arrives", begun)
+			over := r.endInBackground(t, patience, time.Millisecond)
+			if protocol == "HTTP/2.0" {
+				eventually(t, "new requests are turned away", func() bool { return strings.Contains(fetch("/"), "refused") })
+			}
+			close(release)
+			if got := <-slow; got != want {
+				t.Errorf("under way: got %s, want %s", got, want)
+			}
+			wait(t, "the drain ends", over)
+		})
+	}
+}
+
+func TestSlowHeaders(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: ok, HeaderTimeout: 50 * time.Millisecond})
+	used := dial(t, r.address())
+	if _, err := used.ask(get); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]*client{"first request": dial(t, r.address()), "second request": used} {
+		io.WriteString(c, get[:len(get)-2])
+		if _, err := c.buffered.ReadByte(); err != io.EOF {
+			t.Errorf("%s: got %v, want the connection closed", name, err)
+		}
+	}
+}
+
+func TestLongHeaders(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: ok})
+	long := func(n int) string {
+		return "GET / HTTP/1.1\r\nHost: test\r\nX-Long: " + strings.Repeat("x", n) + "\r\n\r\n"
+	}
+	if response, err := dial(t, r.address()).ask(long(8 << 10)); err != nil || response.StatusCode != 200 {
+		t.Errorf("8 KiB: got %v, %v, want 200", response, err)
+	}
+	c := dial(t, r.address())
+	go io.WriteString(c, long(64<<10))
+	if response, err := c.answer(); err != nil || response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("64 KiB: got %v, %v, want 431", response, err)
+	}
+}
+
+// Nobody waits for a body that nobody reads.
+func TestBodyIsNotRead(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: ok, Budget: time.Hour})
+	for _, length := range []string{"Content-Length: 1000", "Content-Length: 1000000000", "Transfer-Encoding: chunked"} {
+		response, err := dial(t, r.address()).ask("POST / HTTP/1.1\r\nHost: test\r\n" + length + "\r\n\r\n")
+		if err != nil || response.StatusCode != 200 || !response.Close {
+			t.Errorf("%s: got %+v, %v, want 200 and Connection: close", length, response, err)
+		}
+	}
+}
+
+func TestEveryRequestReachesTheHandler(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })})
+	response, err := dial(t, r.address()).ask("OPTIONS * HTTP/1.1\r\nHost: test\r\n\r\n")
+	if err != nil || response.StatusCode != http.StatusTeapot {
+		t.Errorf("got %v, %v, want the handler's answer", response, err)
+	}
+}
+
+// Neither timeout may end before the handler's budget does.
+func TestTimeouts(t *testing.T) {
+	t.Parallel()
+	s := start(t, Server{Handler: ok, Budget: time.Minute}).http
+	for name, d := range map[string]time.Duration{"read": s.ReadTimeout, "write": s.WriteTimeout} {
+		if d <= time.Minute || d > 2*time.Minute {
+			t.Errorf("the time to %s is %v for a budget of a minute", name, d)
+		}
+	}
+	if s.ReadHeaderTimeout != defaultHeaderTimeout || s.IdleTimeout <= 600*time.Second {
+		t.Errorf("header timeout %v, idle timeout %v", s.ReadHeaderTimeout, s.IdleTimeout)
+	}
+}
+
+func TestErrorLog(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	l := newErrorLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})))
+	now := time.Unix(0, 0)
+	l.now = func() time.Time { return now }
+	io.WriteString(l, "http: TLS handshake error from 127.0.0.1:1: EOF\n")
+	if out.String() != "" {
+		t.Errorf("a failed handshake is more than a debug line: %s", out.String())
+	}
+	for range 1000 {
+		io.WriteString(l, "http: Accept error: too many open files\n")
+	}
+	if n := strings.Count(out.String(), "\n"); n != 1 || !strings.Contains(out.String(), "level=WARN") {
+		t.Errorf("1000 errors in a second make %d lines, want one warning: %s", n, out.String())
+	}
+	out.Reset()
+	now = now.Add(quiet)
+	io.WriteString(l, "http: panic serving 127.0.0.1:1: broken\n")
+	if !strings.Contains(out.String(), "level=ERROR") || !strings.Contains(out.String(), "suppressed=999") {
+		t.Errorf("got %q, want an error that tells of 999 lines left out", out.String())
+	}
+}
+
+// lockedBuilder is a log that may be read while it is written.
+type lockedBuilder struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuilder) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuilder) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// httpClient is a client of its own that takes any certificate.
+func httpClient(t *testing.T, http2 bool) *http.Client {
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
+		ForceAttemptHTTP2: http2,
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: patience}
+}
+
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}

@@ -1,0 +1,86 @@
+package web_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/web"
+)
+
+// FuzzRequest sends whatever a caller may send: the answer has a status of the contract, the
+// headers that every answer has, and a page of our own elements alone.
+func FuzzRequest(f *testing.F) {
+	f.Add("/", "", "", "")
+	f.Add("/", "service=a&serviceName=b&format=json", "*/*", "Bearer t")
+	f.Add("/x", "service=%3Cscript%3E&format=html", "text/html", "Basic OnQ=")
+	f.Add("/favicon.ico", "list", "text/html;q=0.5,application/json;q=0.4", "")
+	f.Add("/", "service=%zz;x", `text/html;p="a,b`, "Bearer")
+	f.Add("/", "service=%00&service=&list=1", ",,;q=,*/*;q=1.0000", "basic ####")
+	f.Add("", "&&=&%3d", "text/html, */*;q=0.1", "\x00")
+
+	find := func(_ context.Context, service string) check.Verdict {
+		all := check.Statuses()
+		s := all[len(service)%len(all)]
+		return check.Verdict{Status: s, Evidence: evidenceOf(s)}
+	}
+	open := web.New(web.Options{Check: find, List: func(context.Context) []check.Verdict {
+		return []check.Verdict{{Status: check.Serving}, {Service: "</title>\n<b>", Status: check.NotServing}}
+	}})
+	closed := web.New(web.Options{Check: find, Services: []string{"a", "b"}, Path: "/",
+		Authorize: func(_ context.Context, presented string) bool { return presented == "t" }})
+	legal := []int{200, 400, 401, 404, 503}
+	elements := []string{"html", "head", "meta", "title", "body", "h1", "ul", "li", "code"}
+
+	f.Fuzz(func(t *testing.T, path, query, accept, authorization string) {
+		for _, h := range []http.Handler{open, closed} {
+			r := &http.Request{
+				Method: http.MethodGet,
+				URL:    &url.URL{Path: path, RawQuery: query},
+				Header: http.Header{"Accept": {accept}, "Authorization": {authorization}},
+			}
+			recorder := httptest.NewRecorder()
+			h.ServeHTTP(recorder, r.WithContext(t.Context()))
+			header, body := recorder.Header(), recorder.Body.String()
+			if !slices.Contains(legal, recorder.Code) {
+				t.Fatalf("status %d", recorder.Code)
+			}
+			if header.Get("Cache-Control") != "no-store" || header.Get("X-Content-Type-Options") != "nosniff" {
+				t.Fatalf("headers %v", header)
+			}
+			status := header.Get("Grpc-Health-Status")
+			if (recorder.Code == 200) != (status == "SERVING") {
+				t.Fatalf("status %d for %q", recorder.Code, status)
+			}
+			if !strings.HasPrefix(header.Get("Content-Type"), "text/html") {
+				continue
+			}
+			if header.Get("Content-Security-Policy") == "" {
+				t.Fatal("a page without Content-Security-Policy")
+			}
+			for tokens := html.NewTokenizer(strings.NewReader(body)); ; {
+				kind := tokens.Next()
+				if kind == html.ErrorToken {
+					break
+				}
+				token := tokens.Token()
+				ours := slices.Contains(elements, token.Data)
+				switch kind {
+				case html.StartTagToken, html.EndTagToken, html.SelfClosingTagToken:
+					if !ours || len(token.Attr) > 0 && token.Data != "html" && token.Data != "meta" {
+						t.Fatalf("%v is not of the page:\n%s", token, body)
+					}
+				case html.CommentToken:
+					t.Fatalf("comment %v is not of the page:\n%s", token, body)
+				}
+			}
+		}
+	})
+}

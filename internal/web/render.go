@@ -1,0 +1,130 @@
+package web
+
+import (
+	"bytes"
+	"html/template"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"example.com/grpc-health-http/internal/answer"
+	"example.com/grpc-health-http/internal/check"
+)
+
+// httpCodes translates a status.
+var httpCodes = map[check.Status]int{
+	check.Serving:          http.StatusOK,
+	check.NotServing:       http.StatusServiceUnavailable,
+	check.Unknown:          http.StatusServiceUnavailable,
+	check.ServiceUnknown:   http.StatusNotFound,
+	check.Unimplemented:    http.StatusServiceUnavailable,
+	check.ConnectionFailed: http.StatusServiceUnavailable,
+	check.Timeout:          http.StatusServiceUnavailable,
+	check.RPCFailed:        http.StatusServiceUnavailable,
+	check.Overloaded:       http.StatusServiceUnavailable,
+}
+
+// Header values are made once and only read.
+var (
+	statusValues = makeStatusValues()
+	retrySoon    = []string{"1"} // seconds
+	varyAccept   = []string{"Accept"}
+	// The page needs nothing but itself: no script, no style, no form, no frame around it.
+	pagePolicy = []string{"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
+)
+
+func makeStatusValues() map[check.Status][]string {
+	values := make(map[check.Status][]string)
+	for _, s := range check.Statuses() {
+		values[s] = []string{s.String()}
+	}
+	return values
+}
+
+// render answers with the verdicts. asked is the format of the query; where it is empty the Accept
+// header decides.
+func (h *handler) render(w http.ResponseWriter, r *http.Request, asked format, verdicts []check.Verdict) {
+	header := w.Header()
+	if asked == "" {
+		asked = negotiate(r.Header["Accept"])
+		header["Vary"] = varyAccept
+	}
+	worst := check.Worst(verdicts)
+	if _, known := httpCodes[worst]; !known {
+		worst = check.Unknown
+	}
+	header["Grpc-Health-Status"] = statusValues[worst]
+	if worst != check.Serving {
+		if ids := evidence(verdicts); len(ids) > 0 {
+			header["Grpc-Health-Evidence"] = []string{strings.Join(ids, ", ")}
+		}
+	}
+	if worst == check.Overloaded {
+		header["Retry-After"] = retrySoon
+	}
+	switch asked {
+	case formatJSON:
+		send(w, r, httpCodes[worst], contentJSON, page{body: answer.JSON(verdicts)})
+	case formatHTML:
+		header["Content-Security-Policy"] = pagePolicy
+		send(w, r, httpCodes[worst], contentHTML, page{body: htmlBody(worst, verdicts)})
+	default:
+		send(w, r, httpCodes[worst], contentText, h.text(worst, verdicts))
+	}
+}
+
+// evidence lists the ids of the log lines that prove the failures, each once.
+func evidence(verdicts []check.Verdict) []string {
+	var ids []string
+	for _, v := range verdicts {
+		if v.Status != check.Serving && v.Evidence != "" && !slices.Contains(ids, v.Evidence) {
+			ids = append(ids, v.Evidence)
+		}
+	}
+	return ids
+}
+
+// text is the answer in text, ready-made where it can be.
+func (h *handler) text(worst check.Status, verdicts []check.Verdict) page {
+	if h.ready != nil && len(verdicts) == 1 && verdicts[0].Service == h.byDefault[0] {
+		return h.ready[worst]
+	}
+	return page{body: answer.Text(verdicts)}
+}
+
+// readyPages are the text answers about one service.
+func readyPages(service string) map[check.Status]page {
+	pages := make(map[check.Status]page)
+	for _, s := range check.Statuses() {
+		body := answer.Text([]check.Verdict{{Service: service, Status: s}})
+		pages[s] = page{body: body, length: []string{strconv.Itoa(len(body))}}
+	}
+	return pages
+}
+
+var htmlPage = template.Must(template.New("page").Parse(`<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{{.Status}}</title></head>
+<body>
+<h1>{{.Status}}</h1>
+<ul>
+{{- range .Verdicts}}
+<li>{{with .Service}}<code>{{.}}</code>{{else}}whole server{{end}}: {{.Status}}{{with .Phase}}, phase {{.}}{{end}}{{with .GRPCCode}}, gRPC code {{.}}{{end}}</li>
+{{- end}}
+</ul>
+</body>
+</html>
+`))
+
+func htmlBody(worst check.Status, verdicts []check.Verdict) []byte {
+	var body bytes.Buffer
+	err := htmlPage.Execute(&body, struct {
+		Status   check.Status
+		Verdicts []check.Verdict
+	}{worst, verdicts})
+	if err != nil {
+		panic(err) // the template is fixed, and a buffer takes everything
+	}
+	return body.Bytes()
+}

@@ -1,0 +1,737 @@
+package web_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/web"
+)
+
+// says is a check that finds the same status for every service.
+func says(s check.Status) check.Func {
+	return func(_ context.Context, service string) check.Verdict {
+		return check.Verdict{Service: service, Status: s, Asked: true, Evidence: evidenceOf(s)}
+	}
+}
+
+func evidenceOf(s check.Status) string {
+	if s == check.Serving {
+		return ""
+	}
+	return "id-" + s.String()
+}
+
+// neverAsked is a check that must not be made.
+func neverAsked(t *testing.T) check.Func {
+	return func(_ context.Context, service string) check.Verdict {
+		t.Errorf("service %q was checked", service)
+		return check.Verdict{}
+	}
+}
+
+// start serves the options on loopback and returns the address, "http://127.0.0.1:1234".
+func start(t *testing.T, o web.Options) string {
+	t.Helper()
+	server := httptest.NewServer(web.New(o))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+type answer struct {
+	code   int
+	header http.Header
+	length int64
+	body   string
+}
+
+// ask sends a request; headers are "Name: value".
+func ask(t *testing.T, method, address string, headers ...string) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		request.Header.Add(name, value)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := answer{response.StatusCode, response.Header, response.ContentLength, string(body)}
+	if got := a.header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("%s %s: Cache-Control %q, want no-store", method, address, got)
+	}
+	if got := a.header.Get("X-Content-Type-Options"); got != "nosniff" {
+		t.Errorf("%s %s: X-Content-Type-Options %q, want nosniff", method, address, got)
+	}
+	return a
+}
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	want := map[check.Status]int{
+		check.Serving:          200,
+		check.NotServing:       503,
+		check.Unknown:          503,
+		check.ServiceUnknown:   404,
+		check.Unimplemented:    503,
+		check.ConnectionFailed: 503,
+		check.Timeout:          503,
+		check.RPCFailed:        503,
+		check.Overloaded:       503,
+	}
+	for _, status := range append(check.Statuses(), check.Status(99)) {
+		t.Run(strconv.Itoa(int(status)), func(t *testing.T) {
+			t.Parallel()
+			code, ok := want[status]
+			if !ok {
+				code = 503
+				if status != 99 {
+					t.Fatalf("%v: no HTTP status is expected", status)
+				}
+			}
+			a := ask(t, "GET", start(t, web.Options{Check: says(status)}))
+			if a.code != code || a.body != status.String()+"\n" {
+				t.Errorf("got %d %q, want %d %q", a.code, a.body, code, status.String()+"\n")
+			}
+			if got := a.header.Get("Grpc-Health-Status"); got != status.String() {
+				t.Errorf("Grpc-Health-Status %q, want %q", got, status)
+			}
+			if got := a.header.Get("Grpc-Health-Evidence"); got != evidenceOf(status) {
+				t.Errorf("Grpc-Health-Evidence %q, want %q", got, evidenceOf(status))
+			}
+			retry := ""
+			if status == check.Overloaded {
+				retry = "1"
+			}
+			if got := a.header.Get("Retry-After"); got != retry {
+				t.Errorf("Retry-After %q, want %q", got, retry)
+			}
+		})
+	}
+}
+
+func TestMethods(t *testing.T) {
+	t.Parallel()
+	handlers := map[string]http.Handler{
+		"check": web.New(web.Options{Check: says(check.Serving), Services: []string{"echo"}}),
+		"livez": web.Livez(),
+	}
+	for name, h := range handlers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(h)
+			t.Cleanup(server.Close)
+			for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get"} {
+				a := ask(t, method, server.URL)
+				if a.code != 405 || a.header.Get("Allow") != "GET, HEAD" {
+					t.Errorf("%s: got %d, Allow %q", method, a.code, a.header.Get("Allow"))
+				}
+			}
+			get, head := ask(t, "GET", server.URL), ask(t, "HEAD", server.URL)
+			if get.code != 200 || head.code != 200 {
+				t.Errorf("GET is %d and HEAD is %d, want 200", get.code, head.code)
+			}
+			if get.length != int64(len(get.body)) || head.length != get.length || head.body != "" {
+				t.Errorf("GET has length %d for %q, HEAD has length %d for %q", get.length, get.body, head.length, head.body)
+			}
+			get.header.Del("Date")
+			head.header.Del("Date")
+			if !maps.EqualFunc(get.header, head.header, slices.Equal) {
+				t.Errorf("headers differ:\nGET  %v\nHEAD %v", get.header, head.header)
+			}
+		})
+	}
+}
+
+func TestOtherMethodsAskNothing(t *testing.T) {
+	t.Parallel()
+	address := start(t, web.Options{Check: neverAsked(t), Authorize: func(context.Context, string) bool {
+		t.Error("a token was looked at")
+		return true
+	}})
+	if a := ask(t, "POST", address, "Authorization: Bearer s3cret"); a.code != 405 {
+		t.Errorf("got %d, want 405", a.code)
+	}
+}
+
+// Not every server in front of the handler drops the body of an answer to HEAD.
+func TestHeadWritesNoBody(t *testing.T) {
+	t.Parallel()
+	for _, target := range []string{"/", "/?format=json", "/?service=%FF"} {
+		recorder := httptest.NewRecorder()
+		web.New(web.Options{Check: says(check.Serving)}).ServeHTTP(recorder, httptest.NewRequest("HEAD", target, nil))
+		if recorder.Body.Len() > 0 || recorder.Header().Get("Content-Length") == "0" {
+			t.Errorf("%s: body %q, Content-Length %q", target, recorder.Body, recorder.Header().Get("Content-Length"))
+		}
+	}
+}
+
+// A body over the size up to which net/http counts by itself.
+func TestHeadOfLongBody(t *testing.T) {
+	t.Parallel()
+	var names []string
+	for i := range 100 {
+		names = append(names, strings.Repeat("n", 200)+strconv.Itoa(i))
+	}
+	for _, format := range []string{"text", "json", "html"} {
+		address := start(t, web.Options{Check: says(check.Serving), Services: names}) + "/?format=" + format
+		get, head := ask(t, "GET", address), ask(t, "HEAD", address)
+		if get.length < 20000 || get.length != int64(len(get.body)) || head.length != get.length {
+			t.Errorf("%s: length %d for %d bytes, HEAD has %d", format, get.length, len(get.body), head.length)
+		}
+	}
+}
+
+func TestPaths(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		configured string
+		asked      string
+		code       int
+	}{
+		{"", "", 200},
+		{"", "/", 200},
+		{"", "/any/where", 200},
+		{"", "/favicon.ico", 404},
+		{"", "/robots.txt", 404},
+		{"", "/favicon.ico?service=a", 404},
+		{"/", "/", 200},
+		{"/", "/healthz", 404},
+		{"/", "/robots.txt", 404},
+		{"/healthz", "/healthz", 200},
+		{"/healthz", "/healthz?service=echo", 200},
+		{"/healthz", "/%68ealthz", 200},
+		{"/healthz", "/healthz/", 404},
+		{"/healthz", "/healthz/more", 404},
+		{"/healthz", "/HEALTHZ", 404},
+		{"/healthz", "/", 404},
+	}
+	for _, tt := range tests {
+		t.Run(tt.configured+" "+tt.asked, func(t *testing.T) {
+			t.Parallel()
+			f := says(check.Serving)
+			if tt.code == 404 {
+				f = neverAsked(t)
+			}
+			a := ask(t, "GET", start(t, web.Options{Check: f, Path: tt.configured})+tt.asked)
+			if a.code != tt.code {
+				t.Errorf("got %d, want %d", a.code, tt.code)
+			}
+			if tt.code == 404 && a.header.Get("Grpc-Health-Status") != "" {
+				t.Error("an answer that is no verdict has Grpc-Health-Status")
+			}
+		})
+	}
+}
+
+func TestServices(t *testing.T) {
+	t.Parallel()
+	many := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "&service=s%d", i)
+		}
+		return "?" + b.String()[1:]
+	}
+	hundred := func() string {
+		var b strings.Builder
+		for i := range 100 {
+			fmt.Fprintf(&b, "s%d SERVING\n", i)
+		}
+		return b.String()
+	}()
+	tests := []struct {
+		name       string
+		configured []string
+		query      string
+		code       int
+		body       string // checked where code is 200
+	}{
+		{"whole server", nil, "", 200, "SERVING\n"},
+		{"whole server by an empty name", nil, "?service=", 200, "SERVING\n"},
+		{"whole server by a bare key", nil, "?service", 200, "SERVING\n"},
+		{"any name", nil, "?service=echo.EchoServer", 200, "echo.EchoServer SERVING\n"},
+		{"alias", nil, "?serviceName=echo.EchoServer", 200, "echo.EchoServer SERVING\n"},
+		{"order across the alias", nil, "?service=b&serviceName=a&service=c", 200, "b SERVING\na SERVING\nc SERVING\n"},
+		{"duplicates", nil, "?service=b&service=a&serviceName=b", 200, "b SERVING\na SERVING\n"},
+		{"whole server among others", nil, "?service=a&service=", 200, "a SERVING\nSERVING\n"},
+		{"other parameters", nil, "?cachebuster=1&service=a&&", 200, "a SERVING\n"},
+		{"escapes", nil, "?service=caf%C3%A9+%26%3B%3D", 200, "café &;= SERVING\n"},
+		{"one configured", []string{"a"}, "", 200, "a SERVING\n"},
+		{"all configured", []string{"a", "b"}, "", 200, "a SERVING\nb SERVING\n"},
+		{"all configured, other parameters", []string{"a", "b"}, "?x=y", 200, "a SERVING\nb SERVING\n"},
+		{"configured picked", []string{"a", "b"}, "?service=b", 200, "b SERVING\n"},
+		{"configured picked in another order", []string{"a", "b"}, "?service=b&service=a", 200, "b SERVING\na SERVING\n"},
+		{"not configured", []string{"a", "b"}, "?service=c", 404, ""},
+		{"one not configured", []string{"a", "b"}, "?service=a&service=c", 404, ""},
+		{"whole server not configured", []string{"a", "b"}, "?service=", 404, ""},
+		{"prefix of a configured name", []string{"ab"}, "?service=a", 404, ""},
+		{"255 bytes", nil, "?service=" + strings.Repeat("a", 255), 200, strings.Repeat("a", 255) + " SERVING\n"},
+		{"256 bytes", nil, "?service=" + strings.Repeat("a", 256), 400, ""},
+		{"256 bytes of 128 letters", nil, "?service=" + strings.Repeat("%C3%A9", 128), 400, ""},
+		{"line feed", nil, "?service=a%0Ab", 400, ""},
+		{"null", nil, "?service=%00", 400, ""},
+		{"delete", nil, "?service=%7F", 400, ""},
+		{"C1 control", nil, "?service=%C2%85", 400, ""},
+		{"not UTF-8", nil, "?service=%FF", 400, ""},
+		{"illegal where names are configured", []string{"a"}, "?service=a%0Ab", 400, ""},
+		{"bad escape", nil, "?service=%zz", 400, ""},
+		{"torn escape", nil, "?service=a%4", 400, ""},
+		{"bad escape in another parameter", nil, "?x=%zz", 400, ""},
+		{"bad escape in a key", nil, "?%zz=1", 400, ""},
+		{"semicolon", nil, "?service=a;service=b", 400, ""},
+		{"100 services", nil, many(100), 200, hundred},
+		{"101 services", nil, many(101), 400, ""},
+		{"list and service", nil, "?list&service=a", 400, ""},
+		{"list not offered", nil, "?list", 404, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := says(check.Serving)
+			if tt.code != 200 {
+				f = neverAsked(t)
+			}
+			a := ask(t, "GET", start(t, web.Options{Check: f, Services: tt.configured})+"/"+tt.query)
+			if a.code != tt.code || tt.code == 200 && a.body != tt.body {
+				t.Errorf("got %d %q, want %d %q", a.code, a.body, tt.code, tt.body)
+			}
+			if tt.code == 404 && a.body != "a service was asked for that is not offered here\n" && a.body != "the list of services is not offered here\n" {
+				t.Errorf("the body tells more than it should: %q", a.body)
+			}
+			if tt.code != 200 && (a.body == "" || a.header.Get("Content-Type") != "text/plain; charset=utf-8") {
+				t.Errorf("no reason is given in text: %q as %q", a.body, a.header.Get("Content-Type"))
+			}
+		})
+	}
+}
+
+func TestWorstOfSeveral(t *testing.T) {
+	t.Parallel()
+	all := check.Statuses() // worst first
+	byName := func(_ context.Context, service string) check.Verdict {
+		for _, s := range all {
+			if s.String() == service {
+				return check.Verdict{Status: s, Evidence: evidenceOf(s)}
+			}
+		}
+		return check.Verdict{}
+	}
+	address := start(t, web.Options{Check: byName})
+	for i, worst := range all {
+		for _, better := range all[i:] {
+			query := "/?service=" + better.String() + "&service=" + worst.String()
+			a := ask(t, "GET", address+query)
+			if got := a.header.Get("Grpc-Health-Status"); got != worst.String() {
+				t.Errorf("%s: Grpc-Health-Status %q, want %q", query, got, worst)
+			}
+			if alone := ask(t, "GET", address+"/?service="+worst.String()); a.code != alone.code {
+				t.Errorf("%s: got %d, alone the worst is %d", query, a.code, alone.code)
+			}
+		}
+	}
+}
+
+func TestEvidence(t *testing.T) {
+	t.Parallel()
+	f := func(_ context.Context, service string) check.Verdict {
+		switch service {
+		case "good":
+			return check.Verdict{Status: check.Serving, Evidence: "unused"}
+		case "silent":
+			return check.Verdict{Status: check.Timeout}
+		}
+		return check.Verdict{Status: check.NotServing, Evidence: strings.TrimRight(service, "'")}
+	}
+	address := start(t, web.Options{Check: f})
+	for query, want := range map[string]string{
+		"?service=good":   "",
+		"?service=silent": "",
+		"?service=e1":     "e1",
+		"?service=e2&service=good&service=e1&service=e2'":       "e2, e1",
+		"?service=silent&service=good&service=e1&service=e1%27": "e1",
+	} {
+		a := ask(t, "GET", address+"/"+query)
+		if got := strings.Join(a.header.Values("Grpc-Health-Evidence"), "|"); got != want {
+			t.Errorf("%s: Grpc-Health-Evidence %q, want %q", query, got, want)
+		}
+	}
+}
+
+// Each check waits until all of them have begun: one after the other they would never end.
+func TestSideBySide(t *testing.T) {
+	t.Parallel()
+	var begun atomic.Int32
+	all := make(chan struct{})
+	f := func(ctx context.Context, _ string) check.Verdict {
+		if begun.Add(1) == 3 {
+			close(all)
+		}
+		select {
+		case <-all:
+			return check.Verdict{Status: check.Serving}
+		case <-time.After(10 * time.Second):
+			return check.Verdict{Status: check.Timeout}
+		}
+	}
+	a := ask(t, "GET", start(t, web.Options{Check: f, Services: []string{"a", "b", "c"}}))
+	if want := "a SERVING\nb SERVING\nc SERVING\n"; a.code != 200 || a.body != want {
+		t.Errorf("got %d %q, want 200 %q", a.code, a.body, want)
+	}
+}
+
+func TestPanicReachesTheServer(t *testing.T) {
+	t.Parallel()
+	h := web.New(web.Options{
+		Check:    func(context.Context, string) check.Verdict { panic("broken check") },
+		Services: []string{"a", "b"},
+	})
+	defer func() {
+		if got := recover(); got != "broken check" {
+			t.Errorf("recovered %v, want the panic of the check", got)
+		}
+	}()
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+}
+
+// A caller that goes away ends the work for it.
+func TestCallerGoesAway(t *testing.T) {
+	t.Parallel()
+	begun, ended := make(chan struct{}), make(chan error, 1)
+	address := start(t, web.Options{Check: func(ctx context.Context, _ string) check.Verdict {
+		close(begun)
+		select {
+		case <-ctx.Done():
+			ended <- ctx.Err()
+		case <-time.After(10 * time.Second):
+			ended <- errors.New("the check was not told")
+		}
+		return check.Verdict{Status: check.Timeout}
+	}})
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	request, err := http.NewRequestWithContext(ctx, "GET", address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-begun
+		leave()
+	}()
+	if response, err := http.DefaultClient.Do(request); err == nil {
+		response.Body.Close()
+		t.Error("the caller that left got an answer")
+	}
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+}
+
+// A deadline of the platform ends a request whose caller still listens: the verdict is the answer,
+// and never an empty 200.
+func TestDeadlineIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	h := web.New(web.Options{Check: says(check.Timeout)})
+	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer cancel()
+	recorder := httptest.NewRecorder()
+	h.ServeHTTP(recorder, httptest.NewRequestWithContext(ctx, "GET", "/", nil))
+	if recorder.Code != 503 || recorder.Body.String() != "TIMEOUT\n" {
+		t.Errorf("got %d %q, want 503 TIMEOUT", recorder.Code, recorder.Body)
+	}
+}
+
+func TestFormats(t *testing.T) {
+	t.Parallel()
+	const (
+		text = "text/plain; charset=utf-8"
+		json = "application/json"
+		html = "text/html; charset=utf-8"
+	)
+	tests := []struct {
+		query  string
+		accept []string
+		want   string
+	}{
+		{"", nil, text},
+		{"", []string{""}, text},
+		{"", []string{"*/*"}, text},
+		{"", []string{"text/plain"}, text},
+		{"", []string{"application/json"}, json},
+		{"", []string{"APPLICATION/JSON; Charset=utf-8"}, json},
+		{"", []string{"text/html"}, html},
+		{"", []string{"text/*"}, text},
+		{"", []string{"application/*"}, json},
+		{"", []string{"text/*;q=0.5, application/json;q=0.6"}, json},
+		{"", []string{"text/html;q=0.5, application/json;q=0.4, text/plain;q=0.3"}, html},
+		{"", []string{"text/plain;q=0.2, */*;q=0.8"}, json},
+		{"", []string{"text/plain;q=0, application/json;q=0, */*"}, html},
+		{"", []string{"*/*, application/json"}, json},
+		{"", []string{"application/json, text/plain, */*"}, json},
+		{"", []string{"application/json;q=0.1, application/json, text/plain;q=0.5"}, text},
+		{"", []string{"text/html", "application/json;q=0.9"}, html},
+		{"", []string{"application/json;q=0.9", "text/html"}, html},
+		{"", []string{", ,application/json,,"}, json},
+		{"", []string{`text/html;p="a,b;q=0";q=0.1, application/json;q=0.2`}, json},
+		{"", []string{`text/html;p="a\",b";q=0.3, application/json;q=0.2`}, html},
+		// Firefox, Chrome.
+		{"", []string{"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}, html},
+		{"", []string{"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7"}, html},
+		// Nothing that could be sent.
+		{"", []string{"image/png"}, text},
+		{"", []string{"*/*;q=0"}, text},
+		{"", []string{"application/json;q=0.000"}, text},
+		// Malformed, as a whole.
+		{"", []string{"application/json, nonsense"}, text},
+		{"", []string{"application/json;q=2"}, text},
+		{"", []string{"application/json;q=-1"}, text},
+		{"", []string{"application/json;q=NaN"}, text},
+		{"", []string{"application/json;q=1e0"}, text},
+		{"", []string{"application/json;q="}, text},
+		{"", []string{"application/json;q"}, text},
+		{"", []string{"application/json;;;=/"}, text},
+		{"", []string{`application/json;p="open`}, text},
+		// The query wins.
+		{"?format=json", []string{"text/html"}, json},
+		{"?format=html", []string{"application/json"}, html},
+		{"?format=text", []string{"application/json"}, text},
+	}
+	address := start(t, web.Options{Check: says(check.Serving)})
+	for _, tt := range tests {
+		t.Run(tt.query+strings.Join(tt.accept, " | "), func(t *testing.T) {
+			t.Parallel()
+			var headers []string
+			for _, a := range tt.accept {
+				headers = append(headers, "Accept: "+a)
+			}
+			a := ask(t, "GET", address+"/"+tt.query, headers...)
+			if got := a.header.Get("Content-Type"); a.code != 200 || got != tt.want {
+				t.Errorf("got %d %q, want 200 %q", a.code, got, tt.want)
+			}
+			vary := "Accept"
+			if tt.query != "" {
+				vary = ""
+			}
+			if got := a.header.Get("Vary"); got != vary {
+				t.Errorf("Vary %q, want %q", got, vary)
+			}
+		})
+	}
+}
+
+func TestUnknownFormat(t *testing.T) {
+	t.Parallel()
+	address := start(t, web.Options{Check: neverAsked(t)})
+	for _, format := range []string{"xml", "", "JSON", "<b>"} {
+		a := ask(t, "GET", address+"/?format="+url.QueryEscape(format))
+		if want := "format is none of text, json, html\n"; a.code != 400 || a.body != want {
+			t.Errorf("format %q: got %d %q, want 400 %q", format, a.code, a.body, want)
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	verdicts := map[string]check.Verdict{
+		"echo.EchoServer": {Status: check.Serving, Asked: true, Code: codes.OK, Duration: 800 * time.Microsecond},
+		"gone":            {Status: check.ServiceUnknown, Asked: true, Code: codes.NotFound, Duration: 2 * time.Second},
+		"":                {Status: check.ConnectionFailed, Phase: check.PhaseTLS, Err: errors.New("secret cause")},
+		`"<&>"`:           {Status: check.Timeout, Asked: true, Code: codes.DeadlineExceeded, Phase: check.PhaseRPC},
+	}
+	address := start(t, web.Options{Check: func(_ context.Context, service string) check.Verdict { return verdicts[service] }})
+	tests := []struct {
+		query string
+		want  string
+	}{
+		{
+			"service=echo.EchoServer",
+			`{"status":"SERVING","services":[{"service":"echo.EchoServer","status":"SERVING","grpc_code":"OK","phase":"","duration_seconds":0.0008}]}`,
+		},
+		{
+			"service=gone&service=",
+			`{"status":"CONNECTION_FAILED","services":[` +
+				`{"service":"gone","status":"SERVICE_UNKNOWN","grpc_code":"NOT_FOUND","phase":"","duration_seconds":2},` +
+				`{"service":"","status":"CONNECTION_FAILED","grpc_code":"","phase":"tls","duration_seconds":0}]}`,
+		},
+		{
+			"service=%22%3C%26%3E%22",
+			`{"status":"TIMEOUT","services":[{"service":"\"\u003c\u0026\u003e\"","status":"TIMEOUT","grpc_code":"DEADLINE_EXCEEDED","phase":"rpc","duration_seconds":0}]}`,
+		},
+	}
+	for _, tt := range tests {
+		a := ask(t, "GET", address+"/?format=json&"+tt.query)
+		if a.body != tt.want+"\n" {
+			t.Errorf("%s:\ngot  %s\nwant %s", tt.query, a.body, tt.want)
+		}
+		if !json.Valid([]byte(a.body)) {
+			t.Errorf("%s: not JSON", tt.query)
+		}
+	}
+}
+
+// Causes are for the log.
+func TestCauseStaysInside(t *testing.T) {
+	t.Parallel()
+	address := start(t, web.Options{Check: func(context.Context, string) check.Verdict {
+		return check.Verdict{Status: check.ConnectionFailed, Phase: check.PhaseConnect, Err: errors.New("dial 10.1.2.3:50051")}
+	}})
+	for _, format := range []string{"text", "json", "html"} {
+		a := ask(t, "GET", address+"/?format="+format)
+		if strings.Contains(a.body+fmt.Sprint(a.header), "10.1.2.3") {
+			t.Errorf("%s: the answer tells the cause:\n%v\n%s", format, a.header, a.body)
+		}
+	}
+}
+
+func TestHTML(t *testing.T) {
+	t.Parallel()
+	address := start(t, web.Options{Check: says(check.NotServing)})
+	a := ask(t, "GET", address+"/?format=html&service=&service="+url.QueryEscape(`<script>alert("1")</script>`))
+	if a.code != 503 || strings.Contains(a.body, "<script") || !strings.Contains(a.body, "&lt;script&gt;") {
+		t.Errorf("got %d:\n%s", a.code, a.body)
+	}
+	if !strings.Contains(a.body, "whole server") || !strings.HasPrefix(a.body, "<!DOCTYPE html>") {
+		t.Errorf("not the page that was expected:\n%s", a.body)
+	}
+	if got := a.header.Get("Content-Security-Policy"); !strings.HasPrefix(got, "default-src 'none';") || strings.Contains(got, "unsafe") {
+		t.Errorf("Content-Security-Policy %q", got)
+	}
+}
+
+func TestList(t *testing.T) {
+	t.Parallel()
+	listOf := func(verdicts ...check.Verdict) func(context.Context) []check.Verdict {
+		return func(context.Context) []check.Verdict { return verdicts }
+	}
+	tests := []struct {
+		name       string
+		list       func(context.Context) []check.Verdict
+		configured []string
+		code       int
+		body       string
+	}{
+		{"two", listOf(check.Verdict{Status: check.Serving}, check.Verdict{Service: "echo", Status: check.Serving}), nil, 200, "SERVING\necho SERVING\n"},
+		{"worst", listOf(check.Verdict{Service: "a", Status: check.Serving}, check.Verdict{Service: "b", Status: check.NotServing}), nil, 503, "a SERVING\nb NOT_SERVING\n"},
+		{"failed", listOf(check.Verdict{Status: check.Unimplemented}), nil, 503, "UNIMPLEMENTED\n"},
+		{"empty", listOf(), nil, 503, "UNKNOWN\n"},
+		{"lines in a name", listOf(check.Verdict{Service: "a\nb", Status: check.NotServing}), nil, 503, "a\uFFFDb NOT_SERVING\n"},
+		{"not allowed", nil, nil, 404, "the list of services is not offered here\n"},
+		{"services are configured", listOf(check.Verdict{Status: check.Serving}), []string{"echo"}, 404, "the list of services is not offered here\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			address := start(t, web.Options{Check: neverAsked(t), List: tt.list, Services: tt.configured})
+			for _, query := range []string{"?list", "?list=", "?list=true"} {
+				if a := ask(t, "GET", address+"/"+query); a.code != tt.code || a.body != tt.body {
+					t.Errorf("%s: got %d %q, want %d %q", query, a.code, a.body, tt.code, tt.body)
+				}
+			}
+		})
+	}
+	address := start(t, web.Options{Check: neverAsked(t), List: listOf()})
+	if a := ask(t, "GET", address+"/?list&format=json"); a.body != `{"status":"UNKNOWN","services":[]}`+"\n" {
+		t.Errorf("an empty list is %s", a.body)
+	}
+}
+
+func TestToken(t *testing.T) {
+	t.Parallel()
+	basic := func(user, password string) string {
+		r := http.Request{Header: http.Header{}}
+		r.SetBasicAuth(user, password)
+		return r.Header.Get("Authorization")
+	}
+	tests := []struct {
+		authorization string
+		want          bool
+	}{
+		{"", false},
+		{"Bearer s3cret", true},
+		{"bearer s3cret", true},
+		{"BEARER   s3cret", true},
+		{"Bearer wrong", false},
+		{"Bearer", false},
+		{"Bearer ", false},
+		{"Bearers3cret", false},
+		{"s3cret", false},
+		{"Digest s3cret", false},
+		{basic("", "s3cret"), true},
+		{basic("anyone", "s3cret"), true},
+		{strings.Replace(basic("anyone", "s3cret"), "Basic", "bAsIc", 1), true},
+		{basic("s3cret", ""), false},
+		{basic("s3cret", "wrong"), false},
+		{"Basic s3cret", false},
+		{"Basic", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.authorization, func(t *testing.T) {
+			t.Parallel()
+			f := says(check.Serving)
+			if !tt.want {
+				f = neverAsked(t)
+			}
+			address := start(t, web.Options{
+				Check:    f,
+				Services: []string{"known"},
+				Authorize: func(_ context.Context, presented string) bool {
+					if presented == "" {
+						t.Error("an empty token was presented")
+					}
+					return presented == "s3cret"
+				},
+			})
+			queries := []string{"", "?service=known", "?service=unknown", "?format=xml", "?list", "?service=%zz"}
+			for i, query := range queries {
+				a := ask(t, "GET", address+"/"+query, "Authorization: "+tt.authorization)
+				if tt.want {
+					if want := []int{200, 200, 404, 400, 404, 400}[i]; a.code != want {
+						t.Errorf("%q: got %d, want %d", query, a.code, want)
+					}
+					continue
+				}
+				challenge := strings.Join(a.header.Values("WWW-Authenticate"), " | ")
+				if a.code != 401 || !strings.Contains(challenge, `Bearer realm="`) || !strings.Contains(challenge, `Basic realm="`) {
+					t.Errorf("%q: got %d, WWW-Authenticate %q", query, a.code, challenge)
+				}
+				if strings.Contains(a.body, "known") {
+					t.Errorf("%q: the refusal tells of services: %q", query, a.body)
+				}
+			}
+		})
+	}
+}
+
+func TestLivez(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(web.Livez())
+	t.Cleanup(server.Close)
+	a := ask(t, "GET", server.URL+"/livez")
+	if a.code != 200 || a.body != "ok\n" || a.header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("got %d %q as %q", a.code, a.body, a.header.Get("Content-Type"))
+	}
+}

@@ -1,0 +1,170 @@
+// Command grpc_health_probe asks a gRPC server for its health once and exits with a code that says
+// how it is, for exec probes. It takes the flags of the tool of the same name and keeps its exit codes.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"example.com/grpc-health-http/internal/answer"
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/internal/upstream"
+	"example.com/grpc-health-http/internal/version"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// The exit codes.
+const (
+	exitServing    = 0
+	exitArguments  = 1  // wrong arguments
+	exitConnection = 2  // no connection that stands, in time
+	exitRPC        = 3  // an RPC status other than OK, or the connection was lost, or the time ran out, during the RPC
+	exitUnhealthy  = 4  // the server answered, and the answer is not SERVING
+	exitSPIFFE     = 20 // the SPIFFE credentials could not be had
+)
+
+// redial is the time between two attempts to connect to a server that may be just starting.
+const redial = 50 * time.Millisecond
+
+// run is main without the process. It ends early when ctx does.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	s, err := settings.ParseProbe(args, stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "error: %v\n", err)
+		return exitArguments
+	}
+	if s.Version {
+		fmt.Fprintln(stdout, version.Get())
+		return 0
+	}
+	for _, warning := range s.Warnings {
+		fmt.Fprintf(stderr, "warning: %s\n", warning)
+	}
+	options, err := upstream.Options(s, creds.Options{Setting: s.Name}, nil)
+	if err != nil {
+		fmt.Fprintf(stderr, "error: %v\n", err)
+		return exitArguments
+	}
+	options.Redial = redial
+	options.Trace.Verdict = func(v *check.Verdict, proof check.Proof) {
+		if s.Verbose {
+			fmt.Fprintf(stderr, "%s: took %v\n", about(*v), v.Duration.Round(time.Microsecond))
+			for _, line := range proof.Lines() {
+				fmt.Fprintf(stderr, "> %s\n", line)
+			}
+		}
+	}
+	if s.Verbose {
+		fmt.Fprintf(stderr, "checking %s: connect timeout %v, RPC timeout %v\n", s.Addr, s.ConnectTimeout, s.RPCTimeout)
+	}
+	checker := check.New(options)
+	defer checker.Close()
+	verdicts := checkAll(ctx, checker.Check, s.Services)
+	if s.Format == "json" {
+		stdout.Write(answer.JSON(verdicts))
+	}
+	worst := verdicts[0]
+	for _, v := range verdicts {
+		fmt.Fprintln(stderr, message(v, len(verdicts) > 1))
+		if check.Worst([]check.Verdict{worst, v}) != worst.Status {
+			worst = v
+		}
+	}
+	return exitCode(worst, s.SPIFFE)
+}
+
+// checkAll checks the services side by side, the whole server where there are none.
+func checkAll(ctx context.Context, check1 check.Func, services []string) []check.Verdict {
+	if len(services) == 0 {
+		services = []string{""}
+	}
+	verdicts := make([]check.Verdict, len(services))
+	var all sync.WaitGroup
+	for i, service := range services {
+		all.Go(func() { verdicts[i] = check1(ctx, service) })
+	}
+	all.Wait()
+	return verdicts
+}
+
+// exitCodes translates the verdicts that the connection's phases do not decide.
+var exitCodes = map[check.Status]int{
+	check.Serving:          exitServing,
+	check.NotServing:       exitUnhealthy,
+	check.Unknown:          exitUnhealthy,
+	check.ServiceUnknown:   exitUnhealthy,
+	check.Unimplemented:    exitRPC,
+	check.RPCFailed:        exitRPC,
+	check.ConnectionFailed: exitConnection,
+	check.Timeout:          exitConnection,
+	check.Overloaded:       exitRPC,
+}
+
+// exitCode translates a verdict.
+func exitCode(v check.Verdict, spiffe bool) int {
+	switch {
+	case v.Phase == check.PhaseCredentials && spiffe:
+		return exitSPIFFE
+	case v.Phase == check.PhaseRPC, v.Asked && v.Code != codes.OK:
+		return exitRPC
+	}
+	return exitCodes[v.Status]
+}
+
+// message is the line about a verdict; named puts the service's name into it.
+func message(v check.Verdict, named bool) string {
+	if v.Status == check.Serving {
+		if named {
+			return about(v) + ": status: SERVING"
+		}
+		return "status: SERVING"
+	}
+	var b strings.Builder
+	if named {
+		b.WriteString(about(v) + ": ")
+	}
+	switch exitCodes[v.Status] {
+	case exitUnhealthy:
+		if v.Err == nil {
+			fmt.Fprintf(&b, "service unhealthy (responded with %q)", v.Status)
+			return b.String()
+		}
+	}
+	fmt.Fprintf(&b, "error: %s", v.Status)
+	if v.Phase != check.PhaseNone {
+		fmt.Fprintf(&b, " in phase %s", v.Phase)
+	}
+	if v.Err != nil {
+		fmt.Fprintf(&b, ": %v", v.Err)
+	}
+	return b.String()
+}
+
+// about names what a verdict is about.
+func about(v check.Verdict) string {
+	if v.Service == "" {
+		return "server"
+	}
+	return v.Service
+}
