@@ -57,9 +57,7 @@ func run(ctx context.Context, logger *slog.Logger, grace, linger time.Duration, 
 	failed := make(chan error, len(servers))
 	var all []*running
 	for _, s := range servers {
-		logger := logger.With("server", s.Name)
-		all = append(all, begin(s, logger, failed))
-		logger.Info("listening", "address", s.Listener.Addr().String(), "tls", s.TLS != nil)
+		all = append(all, begin(s, logger.With("server", s.Name), failed))
 	}
 	var err error
 	select {

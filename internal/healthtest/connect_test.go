@@ -1,0 +1,39 @@
+package healthtest_test
+
+import (
+	"errors"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// connect opens a TCP connection that is closed with the test, and on which nothing takes forever.
+func connect(t *testing.T, address string) *net.TCPConn {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return conn.(*net.TCPConn)
+}
+
+// wantReset connects and wants to be reset, which can come before the dial returns.
+func wantReset(t *testing.T, address string) {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err == nil {
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = conn.Read(make([]byte, 1))
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want a reset", err)
+	}
+}

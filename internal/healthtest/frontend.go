@@ -1,0 +1,273 @@
+package healthtest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/codes"
+)
+
+const grpcContentType = "application/grpc"
+
+// FrontEnd is a plaintext HTTP/2 server on loopback that is not the gRPC server it should be. All
+// methods are safe for concurrent use.
+type FrontEnd struct {
+	t        testing.TB
+	listener net.Listener
+
+	accepted atomic.Int64
+	requests atomic.Int64
+	running  sync.WaitGroup
+
+	mu    sync.Mutex
+	fault Fault
+	open  map[net.Conn]struct{}
+	ended bool
+}
+
+// Fault is how a FrontEnd misbehaves.
+type Fault struct {
+	noSettings bool
+	// connected runs after the server's SETTINGS; nil does nothing.
+	connected func(*responder) error
+	// requested runs when a request's HEADERS have arrived; nil does nothing.
+	requested func(*responder, uint32) error
+	// answer runs when a request has arrived whole; nil never answers.
+	answer func(*responder, uint32) error
+}
+
+// HTTPStatus answers every request with an HTTP status and a page, as nginx does with 502.
+func HTTPStatus(code int) Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		return r.page(stream, code, "text/html", "<html><body>not what you wanted</body></html>")
+	}}
+}
+
+// ContentType answers every request with HTTP status 200 and a body of a type that is not gRPC's.
+func ContentType(contentType string) Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		return r.page(stream, 200, contentType, "hello")
+	}}
+}
+
+// TrailersOnly answers every request with an RPC status and nothing else.
+func TrailersOnly(code codes.Code, message string) Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		return r.headers(stream, true, ":status", "200", "content-type", grpcContentType,
+			"grpc-status", strconv.Itoa(int(code)), "grpc-message", message)
+	}}
+}
+
+// WithoutTrailers answers every request with a message, SERVING, and ends without an RPC status.
+func WithoutTrailers() Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
+			return err
+		}
+		serving := []byte{0x08, 0x01} // HealthCheckResponse{status: SERVING}
+		return r.framer.WriteData(stream, true, append(messagePrefix(uint32(len(serving))), serving...))
+	}}
+}
+
+// TooLarge answers every request with the beginning of a message that claims to be that many bytes;
+// grpc-go accepts 4 MiB unless told otherwise.
+func TooLarge(size uint32) Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
+			return err
+		}
+		return r.framer.WriteData(stream, false, append(messagePrefix(size), make([]byte, 1<<10)...))
+	}}
+}
+
+// ResetStream answers every request with RST_STREAM.
+func ResetStream(code http2.ErrCode) Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		return r.framer.WriteRSTStream(stream, code)
+	}}
+}
+
+// GoAwayAtOnce sends GOAWAY right after SETTINGS, and answers nothing.
+func GoAwayAtOnce(code http2.ErrCode) Fault {
+	return Fault{connected: func(r *responder) error { return r.framer.WriteGoAway(0, code, nil) }}
+}
+
+// GoAwayOnRequest sends GOAWAY when the first request begins, and says that it processed none.
+func GoAwayOnRequest(code http2.ErrCode) Fault {
+	return Fault{requested: func(r *responder, _ uint32) error { return r.framer.WriteGoAway(0, code, nil) }}
+}
+
+// NoSettings reads what the client sends, and never says anything.
+func NoSettings() Fault { return Fault{noSettings: true} }
+
+// StartFrontEnd starts a front end that ends with the test.
+func StartFrontEnd(t testing.TB, fault Fault) *FrontEnd {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("start front end: %v", err)
+	}
+	f := &FrontEnd{t: t, listener: listener, fault: fault, open: make(map[net.Conn]struct{})}
+	f.running.Go(f.accept)
+	t.Cleanup(f.end)
+	return f
+}
+
+// Addr is the address that the front end listens on, "127.0.0.1:34567"; also grpc-go's target.
+func (f *FrontEnd) Addr() string { return f.listener.Addr().String() }
+
+// SetFault replaces the fault for new connections.
+func (f *FrontEnd) SetFault(fault Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault = fault
+}
+
+// Connections counts the connections accepted.
+func (f *FrontEnd) Connections() int { return int(f.accepted.Load()) }
+
+// Requests counts the requests whose HEADERS have arrived.
+func (f *FrontEnd) Requests() int { return int(f.requests.Load()) }
+
+func (f *FrontEnd) end() {
+	f.listener.Close()
+	f.mu.Lock()
+	f.ended = true
+	for conn := range f.open {
+		conn.Close()
+	}
+	f.mu.Unlock()
+	f.running.Wait()
+}
+
+func (f *FrontEnd) accept() {
+	for {
+		conn, err := f.listener.Accept()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				f.t.Errorf("front end %s: accept: %v", f.Addr(), err)
+			}
+			return
+		}
+		f.accepted.Add(1)
+		f.mu.Lock()
+		fault, ended := f.fault, f.ended
+		f.open[conn] = struct{}{}
+		f.mu.Unlock()
+		f.running.Go(func() {
+			defer func() {
+				conn.Close()
+				f.mu.Lock()
+				delete(f.open, conn)
+				f.mu.Unlock()
+			}()
+			if !ended {
+				f.speak(conn, fault)
+			}
+		})
+	}
+}
+
+// speak serves a connection until it breaks; a client that closes or misbehaves ends it.
+func (f *FrontEnd) speak(conn net.Conn, fault Fault) {
+	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	if fault.noSettings {
+		_, _ = io.Copy(io.Discard, conn)
+		return
+	}
+	r := newResponder(conn)
+	if err := r.framer.WriteSettings(); err != nil {
+		return
+	}
+	if fault.connected != nil {
+		if err := fault.connected(r); err != nil {
+			return
+		}
+	}
+	for {
+		frame, err := r.framer.ReadFrame()
+		if err != nil || f.react(r, fault, frame) != nil {
+			return
+		}
+	}
+}
+
+func (f *FrontEnd) react(r *responder, fault Fault, frame http2.Frame) error {
+	switch frame := frame.(type) {
+	case *http2.SettingsFrame:
+		if !frame.IsAck() {
+			return r.framer.WriteSettingsAck()
+		}
+	case *http2.PingFrame:
+		if !frame.IsAck() {
+			return r.framer.WritePing(true, frame.Data)
+		}
+	case *http2.HeadersFrame:
+		f.requests.Add(1)
+		if fault.requested != nil {
+			if err := fault.requested(r, frame.StreamID); err != nil {
+				return err
+			}
+		}
+		if frame.StreamEnded() && fault.answer != nil {
+			return fault.answer(r, frame.StreamID)
+		}
+	case *http2.DataFrame:
+		if frame.StreamEnded() && fault.answer != nil {
+			return fault.answer(r, frame.StreamID)
+		}
+	}
+	return nil
+}
+
+// responder writes the frames of one connection.
+type responder struct {
+	framer  *http2.Framer
+	block   bytes.Buffer
+	encoder *hpack.Encoder
+}
+
+func newResponder(conn net.Conn) *responder {
+	r := &responder{framer: http2.NewFramer(conn, conn)}
+	r.encoder = hpack.NewEncoder(&r.block)
+	return r
+}
+
+// headers writes HEADERS of names and values in turn.
+func (r *responder) headers(stream uint32, end bool, fields ...string) error {
+	r.block.Reset()
+	for i := 0; i < len(fields); i += 2 {
+		if err := r.encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}); err != nil {
+			return err
+		}
+	}
+	return r.framer.WriteHeaders(http2.HeadersFrameParam{
+		StreamID:      stream,
+		BlockFragment: r.block.Bytes(),
+		EndStream:     end,
+		EndHeaders:    true,
+	})
+}
+
+func (r *responder) page(stream uint32, code int, contentType, body string) error {
+	if err := r.headers(stream, false, ":status", strconv.Itoa(code), "content-type", contentType); err != nil {
+		return err
+	}
+	return r.framer.WriteData(stream, true, []byte(body))
+}
+
+// messagePrefix is the frame of an uncompressed gRPC message of that size.
+func messagePrefix(size uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{0}, size)
+}

@@ -1,0 +1,358 @@
+package healthtest
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// restartWithin bounds how long Restart tries to get its address back.
+const restartWithin = 10 * time.Second
+
+// Upstream is a real gRPC server on loopback with a health service that does what a test asks. All
+// methods are safe for concurrent use.
+type Upstream struct {
+	*health
+
+	t                testing.TB
+	network, address string
+	tls              atomic.Pointer[tls.Config]
+	noALPN           bool
+	withoutHealth    bool
+	maxStreams       uint32
+
+	lifecycle   sync.Mutex // held while the server starts or stops
+	listener    net.Listener
+	reservation *reservation // keeps the address while there is no listener
+	servers     []*grpc.Server
+	running     sync.WaitGroup
+
+	mu     sync.Mutex // guards intake and open
+	intake *intake
+	open   map[*countedConn]struct{}
+
+	accepted atomic.Int64
+}
+
+// Option configures an Upstream before it starts.
+type Option func(*Upstream)
+
+// Listen serves at an address instead of 127.0.0.1:0; network is "tcp" or "unix".
+func Listen(network, address string) Option {
+	return func(u *Upstream) { u.network, u.address = network, address }
+}
+
+// IPv6 serves on [::1].
+func IPv6() Option { return Listen("tcp", "[::1]:0") }
+
+// Unix serves on a unix socket in a directory of its own, whose path is short enough for one.
+func Unix() Option {
+	return func(u *Upstream) {
+		dir, err := os.MkdirTemp("", "ht")
+		if err != nil {
+			u.t.Fatalf("directory of the unix socket: %v", err)
+		}
+		u.t.Cleanup(func() { os.RemoveAll(dir) })
+		u.network, u.address = "unix", filepath.Join(dir, "s")
+	}
+}
+
+// TLS serves TLS; the configuration can be replaced with SetTLS.
+func TLS(config *tls.Config) Option {
+	return func(u *Upstream) { u.tls.Store(config) }
+}
+
+// WithoutALPN makes a TLS upstream agree on no application protocol, which HTTP/2 requires.
+func WithoutALPN() Option { return func(u *Upstream) { u.noALPN = true } }
+
+// WithoutHealth makes the upstream a gRPC server that has no health service.
+func WithoutHealth() Option { return func(u *Upstream) { u.withoutHealth = true } }
+
+// MaxConcurrentStreams limits the RPCs under way on one connection.
+func MaxConcurrentStreams(n uint32) Option { return func(u *Upstream) { u.maxStreams = n } }
+
+// Start starts an upstream that ends with the test. The whole server (the empty name) is SERVING,
+// every other service is NOT_FOUND, until the test says otherwise.
+func Start(t testing.TB, options ...Option) *Upstream {
+	t.Helper()
+	u := &Upstream{
+		health:  newHealth(),
+		t:       t,
+		network: "tcp",
+		address: "127.0.0.1:0",
+		open:    make(map[*countedConn]struct{}),
+	}
+	for _, option := range options {
+		option(u)
+	}
+	listener, err := net.Listen(u.network, u.address)
+	if err != nil {
+		t.Fatalf("start upstream: %v", err)
+	}
+	u.address = listener.Addr().String()
+	u.lifecycle.Lock()
+	u.serve(listener)
+	u.lifecycle.Unlock()
+	t.Cleanup(func() {
+		u.Stop()
+		u.reservation.release()
+	})
+	return u
+}
+
+// Addr is the address that the upstream listens on: "127.0.0.1:34567", or a socket's path.
+func (u *Upstream) Addr() string { return u.address }
+
+// Target is the upstream as grpc-go's target: the address, or "unix://" and the socket's path.
+func (u *Upstream) Target() string {
+	if u.network == "unix" {
+		return "unix://" + u.address
+	}
+	return u.address
+}
+
+// SetTLS replaces the TLS configuration for new connections. The upstream must have been started
+// with TLS.
+func (u *Upstream) SetTLS(config *tls.Config) { u.tls.Store(config) }
+
+// Connections counts the connections accepted since Start.
+func (u *Upstream) Connections() int { return int(u.accepted.Load()) }
+
+// OpenConnections counts the connections that are open now, as the server sees it.
+func (u *Upstream) OpenConnections() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.open)
+}
+
+// Stop closes the listener and every connection at once. The address stays reserved for Restart.
+func (u *Upstream) Stop() {
+	u.lifecycle.Lock()
+	defer u.lifecycle.Unlock()
+	u.stop()
+}
+
+// stop is Stop for who holds lifecycle.
+func (u *Upstream) stop() {
+	u.closeListener()
+	// grpc-go waits for handshakes under way before it stops: a silent client would hold it up.
+	for _, conn := range u.openConns() {
+		conn.Close()
+	}
+	for _, s := range u.servers {
+		s.Stop()
+	}
+	u.servers = nil
+	u.running.Wait()
+}
+
+// GracefulStop closes the listener, sends GOAWAY, and returns when the RPCs under way have ended.
+func (u *Upstream) GracefulStop() {
+	u.lifecycle.Lock()
+	u.closeListener()
+	servers := u.servers
+	u.lifecycle.Unlock()
+	for _, s := range servers {
+		s.GracefulStop()
+	}
+}
+
+// Restart stops what still runs and starts the server again at the same address, with the same
+// services and counters.
+func (u *Upstream) Restart() {
+	u.t.Helper()
+	u.lifecycle.Lock()
+	defer u.lifecycle.Unlock()
+	u.stop()
+	listener, err := listenAgain(u.network, u.address)
+	if err != nil {
+		u.t.Errorf("restart upstream: %v", err)
+		return
+	}
+	u.reservation.release()
+	u.reservation = nil
+	u.serve(listener)
+}
+
+// GoAway sends a NO_ERROR GOAWAY on every connection there is, while new ones are served. RPCs
+// under way end as usual. The channel is closed when the old connections are gone.
+func (u *Upstream) GoAway() <-chan struct{} {
+	u.lifecycle.Lock()
+	defer u.lifecycle.Unlock()
+	drained := make(chan struct{})
+	if u.listener == nil {
+		close(drained)
+		return drained
+	}
+	old := u.servers[len(u.servers)-1]
+	u.startServer()
+	u.running.Go(func() {
+		defer close(drained)
+		old.GracefulStop()
+	})
+	return drained
+}
+
+// serve starts a server on listener. The caller holds lifecycle.
+func (u *Upstream) serve(listener net.Listener) {
+	u.listener = listener
+	u.startServer()
+	u.running.Go(func() { u.accept(listener) })
+}
+
+// startServer directs new connections to a new grpc.Server. The caller holds lifecycle.
+func (u *Upstream) startServer() {
+	options := []grpc.ServerOption{grpc.StatsHandler(rpcs{health: u.health})}
+	if u.maxStreams > 0 {
+		options = append(options, grpc.MaxConcurrentStreams(u.maxStreams))
+	}
+	in := &intake{addr: u.listener.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
+	var listener net.Listener = in
+	if u.tls.Load() != nil {
+		current := &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return u.tls.Load(), nil },
+		}
+		if u.noALPN {
+			// grpc-go's own credentials always offer h2.
+			listener = tls.NewListener(in, current)
+		} else {
+			options = append(options, grpc.Creds(credentials.NewTLS(current)))
+		}
+	}
+	server := grpc.NewServer(options...)
+	if !u.withoutHealth {
+		healthpb.RegisterHealthServer(server, rpcs{health: u.health})
+	}
+	u.servers = append(u.servers, server)
+	u.running.Go(func() {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			u.t.Errorf("upstream %s: serve: %v", u.address, err)
+		}
+	})
+	u.mu.Lock()
+	u.intake = in
+	u.mu.Unlock()
+}
+
+// accept hands connections to the server of the moment until the listener is closed.
+func (u *Upstream) accept(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				u.t.Errorf("upstream %s: accept: %v", u.address, err)
+			}
+			return
+		}
+		u.accepted.Add(1)
+		u.hand(conn)
+	}
+}
+
+func (u *Upstream) hand(conn net.Conn) {
+	counted := &countedConn{Conn: conn, upstream: u}
+	u.mu.Lock()
+	in := u.intake
+	if in != nil {
+		u.open[counted] = struct{}{}
+	}
+	u.mu.Unlock()
+	if in == nil || !in.deliver(counted) {
+		counted.Close()
+	}
+}
+
+// closeListener leaves the address reserved. The caller holds lifecycle.
+func (u *Upstream) closeListener() {
+	if u.listener == nil {
+		return
+	}
+	u.listener.Close()
+	u.listener = nil
+	if u.network == "tcp" {
+		u.reservation = reserve(u.address)
+	}
+	u.mu.Lock()
+	u.intake = nil
+	u.mu.Unlock()
+}
+
+func (u *Upstream) openConns() []*countedConn {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	conns := make([]*countedConn, 0, len(u.open))
+	for conn := range u.open {
+		conns = append(conns, conn)
+	}
+	return conns
+}
+
+// listenAgain binds an address that was in use a moment ago.
+func listenAgain(network, address string) (net.Listener, error) {
+	deadline := time.Now().Add(restartWithin)
+	for {
+		listener, err := net.Listen(network, address)
+		if err == nil || time.Now().After(deadline) {
+			return listener, err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// countedConn tells its upstream when it is closed.
+type countedConn struct {
+	net.Conn
+	upstream *Upstream
+}
+
+func (c *countedConn) Close() error {
+	c.upstream.mu.Lock()
+	delete(c.upstream.open, c)
+	c.upstream.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// intake is the listener that one grpc.Server sees: the connections that the upstream's own
+// listener gives it. Closing it leaves that listener open, so the next server can go on with it.
+type intake struct {
+	addr   net.Addr
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (in *intake) deliver(conn net.Conn) bool {
+	select {
+	case in.conns <- conn:
+		return true
+	case <-in.closed:
+		return false
+	}
+}
+
+func (in *intake) Accept() (net.Conn, error) {
+	select {
+	case conn := <-in.conns:
+		return conn, nil
+	case <-in.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (in *intake) Close() error {
+	in.once.Do(func() { close(in.closed) })
+	return nil
+}
+
+func (in *intake) Addr() net.Addr { return in.addr }
