@@ -1,0 +1,314 @@
+package creds
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+
+	"example.com/grpc-health-http/internal/healthtest"
+)
+
+// clock is a pair of clocks that stand still until a test moves them.
+type clock struct {
+	mu  sync.Mutex
+	now moment
+}
+
+func newClock() *clock { return &clock{now: moment{wall: time.Now().Round(0)}} }
+
+func (c *clock) read() moment {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) { c.move(d, d) }
+
+func (c *clock) move(wall, mono time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now.wall, c.now.mono = c.now.wall.Add(wall), c.now.mono+mono
+}
+
+// stale is the age of what is read again.
+const stale = freshFor + time.Second
+
+// events are what Options' callbacks were told.
+type events struct {
+	mu      sync.Mutex
+	reloads []reload
+	expires []time.Time
+}
+
+type reload struct {
+	what Material
+	err  error
+}
+
+func (e *events) reloaded(what Material, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.reloads = append(e.reloads, reload{what, err})
+}
+
+func (e *events) expiry(_ Material, notAfter time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.expires = append(e.expires, notAfter)
+}
+
+// take returns the reloads since the last take.
+func (e *events) take() []reload {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	taken := e.reloads
+	e.reloads = nil
+	return taken
+}
+
+func (e *events) lastExpiry() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.expires) == 0 {
+		return time.Time{}
+	}
+	return e.expires[len(e.expires)-1]
+}
+
+// newOptions returns options for tests: a use waits for its read, however busy the machine is.
+func newOptions() (Options, *clock, *events) {
+	c, e := newClock(), &events{}
+	return Options{Reload: e.reloaded, Expiry: e.expiry, clock: c.read, patience: 10 * time.Second}, c, e
+}
+
+// wantReload checks that one reload was told, of what, that failed with wantErr in its text; empty
+// is one that brought new content.
+func wantReload(t *testing.T, e *events, what Material, wantErr string) {
+	t.Helper()
+	got := e.take()
+	if len(got) != 1 || got[0].what != what {
+		t.Fatalf("reloads %v, want one of %s", got, what)
+	}
+	switch err := got[0].err; {
+	case wantErr == "" && err != nil:
+		t.Fatalf("reload of %s failed: %v", what, err)
+	case wantErr != "" && (err == nil || !strings.Contains(err.Error(), wantErr)):
+		t.Fatalf("reload of %s: error %v, want %q in it", what, err, wantErr)
+	}
+}
+
+func wantNoReload(t *testing.T, e *events) {
+	t.Helper()
+	if got := e.take(); len(got) != 0 {
+		t.Fatalf("reloads %v, want none", got)
+	}
+}
+
+func wantError(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want one with %q", parts)
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q, want %q in it", err, part)
+		}
+	}
+}
+
+func write(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pairFiles are a certificate and its key, each in a directory of its own.
+type pairFiles struct{ cert, key string }
+
+func newPairFiles(t *testing.T, leaf *healthtest.Leaf) pairFiles {
+	t.Helper()
+	files := pairFiles{cert: filepath.Join(t.TempDir(), "tls.crt"), key: filepath.Join(t.TempDir(), "tls.key")}
+	files.write(t, leaf)
+	return files
+}
+
+func (f pairFiles) write(t *testing.T, leaf *healthtest.Leaf) {
+	t.Helper()
+	write(t, f.cert, leaf.CertPEM)
+	write(t, f.key, leaf.KeyPEM)
+}
+
+func serial(leaf *healthtest.Leaf) string { return leaf.TLS.Leaf.SerialNumber.String() }
+
+// serveTLS serves TLS on loopback and returns the address. Each client that gets in is told the serial
+// number of its own certificate, or "none".
+func serveTLS(t *testing.T, config *tls.Config) string {
+	t.Helper()
+	config = config.Clone()
+	if config.NextProtos == nil {
+		config.NextProtos = []string{"h2"}
+	}
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	t.Cleanup(func() {
+		listener.Close()
+		serving.Wait()
+	})
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				secured := conn.(*tls.Conn)
+				if secured.Handshake() != nil {
+					return
+				}
+				told := "none"
+				if peers := secured.ConnectionState().PeerCertificates; len(peers) > 0 {
+					told = peers[0].SerialNumber.String()
+				}
+				fmt.Fprint(secured, told)
+			})
+		}
+	})
+	return listener.Addr().String()
+}
+
+// handshake connects with tc and returns what serveTLS' server told.
+func handshake(t *testing.T, tc credentials.TransportCredentials, address, serverName string) (told string, info credentials.TLSInfo, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	raw, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	_ = raw.SetDeadline(time.Now().Add(10 * time.Second))
+	conn, auth, err := tc.ClientHandshake(ctx, serverName, raw)
+	if err != nil {
+		return "", credentials.TLSInfo{}, err
+	}
+	answer, err := io.ReadAll(conn)
+	return string(answer), auth.(credentials.TLSInfo), err
+}
+
+// wantHandshake gets credentials and connects with them.
+func wantHandshake(t *testing.T, transport Transport, address, serverName, want string) credentials.TransportCredentials {
+	t.Helper()
+	tc, _, err := transport(t.Context(), false)
+	if err != nil {
+		t.Fatalf("credentials: %v", err)
+	}
+	told, _, err := handshake(t, tc, address, serverName)
+	if err != nil || told != want {
+		t.Fatalf("the server saw the certificate %q (err %v), want %q", told, err, want)
+	}
+	return tc
+}
+
+// reader is a Read of contents that a test sets; it counts, and can be made to wait.
+type reader struct {
+	mu       sync.Mutex
+	contents map[string][]byte
+	errs     map[string]error
+	gate     chan struct{} // reads wait until it is closed; nil lets them pass
+	reads    int
+	after    int // reads until then is called; below 1 it was
+	then     func()
+}
+
+func newReader() *reader {
+	return &reader{contents: map[string][]byte{}, errs: map[string]error{}}
+}
+
+func (r *reader) set(name string, content []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.contents[name], r.errs[name] = content, nil
+}
+
+func (r *reader) fail(name string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.errs[name] = err
+}
+
+// hold makes reads that begin from now on wait; they bring what is there when release is called.
+func (r *reader) hold() (release func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	gate := make(chan struct{})
+	r.gate = gate
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.gate == gate {
+			r.gate = nil
+		}
+		close(gate)
+	}
+}
+
+// afterReads calls then, once, when n more reads have ended.
+func (r *reader) afterReads(n int, then func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.after, r.then = n, then
+}
+
+func (r *reader) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reads
+}
+
+func (r *reader) read(ctx context.Context, name string) ([]byte, error) {
+	r.mu.Lock()
+	gate := r.gate
+	r.reads++
+	r.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	r.mu.Lock()
+	content, ok := r.contents[name]
+	err := r.errs[name]
+	r.after--
+	last := r.after == 0
+	r.mu.Unlock()
+	if last {
+		r.then()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, errors.New("no such secret")
+	}
+	return slices.Clone(content), nil
+}

@@ -1,0 +1,259 @@
+package creds
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/internal/settings"
+)
+
+func newListener(t *testing.T, s *settings.Settings, o Options) string {
+	t.Helper()
+	config, err := Listener(t.Context(), s, o)
+	if err != nil {
+		t.Fatalf("Listener: %v", err)
+	}
+	return serveTLS(t, config)
+}
+
+// connect connects as a client of the CA, and returns the server certificate's serial number. A server's
+// refusal of a client certificate comes with the first read.
+func connect(t *testing.T, address string, config *tls.Config) (tls.ConnectionState, error) {
+	t.Helper()
+	config.ServerName = "localhost"
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", address, config)
+	if err != nil {
+		return tls.ConnectionState{}, err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_, err = io.ReadAll(conn)
+	return conn.ConnectionState(), err
+}
+
+func wantServer(t *testing.T, address string, config *tls.Config, want *healthtest.Leaf) {
+	t.Helper()
+	state, err := connect(t, address, config)
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	if got := state.PeerCertificates[0].SerialNumber.String(); got != serial(want) {
+		t.Fatalf("server certificate %s, want %s", got, serial(want))
+	}
+}
+
+func TestNoListener(t *testing.T) {
+	t.Parallel()
+	config, err := Listener(t.Context(), &settings.Settings{}, Options{})
+	if config != nil || err != nil {
+		t.Errorf("Listener gave a configuration or the error %v, want neither", err)
+	}
+}
+
+func TestListenerRotation(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	first, second := ca.Server(t), ca.Server(t)
+	files := newPairFiles(t, first)
+	o, c, e := newOptions()
+	// The CA is accepted without verify, and not read.
+	address := newListener(t, &settings.Settings{HTTPSCert: files.cert, HTTPSKey: files.key, HTTPSCA: "/does/not/exist"}, o)
+	client := &tls.Config{RootCAs: ca.Pool()}
+	wantServer(t, address, client, first)
+	if got := e.lastExpiry(); !got.Equal(first.TLS.Leaf.NotAfter) {
+		t.Errorf("expiry %v, want that of the first certificate", got)
+	}
+
+	files.write(t, second)
+	wantServer(t, address, client, first) // not 5 s old
+	c.advance(stale)
+	wantServer(t, address, client, second)
+	wantReload(t, e, ListenerCertificate, "")
+	if got := e.lastExpiry(); !got.Equal(second.TLS.Leaf.NotAfter) {
+		t.Errorf("expiry %v, want that of the second certificate", got)
+	}
+
+	write(t, files.key, first.KeyPEM)
+	c.advance(stale)
+	wantServer(t, address, client, second)
+	wantReload(t, e, ListenerCertificate, "HTTPS_LISTEN_KEY (-https-listen-key) "+files.key+": does not hold the private key of")
+	wantServer(t, address, client, second)
+	wantNoReload(t, e)
+	write(t, files.cert, first.CertPEM)
+	wantServer(t, address, client, first)
+	wantReload(t, e, ListenerCertificate, "")
+}
+
+func TestListenerProtocols(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	files := newPairFiles(t, ca.Server(t))
+	address := newListener(t, &settings.Settings{HTTPSCert: files.cert, HTTPSKey: files.key}, Options{})
+	for _, test := range []struct {
+		name     string
+		min, max uint16
+		offer    []string
+		want     string
+		wantErr  bool
+	}{
+		{name: "TLS 1.1", min: tls.VersionTLS10, max: tls.VersionTLS11, wantErr: true},
+		{name: "TLS 1.2", max: tls.VersionTLS12, offer: []string{"h2", "http/1.1"}, want: "h2"},
+		{name: "TLS 1.3", min: tls.VersionTLS13, offer: []string{"h2", "http/1.1"}, want: "h2"},
+		{name: "HTTP/1.1", offer: []string{"http/1.1"}, want: "http/1.1"},
+		{name: "no ALPN"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			state, err := connect(t, address, &tls.Config{RootCAs: ca.Pool(), MinVersion: test.min, MaxVersion: test.max, NextProtos: test.offer})
+			if (err != nil) != test.wantErr || state.NegotiatedProtocol != test.want {
+				t.Errorf("protocol %q, error %v; want %q", state.NegotiatedProtocol, err, test.want)
+			}
+		})
+	}
+}
+
+func TestListenerClientCertificates(t *testing.T) {
+	t.Parallel()
+	ca, before, after := healthtest.NewCA(t), healthtest.NewCA(t), healthtest.NewCA(t)
+	server := ca.Server(t)
+	files := newPairFiles(t, server)
+	roots := before.WriteFile(t, t.TempDir(), "ca")
+	o, c, e := newOptions()
+	address := newListener(t, &settings.Settings{HTTPSCert: files.cert, HTTPSKey: files.key, HTTPSVerify: true, HTTPSCA: roots}, o)
+
+	sessions := tls.NewLRUClientSessionCache(8) // a session must not outlive the roots
+	as := func(leaf *healthtest.Leaf) *tls.Config {
+		// Whatever authorities the server lists.
+		return &tls.Config{
+			RootCAs: ca.Pool(), ClientSessionCache: sessions,
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &leaf.TLS, nil },
+		}
+	}
+	old, next := before.Client(t), after.Client(t)
+	wantServer(t, address, as(old), server)
+	if _, err := connect(t, address, as(next)); err == nil {
+		t.Error("a client of another CA got in")
+	}
+	if _, err := connect(t, address, &tls.Config{RootCAs: ca.Pool()}); err == nil {
+		t.Error("a client without a certificate got in")
+	}
+
+	write(t, roots, after.PEM())
+	c.advance(stale)
+	wantServer(t, address, as(next), server)
+	wantReload(t, e, ListenerRoots, "")
+	if _, err := connect(t, address, as(old)); err == nil {
+		t.Error("a client of the CA that is gone got in")
+	}
+}
+
+func TestListenerErrorsAtStart(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	leaf := ca.Server(t)
+	files := newPairFiles(t, leaf)
+	torn := newPairFiles(t, leaf)
+	write(t, torn.key, ca.Server(t).KeyPEM)
+	missing := filepath.Join(t.TempDir(), "missing.pem")
+	for _, test := range []struct {
+		name     string
+		settings settings.Settings
+		want     []string
+	}{
+		{"missing files", settings.Settings{HTTPSCert: missing, HTTPSKey: missing, HTTPSVerify: true, HTTPSCA: missing}, []string{
+			"HTTPS_LISTEN_CERT (-https-listen-cert) " + missing + ": no such file or directory",
+			"HTTPS_LISTEN_KEY (-https-listen-key) " + missing + ": no such file or directory",
+			"HTTPS_LISTEN_CA (-https-listen-ca) " + missing + ": no such file or directory",
+		}},
+		{"torn pair", settings.Settings{HTTPSCert: torn.cert, HTTPSKey: torn.key}, []string{"does not hold the private key of"}},
+		{"no roots", settings.Settings{HTTPSCert: files.cert, HTTPSKey: files.key, HTTPSVerify: true, HTTPSCA: files.key}, []string{
+			"HTTPS_LISTEN_CA (-https-listen-ca) " + files.key + ": holds no PEM certificate",
+		}},
+		{"wrong inline PEM", settings.Settings{HTTPSCert: string(leaf.KeyPEM), HTTPSKey: string(leaf.KeyPEM), HTTPSVerify: true, HTTPSCA: string(leaf.KeyPEM)}, []string{
+			"HTTPS_LISTEN_CERT (-https-listen-cert) inline PEM: holds no PEM certificate",
+			"HTTPS_LISTEN_CA (-https-listen-ca) inline PEM: holds no PEM certificate",
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			config, err := Listener(t.Context(), &test.settings, Options{})
+			wantError(t, err, test.want...)
+			wantNoContent(t, err, leaf.KeyPEM, leaf.CertPEM)
+			if config != nil {
+				t.Error("a configuration came with the error")
+			}
+		})
+	}
+}
+
+func TestToken(t *testing.T) {
+	t.Parallel()
+	if Token(&settings.Settings{}, Options{}) != nil {
+		t.Error("there is a token to present, want none")
+	}
+	path := filepath.Join(t.TempDir(), "token")
+	o, c, e := newOptions()
+	allowed := Token(&settings.Settings{AuthTokenFile: path}, o)
+	present := func(presented string, want bool) {
+		t.Helper()
+		got, err := allowed(t.Context(), presented)
+		if err != nil || got != want {
+			t.Errorf("presented %q: %v (err %v), want %v", presented, got, err, want)
+		}
+	}
+	deny := func(presented, wantErr string) {
+		t.Helper()
+		got, err := allowed(t.Context(), presented)
+		wantError(t, err, "HTTP_AUTH_TOKEN_FILE (-http-auth-token-file) "+path+": "+wantErr)
+		if got {
+			t.Errorf("presented %q: got in although there is no token", presented)
+		}
+	}
+	deny("", "no such file or directory")
+	write(t, path, []byte(" \n"))
+	deny("", "is empty")
+	write(t, path, []byte("one\ntwo"))
+	deny("one", "holds something else than one line")
+
+	write(t, path, []byte("\tfirst token\n"))
+	for presented, want := range map[string]bool{
+		"first token": true, "first": false, "first token\n": false, "": false, "First token": false, "second": false,
+	} {
+		present(presented, want)
+	}
+	write(t, path, []byte("second"))
+	present("first token", true) // not 5 s old
+	c.advance(stale)
+	present("second", true)
+	present("first token", false)
+	wantReload(t, e, AuthToken, "")
+
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(stale)
+	present("second", true)
+	present("", false)
+	wantReload(t, e, AuthToken, "no such file or directory")
+}
+
+func TestTokenWithinTheContext(t *testing.T) {
+	t.Parallel()
+	r := newReader()
+	defer r.hold()()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	got, err := Token(&settings.Settings{AuthTokenFile: "token"}, Options{Read: r.read})(ctx, "")
+	if got || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not read in time") {
+		t.Errorf("let in: %v (err %v), want an error of the deadline", got, err)
+	}
+}

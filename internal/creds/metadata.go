@@ -1,0 +1,86 @@
+package creds
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc/metadata"
+
+	"example.com/grpc-health-http/internal/settings"
+)
+
+const headersVariable = "RPC_HEADERS"
+
+// Metadata returns what to send with an RPC, as check.Options.Metadata wants it; nil where there is
+// nothing. token, where not nil, gives the token of an "authorization: Bearer" header. Values in
+// files must be one line of printable ASCII, white space around it aside; those of names that end in
+// "-bin" are sent as they are. The result of a call must not be changed.
+func Metadata(s *settings.Settings, o Options, token func(ctx context.Context) (string, error)) func(ctx context.Context) (metadata.MD, error) {
+	fixed := metadata.MD{}
+	var files []*held[string] // one for each header in order; nil for a value in the settings
+	moving := token != nil
+	for _, header := range s.Headers {
+		if header.File == "" {
+			fixed.Append(header.Name, header.Value)
+			files = append(files, nil)
+			continue
+		}
+		moving = true
+		files = append(files, headerFile(o, header))
+	}
+	switch {
+	case moving:
+		return func(ctx context.Context) (metadata.MD, error) {
+			return gather(ctx, s.Headers, files, token)
+		}
+	case len(fixed) > 0:
+		return func(context.Context) (metadata.MD, error) { return fixed, nil }
+	default:
+		return nil
+	}
+}
+
+func headerFile(o Options, header settings.Header) *held[string] {
+	f := file{setting: o.setting(headersVariable) + " " + header.Name, value: header.File, read: o.read}
+	return text(o, HeaderValue, f, func(content []byte) (string, error) {
+		if strings.HasSuffix(header.Name, "-bin") {
+			return string(content), nil
+		}
+		value, err := line(f, content)
+		return string(value), err
+	})
+}
+
+// gather reads all files and gets the token side by side, for each may take its time.
+func gather(ctx context.Context, headers []settings.Header, files []*held[string], token func(context.Context) (string, error)) (metadata.MD, error) {
+	values := make([]string, len(headers))
+	errs := make([]error, len(headers), len(headers)+1)
+	var reading sync.WaitGroup
+	for i, header := range headers {
+		if files[i] == nil {
+			values[i] = header.Value
+			continue
+		}
+		reading.Go(func() { values[i], errs[i] = files[i].get(ctx, false) })
+	}
+	var bearer string
+	if token != nil {
+		var err error
+		bearer, err = token(ctx)
+		errs = append(errs, err)
+	}
+	reading.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	md := make(metadata.MD, len(headers)+1)
+	for i, header := range headers {
+		md.Append(header.Name, values[i])
+	}
+	if token != nil {
+		md.Append("authorization", "Bearer "+bearer)
+	}
+	return md, nil
+}

@@ -1,0 +1,48 @@
+package creds
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"testing"
+
+	"example.com/grpc-health-http/internal/healthtest"
+)
+
+// FuzzPEM checks that no content makes the parsers panic, that a pair they accept is one, and
+// that what they say holds nothing of the content.
+func FuzzPEM(f *testing.F) {
+	ca := healthtest.NewCA(f)
+	leaf, other := ca.Server(f), ca.Server(f)
+	f.Add(leaf.CertPEM, leaf.KeyPEM)
+	f.Add(leaf.CertPEM, other.KeyPEM)
+	f.Add(append(other.CertPEM, leaf.CertPEM[:200]...), leaf.KeyPEM)
+	f.Add(bytes.Replace(leaf.CertPEM, []byte("A"), []byte("B"), 1), leaf.KeyPEM[:90])
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\n-----END ENCRYPTED PRIVATE KEY-----\n"))
+	f.Add([]byte(nil), []byte("\n-----BEGIN "))
+	cert, key := Options{}.file("GRPC_CLIENT_CERT", "c"), Options{}.file("GRPC_CLIENT_KEY", "k")
+	// All that parsePair says of these files.
+	messages := map[string]bool{
+		"GRPC_CLIENT_CERT (-grpc-client-cert) c: holds an incomplete or damaged PEM block":                                    true,
+		"GRPC_CLIENT_CERT (-grpc-client-cert) c: holds no PEM certificate":                                                    true,
+		"GRPC_CLIENT_CERT (-grpc-client-cert) c: holds no valid certificate":                                                  true,
+		"GRPC_CLIENT_KEY (-grpc-client-key) k: holds an incomplete or damaged PEM block":                                      true,
+		"GRPC_CLIENT_KEY (-grpc-client-key) k: holds no PEM private key":                                                      true,
+		"GRPC_CLIENT_KEY (-grpc-client-key) k: the private key is encrypted; decrypt it first, with openssl pkey for example": true,
+		"GRPC_CLIENT_KEY (-grpc-client-key) k: does not hold the private key of GRPC_CLIENT_CERT (-grpc-client-cert) c":       true,
+	}
+	f.Fuzz(func(t *testing.T, certPEM, keyPEM []byte) {
+		if pool, err := parseRoots(cert, certPEM); (pool == nil) != (err != nil) {
+			t.Errorf("roots %v with the error %v", pool, err)
+		}
+		pair, err := parsePair(cert, key, certPEM, keyPEM)
+		if err != nil {
+			if !messages[err.Error()] {
+				t.Errorf("error %q is none of those that are known to hold no content", err)
+			}
+			return
+		}
+		if private, ok := pair.PrivateKey.(*ecdsa.PrivateKey); ok && !private.PublicKey.Equal(pair.Leaf.PublicKey) {
+			t.Error("the key is not that of the certificate")
+		}
+	})
+}

@@ -1,0 +1,106 @@
+package creds
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"example.com/grpc-health-http/internal/settings"
+)
+
+// identity is what the Workload API gave, ready for a dial.
+type identity struct {
+	transport credentials.TransportCredentials
+	notAfter  time.Time
+}
+
+// spiffeTransport returns mTLS credentials from the SPIFFE Workload API. The API is a stream that pushes
+// rotations; it is asked for one answer at a dial instead, for nothing runs between requests.
+func spiffeTransport(s *settings.Settings, o Options) (func(context.Context, bool) (credentials.TransportCredentials, error), error) {
+	authorizer, err := authorizer(s.SPIFFEServerID)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.setting("SPIFFE_SERVER_ID"), err)
+	}
+	var h *held[*identity]
+	h = newHeld(o, SPIFFEIdentity, "SPIFFE Workload API", func(ctx context.Context, held digest) (*identity, digest, error) {
+		return fetchIdentity(ctx, o.WorkloadAPI, h.clock().wall, authorizer, held)
+	})
+	h.usable = func(id *identity) bool { return h.clock().wall.Before(id.notAfter) }
+	h.took = func(id *identity) { o.expires(ClientCertificate, id.notAfter) }
+	return func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error) {
+		id, err := h.get(ctx, refresh)
+		if err != nil {
+			return nil, err
+		}
+		return id.transport, nil
+	}, nil
+}
+
+// authorizer accepts the server ID; every ID where it is empty; every ID of the trust domain where
+// it has no path.
+func authorizer(serverID string) (tlsconfig.Authorizer, error) {
+	if serverID == "" {
+		return tlsconfig.AuthorizeAny(), nil
+	}
+	id, err := spiffeid.FromString(serverID)
+	if err != nil {
+		return nil, fmt.Errorf("not a SPIFFE ID such as spiffe://example.org/server: %w", err)
+	}
+	if id.Path() == "" {
+		return tlsconfig.AuthorizeMemberOf(id.TrustDomain()), nil
+	}
+	return tlsconfig.AuthorizeID(id), nil
+}
+
+func fetchIdentity(ctx context.Context, address string, now time.Time, authorizer tlsconfig.Authorizer, held digest) (*identity, digest, error) {
+	if address == "" {
+		address = os.Getenv(workloadapi.SocketEnv)
+	}
+	if address == "" {
+		return nil, digest{}, errors.New("SPIFFE Workload API: its address is not set in " + workloadapi.SocketEnv)
+	}
+	x509Context, err := workloadapi.FetchX509Context(ctx,
+		workloadapi.WithAddr(address),
+		// The API belongs to this machine: no proxy leads to it.
+		workloadapi.WithDialOptions(grpc.WithNoProxy()))
+	if err != nil {
+		return nil, digest{}, fmt.Errorf("SPIFFE Workload API %s: %w", address, err)
+	}
+	svid := x509Context.DefaultSVID()
+	notAfter := svid.Certificates[0].NotAfter
+	if !now.Before(notAfter) {
+		return nil, digest{}, fmt.Errorf("SPIFFE Workload API %s: the certificate of %s expired at %s",
+			address, svid.ID, notAfter.UTC().Format(time.RFC3339))
+	}
+	found := identityDigest(x509Context)
+	if found == held {
+		return nil, found, nil
+	}
+	config := tlsconfig.MTLSClientConfig(svid, x509Context.Bundles, authorizer)
+	return &identity{transport: credentials.NewTLS(config), notAfter: notAfter}, found, nil
+}
+
+// identityDigest tells an answer of the Workload API from others. A rotated key comes with another
+// certificate, so the certificates suffice.
+func identityDigest(x *workloadapi.X509Context) digest {
+	sum := sha256.New()
+	for _, c := range x.DefaultSVID().Certificates {
+		sum.Write(c.Raw)
+	}
+	for _, bundle := range x.Bundles.Bundles() { // sorted by trust domain
+		sum.Write([]byte(bundle.TrustDomain().IDString()))
+		for _, c := range bundle.X509Authorities() {
+			sum.Write(c.Raw)
+		}
+	}
+	return digest(sum.Sum(nil))
+}

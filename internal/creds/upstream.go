@@ -1,0 +1,97 @@
+package creds
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"sync"
+
+	"google.golang.org/grpc/credentials"
+
+	"example.com/grpc-health-http/internal/settings"
+)
+
+// Transport returns the transport credentials for one dial, as check.Options.Credentials wants them.
+// They are the same value, comparable with ==, until what they are made of changes; changed
+// says that they differ from those of the call before. With refresh set, files (or the Workload
+// API) are asked again whatever the age of what is held.
+type Transport = func(ctx context.Context, refresh bool) (tc credentials.TransportCredentials, changed bool, err error)
+
+// Upstream returns what a dial to the upstream authenticates with; nil is plaintext. What it
+// returns leaves the server name to the handshake's authority. Upstream reads no file: it fails only
+// for what the settings themselves hold, wrong inline PEM or a wrong SPIFFE ID.
+func Upstream(s *settings.Settings, o Options) (Transport, error) {
+	var get func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)
+	var err error
+	switch {
+	case s.SPIFFE:
+		get, err = spiffeTransport(s, o)
+	case s.ALTS:
+		get = altsTransport(s)
+	case s.TLS:
+		get, err = tlsTransport(s, o)
+	default:
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return trackChanges(get), nil
+}
+
+// trackChanges says of each result whether it differs from the one before.
+func trackChanges(get func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)) Transport {
+	var mu sync.Mutex
+	var last credentials.TransportCredentials
+	return func(ctx context.Context, refresh bool) (credentials.TransportCredentials, bool, error) {
+		tc, err := get(ctx, refresh)
+		if err != nil {
+			return nil, false, err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		changed := tc != last
+		last = tc
+		return tc, changed, nil
+	}
+}
+
+func tlsTransport(s *settings.Settings, o Options) (func(context.Context, bool) (credentials.TransportCredentials, error), error) {
+	m := &material[credentials.TransportCredentials]{
+		build: func(roots *x509.CertPool, pair *tls.Certificate) credentials.TransportCredentials {
+			return credentials.NewTLS(clientConfig(roots, pair, s.NoVerify))
+		},
+	}
+	var err error
+	if s.CACert != "" {
+		if m.roots, err = o.roots(UpstreamRoots, "GRPC_CA_CERT", s.CACert); err != nil {
+			return nil, err
+		}
+	}
+	if s.ClientCert != "" {
+		m.pair, err = o.pair(ClientCertificate, "GRPC_CLIENT_CERT", s.ClientCert, "GRPC_CLIENT_KEY", s.ClientKey)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return m.get, nil
+}
+
+// clientConfig is the configuration of a TLS client. It has no session cache: a resumed session would
+// skip the verification that a change of roots is to be seen in.
+//
+// Nil roots are the system's. Go reads those once in a process (crypto/x509 keeps the pool), so a change
+// of the system's roots needs a restart; a path to their bundle in GRPC_CA_CERT does not.
+func clientConfig(roots *x509.CertPool, pair *tls.Certificate, noVerify bool) *tls.Config {
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		RootCAs:            roots,
+		InsecureSkipVerify: noVerify,
+	}
+	if pair != nil {
+		// Not Certificates: from those nothing is sent that the server's list of authorities
+		// does not cover, and its complaint would be of a missing certificate.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
+	}
+	return config
+}
