@@ -1,0 +1,70 @@
+package upstream
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/internal/settings"
+)
+
+// Every setting of the upstream reaches it.
+func TestSettingsReachTheUpstream(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	up := healthtest.Start(t, healthtest.TLS(ca.MutualTLS(t, healthtest.DNSNames("grpc.test"))))
+	cert, key := ca.Client(t).WriteFiles(t, t.TempDir(), "client")
+	o, err := Options(&settings.Settings{
+		Addr: up.Addr(), Services: []string{""}, ConnectTimeout: 5 * time.Second, RPCTimeout: 5 * time.Second, ConnMaxAge: time.Minute,
+		UserAgent: "tester/1", Authority: "authority.test", Gzip: true, MaxConcurrentChecks: 7,
+		Headers: []settings.Header{{Name: "x-one", Value: "1"}},
+		TLS:     true, CACert: ca.WriteFile(t, t.TempDir(), "ca"), ClientCert: cert, ClientKey: key, ServerName: "grpc.test",
+	}, creds.Options{}, func(context.Context) (string, error) { return "a-token", nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.MaxAge != time.Minute || o.MaxConcurrent != 7 || o.ConnectTimeout != 5*time.Second || o.RPCTimeout != 5*time.Second || len(o.Services) != 1 || o.Proxy != nil {
+		t.Errorf("options %+v", o)
+	}
+	c := check.New(o)
+	defer c.Close()
+	if v := c.Check(t.Context(), ""); v.Status != check.Serving {
+		t.Fatalf("%v: %v", v.Status, v.Err)
+	}
+	call := up.Last()
+	if call.Authority != "authority.test" || call.Compression != "gzip" || call.UserAgent[:8] != "tester/1" {
+		t.Errorf("the upstream saw %+v", call)
+	}
+	if got := call.Metadata.Get("x-one"); len(got) != 1 || got[0] != "1" {
+		t.Errorf("x-one: %q", got)
+	}
+	if got := call.Metadata.Get("authorization"); len(got) != 1 || got[0] != "Bearer a-token" {
+		t.Errorf("authorization: %q", got)
+	}
+}
+
+func TestProxyFromTheEnvironment(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://user:secret@proxy.test:3128")
+	t.Setenv("NO_PROXY", "direct.test")
+	o, err := Options(&settings.Settings{Addr: "upstream.test:1", UseProxy: true}, creds.Options{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, err := o.Proxy("upstream.test:1")
+	if err != nil || proxy == nil || proxy.Host != "proxy.test:3128" || proxy.User == nil {
+		t.Errorf("proxy %v, %v", proxy, err)
+	}
+	if proxy, err := o.Proxy("direct.test:1"); err != nil || proxy != nil {
+		t.Errorf("NO_PROXY: proxy %v, %v", proxy, err)
+	}
+}
+
+func TestWrongAddress(t *testing.T) {
+	t.Parallel()
+	if _, err := Options(&settings.Settings{Addr: "nowhere"}, creds.Options{}, nil); err == nil {
+		t.Error("an address without a port is accepted")
+	}
+}
