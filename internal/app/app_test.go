@@ -1,0 +1,201 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/internal/settings"
+)
+
+func get(t *testing.T, h http.Handler, target, authorization string) *http.Response {
+	t.Helper()
+	server := httptest.NewServer(h)
+	defer server.Close()
+	request, err := http.NewRequest(http.MethodGet, server.URL+target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if authorization != "" {
+		request.Header.Set("Authorization", authorization)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	return response
+}
+
+func newApp(t *testing.T, s settings.Settings, p Platform) (*App, *bytes.Buffer) {
+	t.Helper()
+	log := new(bytes.Buffer)
+	p.Logger = slog.New(slog.NewTextHandler(log, nil))
+	a, err := New(&s, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Checker.Close)
+	return a, log
+}
+
+func TestListIsAllowedAndObserved(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("a", healthpb.HealthCheckResponse_NOT_SERVING)
+	var seen []check.Verdict
+	observe := func(v check.Verdict) { seen = append(seen, v) }
+	a, _ := newApp(t, settings.Settings{Addr: up.Addr(), AllowList: true}, Platform{Observe: observe})
+	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 503 {
+		t.Errorf("?list: %d", r.StatusCode)
+	}
+	if len(seen) != 2 {
+		t.Errorf("observed %v, want the whole server and a", seen)
+	}
+	seen = nil
+	if r := get(t, a.Handler, "/", ""); r.StatusCode != 200 || len(seen) != 1 {
+		t.Errorf("/: %d, observed %v", r.StatusCode, seen)
+	}
+	a, _ = newApp(t, settings.Settings{Addr: up.Addr()}, Platform{})
+	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 404 {
+		t.Errorf("?list where it is not allowed: %d", r.StatusCode)
+	}
+}
+
+func TestTokenFile(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	file := filepath.Join(t.TempDir(), "token")
+	a, log := newApp(t, settings.Settings{Addr: up.Addr(), AuthTokenFile: file}, Platform{})
+	if r := get(t, a.Handler, "/", "Bearer whatever"); r.StatusCode != 401 {
+		t.Errorf("without a file: %d", r.StatusCode)
+	}
+	if !strings.Contains(log.String(), "nobody is let in") || strings.Contains(log.String(), "whatever") {
+		t.Errorf("log: %s", log)
+	}
+	if err := os.WriteFile(file, []byte("the-token\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := get(t, a.Handler, "/", "Bearer the-token"); r.StatusCode != 200 {
+		t.Errorf("with the token: %d", r.StatusCode)
+	}
+	if r := get(t, a.Handler, "/", "Bearer another"); r.StatusCode != 401 || up.RPCs() != 1 {
+		t.Errorf("with another: %d, and %d RPCs", r.StatusCode, up.RPCs())
+	}
+	if strings.Contains(log.String(), "the-token") {
+		t.Error("the log shows the token")
+	}
+}
+
+func TestWrongSettingsAreAnError(t *testing.T) {
+	t.Parallel()
+	for name, s := range map[string]settings.Settings{
+		"no port":    {Addr: "nowhere"},
+		"inline PEM": {Addr: "localhost:1", TLS: true, CACert: "-----BEGIN CERTIFICATE-----\nsecret\n-----END CERTIFICATE-----\n"},
+	} {
+		_, err := New(&s, Platform{Logger: slog.New(slog.DiscardHandler)})
+		if err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestCloudLogging(t *testing.T) {
+	t.Setenv("K_SERVICE", "health")
+	t.Setenv("GOOGLE_CLOUD_PROJECT", "p")
+	var out bytes.Buffer
+	logger := NewLogger(&out, &settings.Settings{LogFormat: "json", LogLevel: "info"})
+	handler := WithCloudTrace(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		logger.WarnContext(r.Context(), "a message", "key", "value")
+		logger.DebugContext(r.Context(), "too fine")
+	}))
+	const id = "0123456789abcdef0123456789ABCDEF"
+	for header, want := range map[string]any{
+		"X-Cloud-Trace-Context: " + id:                    "projects/p/traces/" + id,
+		"X-Cloud-Trace-Context: " + id + "/12;o=1":        "projects/p/traces/" + id,
+		"Traceparent: 00-" + id + "-0123456789abcdef-01":  "projects/p/traces/" + id,
+		"Traceparent: nonsense":                           nil,
+		"X-Cloud-Trace-Context: ../../" + id[:20] + "/ x": nil,
+		"Other: x": nil,
+	} {
+		out.Reset()
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		name, value, _ := strings.Cut(header, ": ")
+		r.Header.Set(name, value)
+		handler.ServeHTTP(httptest.NewRecorder(), r)
+		var line map[string]any
+		if err := json.Unmarshal(out.Bytes(), &line); err != nil {
+			t.Fatalf("%v: %s", err, out.String())
+		}
+		if line["severity"] != "WARNING" || line["message"] != "a message" || line["key"] != "value" || line[traceKey] != want {
+			t.Errorf("%s: %v, want the trace %v", header, line, want)
+		}
+	}
+}
+
+func TestElsewhereJSONIsSlogs(t *testing.T) {
+	t.Setenv("K_SERVICE", "")
+	var out bytes.Buffer
+	NewLogger(&out, &settings.Settings{LogFormat: "json", LogLevel: "debug"}).Debug("m")
+	if text := out.String(); !strings.Contains(text, `"level":"DEBUG"`) || !strings.Contains(text, `"msg":"m"`) {
+		t.Errorf("line %s", text)
+	}
+	next := http.NotFoundHandler()
+	recorder := httptest.NewRecorder()
+	WithCloudTrace(next).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
+	if recorder.Code != 404 {
+		t.Errorf("the handler answers %d", recorder.Code)
+	}
+}
+
+func TestProjectFromTheMetadataServer(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/computeMetadata/v1/project/project-id" && r.Header.Get("Metadata-Flavor") == "Google" {
+			w.Header().Set("Metadata-Flavor", "Google")
+			w.Write([]byte("told"))
+			return
+		}
+		http.NotFound(w, r)
+	}))
+	defer server.Close()
+	t.Setenv("GOOGLE_CLOUD_PROJECT", "")
+	t.Setenv("GCE_METADATA_HOST", strings.TrimPrefix(server.URL, "http://"))
+	if p := cloudProject(); p != "told" {
+		t.Errorf("project %q", p)
+	}
+}
+
+func TestReloadIsLogged(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	file := ca.WriteFile(t, t.TempDir(), "ca")
+	tlsUp := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
+	a, log := newApp(t, settings.Settings{Addr: tlsUp.Addr(), TLS: true, CACert: file, ConnectTimeout: time.Second, RPCTimeout: time.Second}, Platform{})
+	if v := a.Check(context.Background(), ""); v.Status != check.Serving {
+		t.Fatalf("%v: %v", v.Status, v.Err)
+	}
+	other := healthtest.NewCA(t)
+	tlsUp.SetTLS(other.ServerTLS(t))
+	if err := os.WriteFile(file, other.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tlsUp.Restart()
+	if v := a.Check(context.Background(), ""); v.Status != check.Serving {
+		t.Fatalf("after the rotation: %v: %v", v.Status, v.Err)
+	}
+	if !strings.Contains(log.String(), "read again") {
+		t.Errorf("log: %s", log)
+	}
+}

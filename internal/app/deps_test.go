@@ -1,0 +1,104 @@
+package app_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	module  = "example.com/grpc-health-http"
+	core    = module + "/internal/check"
+	metrics = module + "/internal/metrics"
+	proxy   = module + "/cloudrun"
+)
+
+// testSupport are the packages that only tests, and one another, may import.
+var testSupport = []string{module + "/internal/healthtest", module + "/internal/scripttest"}
+
+// goPackage is what go list says of a package.
+type goPackage struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+}
+
+// list runs go list.
+func list(t *testing.T, args ...string) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports"}, args...)...).Output()
+	if err != nil {
+		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+			t.Fatalf("go list: %v\n%s", err, failed.Stderr)
+		}
+		t.Fatalf("go list: %v", err)
+	}
+	var packages []goPackage
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("read the output of go list: %v", err)
+		}
+		packages = append(packages, p)
+	}
+	if len(packages) == 0 {
+		t.Fatal("go list names no package")
+	}
+	return packages
+}
+
+// within says whether a package is one of the roots, or below one.
+func within(path string, roots ...string) bool {
+	return slices.ContainsFunc(roots, func(root string) bool {
+		return path == root || strings.HasPrefix(path, root+"/")
+	})
+}
+
+// TestProbeLinksLittle keeps out of the probe what makes it large, or able to do more than it should.
+func TestProbeLinksLittle(t *testing.T) {
+	t.Parallel()
+	unwanted := []string{
+		"github.com/prometheus", "github.com/GoogleCloudPlatform/functions-framework-go", "cloud.google.com/go",
+		module + "/internal/web", module + "/internal/app", module + "/internal/metrics",
+		module + "/internal/serve", module + "/internal/idtoken", module + "/internal/healthtest",
+	}
+	for _, p := range list(t, "-deps", "-tags=grpcnotrace", module+"/probe") {
+		if within(p.ImportPath, unwanted...) {
+			t.Errorf("the probe links %s", p.ImportPath)
+		}
+	}
+}
+
+// TestCoreDependsOnGRPCAlone keeps the core usable wherever gRPC is.
+func TestCoreDependsOnGRPCAlone(t *testing.T) {
+	t.Parallel()
+	wanted := []string{
+		core, "google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto", "golang.org/x",
+	}
+	for _, p := range list(t, "-deps", core) {
+		if !p.Standard && !within(p.ImportPath, wanted...) {
+			t.Errorf("the core depends on %s", p.ImportPath)
+		}
+	}
+}
+
+// TestImports looks at every package's imports, those of its tests left out.
+func TestImports(t *testing.T) {
+	t.Parallel()
+	for _, p := range list(t, module+"/...") {
+		for _, imported := range p.Imports {
+			if within(imported, "github.com/prometheus/client_golang") && p.ImportPath != metrics && p.ImportPath != proxy {
+				t.Errorf("%s imports %s: only internal/metrics and cloudrun may", p.ImportPath, imported)
+			}
+			if slices.Contains(testSupport, imported) && !slices.Contains(testSupport, p.ImportPath) {
+				t.Errorf("%s imports %s: only tests may", p.ImportPath, imported)
+			}
+		}
+	}
+}
