@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"sync"
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/app"
@@ -55,16 +54,7 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 		return exitSettings
 	}
 	defer a.Checker.Close()
-	services := s.Services
-	if len(services) == 0 {
-		services = []string{""}
-	}
-	verdicts := make([]check.Verdict, len(services))
-	var all sync.WaitGroup
-	for i, service := range services {
-		all.Go(func() { verdicts[i] = a.Check(ctx, service) })
-	}
-	all.Wait()
+	verdicts := check.All(ctx, a.Check, s.Services)
 	if s.Format == "json" {
 		stdout.Write(answer.JSON(verdicts))
 	} else {

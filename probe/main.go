@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -67,7 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitArguments
 	}
 	options.Redial = redial
-	options.Trace.Verdict = func(v *check.Verdict, proof check.Proof) {
+	options.Trace.Verdict = func(_ context.Context, v *check.Verdict, proof check.Proof) {
 		if s.Verbose {
 			fmt.Fprintf(stderr, "%s: took %v\n", about(*v), v.Duration.Round(time.Microsecond))
 			for _, line := range proof.Lines() {
@@ -80,7 +79,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	checker := check.New(options)
 	defer checker.Close()
-	verdicts := checkAll(ctx, checker.Check, s.Services)
+	verdicts := check.All(ctx, checker.Check, s.Services)
 	if s.Format == "json" {
 		stdout.Write(answer.JSON(verdicts))
 	}
@@ -92,20 +91,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 	}
 	return exitCode(worst, s.SPIFFE)
-}
-
-// checkAll checks the services side by side, the whole server where there are none.
-func checkAll(ctx context.Context, check1 check.Func, services []string) []check.Verdict {
-	if len(services) == 0 {
-		services = []string{""}
-	}
-	verdicts := make([]check.Verdict, len(services))
-	var all sync.WaitGroup
-	for i, service := range services {
-		all.Go(func() { verdicts[i] = check1(ctx, service) })
-	}
-	all.Wait()
-	return verdicts
 }
 
 // exitCodes translates the verdicts that the connection's phases do not decide.

@@ -3,6 +3,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -84,6 +85,22 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		Authorize: authorize(p.Logger, creds.Token(s, credentials)),
 	})
 	return a, nil
+}
+
+// Misconfigured logs every problem with the settings, and returns a handler that answers each request with
+// 500 and tells none: the function and Lambda must not end, for the platform would start them again and again.
+func Misconfigured(logger *slog.Logger, err error) http.Handler {
+	var problems settings.Problems
+	if !errors.As(err, &problems) {
+		problems = settings.Problems{err.Error()}
+	}
+	for _, problem := range problems {
+		logger.Error("wrong setting", "problem", problem)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		http.Error(w, "the health check is not configured: its log says what is wrong", http.StatusInternalServerError)
+	})
 }
 
 // Warn logs what the settings are warned of, and which were taken from the environment.

@@ -96,6 +96,9 @@ func TestImports(t *testing.T) {
 			if within(imported, "github.com/prometheus/client_golang") && p.ImportPath != metrics && p.ImportPath != proxy {
 				t.Errorf("%s imports %s: only internal/metrics and cloudrun may", p.ImportPath, imported)
 			}
+			if within(imported, "github.com/aws") && !within(p.ImportPath, module+"/lambda") {
+				t.Errorf("%s imports %s: only lambda may", p.ImportPath, imported)
+			}
 			if slices.Contains(testSupport, imported) && !slices.Contains(testSupport, p.ImportPath) {
 				t.Errorf("%s imports %s: only tests may", p.ImportPath, imported)
 			}

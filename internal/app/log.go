@@ -20,6 +20,7 @@ func NewLogger(w io.Writer, s *settings.Settings) *slog.Logger {
 	}
 	if os.Getenv("K_SERVICE") != "" {
 		options.ReplaceAttr = cloudLogging
+		return slog.New(traced{slog.NewJSONHandler(w, options)})
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
 }

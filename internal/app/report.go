@@ -59,14 +59,14 @@ func newReporter(logger *slog.Logger, configured []string) *reporter {
 
 // verdict is a check.Trace's Verdict. A failure whose line would be one too many gets the id of the
 // latest line of its kind.
-func (r *reporter) verdict(v *check.Verdict, proof check.Proof) {
+func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Proof) {
 	known := slices.Contains(r.configured, v.Service)
 	if v.Status == check.Serving {
 		if known && r.turned(v) && r.allowed(&r.budget) {
-			r.logger.Info("serving again", "service", v.Service)
+			r.logger.InfoContext(ctx, "serving again", "service", v.Service)
 		}
-		if r.logger.Enabled(context.Background(), slog.LevelDebug) {
-			r.logger.Debug("check", "service", v.Service, "status", v.Status.String(), "duration", v.Duration)
+		if r.logger.Enabled(ctx, slog.LevelDebug) {
+			r.logger.DebugContext(ctx, "check", "service", v.Service, "status", v.Status.String(), "duration", v.Duration)
 		}
 		return
 	}
@@ -80,7 +80,7 @@ func (r *reporter) verdict(v *check.Verdict, proof check.Proof) {
 	allowed := r.allowed(budget)
 	r.mu.Lock()
 	before := r.seen[k]
-	if !allowed && before != nil && !r.logger.Enabled(context.Background(), slog.LevelDebug) {
+	if !allowed && before != nil && !r.logger.Enabled(ctx, slog.LevelDebug) {
 		before.quiet++
 		v.Evidence = before.id
 		r.mu.Unlock()
@@ -109,7 +109,7 @@ func (r *reporter) verdict(v *check.Verdict, proof check.Proof) {
 	if quiet > 0 {
 		attributes = append(attributes, slog.Int("not_logged_before", quiet))
 	}
-	r.logger.LogAttrs(context.Background(), levels[v.Status], "not serving", attributes...)
+	r.logger.LogAttrs(ctx, levels[v.Status], "not serving", attributes...)
 }
 
 // levels are those of the lines: what the server says of itself is information, what keeps it from

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ func newReported(t *testing.T, level slog.Level, configured ...string) *reported
 // report tells a verdict and returns its evidence.
 func (r *reported) report(service string, status check.Status, phase check.Phase) string {
 	v := check.Verdict{Service: service, Status: status, Phase: phase, Asked: true, Code: codes.Unavailable, Err: errors.New("a cause")}
-	r.verdict(&v, check.Proof{Attempts: []check.Attempt{{Result: "a result"}}})
+	r.verdict(context.Background(), &v, check.Proof{Attempts: []check.Attempt{{Result: "a result"}}})
 	return v.Evidence
 }
 

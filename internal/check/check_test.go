@@ -22,7 +22,7 @@ const (
 // counted is a Checker of a test with what its Trace has told.
 type counted struct {
 	*Checker
-	dials, rpcs, shared, overloaded atomic.Int32
+	dials, rpcs, shared atomic.Int32
 
 	mu      sync.Mutex
 	retries map[string]int
@@ -53,7 +53,7 @@ func checkerAt(t testing.TB, clock func() moment, target string, change ...func(
 				defer c.mu.Unlock()
 				c.retries[reason]++
 			},
-			Verdict: func(v *Verdict, proof Proof) {
+			Verdict: func(_ context.Context, v *Verdict, proof Proof) {
 				if v.Status != Serving {
 					c.mu.Lock()
 					defer c.mu.Unlock()
@@ -370,8 +370,8 @@ func TestDeadlineOfTheCaller(t *testing.T) {
 	defer cancel()
 	v := c.Check(ctx, "hung")
 	want(t, v, Timeout, PhaseRPC)
-	if v.Service != "hung" {
-		t.Errorf("service %q", v.Service)
+	if v.Service != "hung" || v.GRPCCode() != "DEADLINE_EXCEEDED" {
+		t.Errorf("service %q, code %q", v.Service, v.GRPCCode())
 	}
 	silent := healthtest.Forward(t, "")
 	silent.SetMode(healthtest.Silent)

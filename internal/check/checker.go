@@ -47,7 +47,7 @@ func newChecker(o Options, read func() moment) *Checker {
 	return c
 }
 
-// Close gives the connections up. Checks under way end first.
+// Close gives the connections up; those that checks are using are closed when these end.
 func (c *Checker) Close() {
 	c.configured.close()
 	c.others.close()
@@ -73,7 +73,7 @@ func (c *Checker) List(ctx context.Context) []Verdict {
 func (c *Checker) ask(ctx context.Context, q question) result {
 	arrived := c.clock.begin()
 	defer c.clock.end()
-	f, co, shared := c.board(q, arrived)
+	f, co, shared := c.board(ctx, q, arrived)
 	if shared && c.o.Trace.Shared != nil {
 		c.o.Trace.Shared()
 	}
@@ -86,7 +86,7 @@ func (c *Checker) ask(ctx context.Context, q question) result {
 }
 
 // board puts a caller on the question's next flight; shared says that others are on it already.
-func (c *Checker) board(q question, arrived reading) (f *flight, co *cohort, shared bool) {
+func (c *Checker) board(ctx context.Context, q question, arrived reading) (f *flight, co *cohort, shared bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.lanes[q]
@@ -95,7 +95,7 @@ func (c *Checker) board(q question, arrived reading) (f *flight, co *cohort, sha
 		c.lanes[q] = l
 	}
 	if l.next == nil {
-		ctx, cancel := context.WithCancel(context.Background())
+		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // of whom it serves, the caller may leave first
 		l.next = &flight{checker: c, lane: l, ctx: ctx, cancel: cancel, events: make(chan event, 4)}
 	}
 	f = l.next
@@ -124,20 +124,16 @@ func (c *Checker) leave(ctx context.Context, f *flight, co *cohort, arrived read
 		return co.result
 	default:
 	}
+	r := result{verdict: f.pending()}
 	if co.waiting--; co.waiting == 0 {
 		f.cohorts = slices.DeleteFunc(f.cohorts, func(o *cohort) bool { return o == co })
 		c.abandon(f)
 	}
 	c.mu.Unlock()
-	r := result{verdict: Verdict{Status: Timeout, Phase: f.lane.link.phase.Load().(Phase), Err: context.Cause(ctx)}}
-	if f.asking.Load() {
-		r.verdict.Phase = PhaseRPC
-	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		r.verdict.Err = errTime
-		c.report(f.lane.question, &r, arrived, Proof{})
+		c.report(ctx, f.lane.question, &r, arrived, Proof{})
 	} else {
-		r.verdict.Service = f.lane.question.service // nobody is there to read it
+		r.verdict.Service, r.verdict.Err = f.lane.question.service, context.Cause(ctx) // nobody is there to read it
 	}
 	return r
 }
@@ -146,7 +142,8 @@ func (c *Checker) leave(ctx context.Context, f *flight, co *cohort, arrived read
 // under way kicks again when it ends. The mutex is held, here and in what follows.
 func (c *Checker) kick(l *lane) {
 	if l.next == nil {
-		if len(l.flights) == 0 && !l.kept {
+		// The timer of a lane that was given up can bring it here once more, when the name has a new one.
+		if len(l.flights) == 0 && !l.kept && c.lanes[l.question] == l {
 			delete(c.lanes, l.question)
 		}
 		return
@@ -189,7 +186,7 @@ func (c *Checker) kick(l *lane) {
 // refuse answers a flight that the limit for made-up names keeps from starting.
 func (c *Checker) refuse(f *flight, cohorts []*cohort) {
 	r := result{verdict: Verdict{Status: Overloaded, Err: errors.New("too many checks of names that are not configured are under way")}}
-	c.report(f.lane.question, &r, f.began, Proof{})
+	c.report(f.ctx, f.lane.question, &r, f.began, Proof{})
 	for _, co := range cohorts {
 		co.finish(r)
 	}
@@ -244,7 +241,7 @@ func (c *Checker) takeExtra(f *flight) bool {
 	return true
 }
 
-// giveExtra ends a flight's right to a second RPC.
+// giveExtra ends a flight's right to a second RPC, where it has it.
 func (c *Checker) giveExtra(f *flight) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -283,22 +280,23 @@ func (c *Checker) expire(f *flight, now reading) (over bool) {
 	}
 	late := f.takeLate(now)
 	var waiting []*cohort
+	var unmet Verdict
 	if next := f.lane.next; next != nil {
-		waiting = next.takeLate(now)
+		waiting, unmet = next.takeLate(now), next.pending()
 		c.abandon(next)
 	}
 	over = len(f.cohorts) == 0
 	c.mu.Unlock()
 	if len(late) > 0 {
 		r := result{verdict: f.standing()}
-		c.report(f.lane.question, &r, late[0].first, f.proof)
+		c.report(f.ctx, f.lane.question, &r, late[0].first, f.proofSoFar(now))
 		for _, co := range late {
 			co.finish(r)
 		}
 	}
 	if len(waiting) > 0 {
-		r := result{verdict: Verdict{Status: Timeout, Phase: PhaseRPC, Err: errTime}}
-		c.report(f.lane.question, &r, waiting[0].first, f.proof)
+		r := result{verdict: unmet}
+		c.report(f.ctx, f.lane.question, &r, waiting[0].first, f.proofSoFar(now))
 		for _, co := range waiting {
 			co.finish(r)
 		}
@@ -323,13 +321,13 @@ func (f *flight) takeLate(now reading) []*cohort {
 }
 
 // report completes a result and tells the Trace, before any caller gets it.
-func (c *Checker) report(q question, r *result, began reading, proof Proof) {
+func (c *Checker) report(ctx context.Context, q question, r *result, began reading, proof Proof) {
 	took := c.clock.tick().since(began.moment)
 	at := time.Now()
 	complete := func(v *Verdict) {
 		v.Duration, v.At = took, at
 		if c.o.Trace.Verdict != nil {
-			c.o.Trace.Verdict(v, proof)
+			c.o.Trace.Verdict(ctx, v, proof)
 		}
 	}
 	for i := range r.list {

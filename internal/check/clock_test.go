@@ -49,6 +49,30 @@ func TestRuntimeClock(t *testing.T) {
 	}
 }
 
+// A process that stands still again and again, at every look at its clock: a check ends all the same.
+func TestStopsAtEveryTick(t *testing.T) {
+	t.Parallel()
+	var jumps atomic.Int64
+	real := systemClock()
+	for name, clock := range map[string]func() moment{
+		"the process": func() moment { j := jumps.Add(int64(time.Second)); m := real(); return moment{m.mono + j, m.wall + j} },
+		"the machine": func() moment { m := real(); m.wall += jumps.Add(int64(time.Second)); return m },
+	} {
+		for _, mode := range []healthtest.Mode{healthtest.Refuse, healthtest.Silent} {
+			way := healthtest.Forward(t, "")
+			way.SetMode(mode)
+			c := checkerAt(t, clock, way.Addr())
+			began := time.Now()
+			if v := c.Check(t.Context(), ""); v.Status != ConnectionFailed && v.Status != Timeout {
+				t.Errorf("%s: %v", name, v.Status)
+			}
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("%s: took %v with a budget of 2 s", name, took)
+			}
+		}
+	}
+}
+
 func TestWithBudget(t *testing.T) {
 	t.Parallel()
 	c := &runtimeClock{read: systemClock()}

@@ -47,7 +47,7 @@ type conn struct {
 var errSpent = errors.New("the connection is gone")
 
 // newConn makes HTTP/2 of an established connection and waits for the server's SETTINGS. It closes raw on failure.
-func newConn(ctx context.Context, o *Options, authority string, raw net.Conn, auth credentials.AuthInfo) (*conn, error) {
+func newConn(ctx context.Context, o *Options, authority string, raw *watchedConn, auth credentials.AuthInfo) (*conn, error) {
 	var handed atomic.Bool
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(established{auth}),
@@ -83,6 +83,9 @@ func newConn(ctx context.Context, o *Options, authority string, raw net.Conn, au
 	}
 	cc.Connect()
 	for state := cc.GetState(); state != connectivity.Ready; state = cc.GetState() {
+		if raw.stood() && state != connectivity.Connecting {
+			break // it was READY for a moment, and has ended already, with GOAWAY perhaps: the RPC will tell
+		}
 		if state == connectivity.TransientFailure || state == connectivity.Shutdown {
 			err = errSpent
 			break
@@ -154,24 +157,48 @@ func (e established) Clone() credentials.TransportCredentials { return e }
 
 func (e established) OverrideServerName(string) error { return nil }
 
-// reply is what came back on one RPC's stream.
-type reply struct{ header, trailer atomic.Bool }
+// reply is how far a request came: it was given a stream, and the parts of an answer came.
+type reply struct{ sent, header, trailer atomic.Bool }
 
-type replyKey struct{}
+// progress is the reply to an RPC's request, nil before there is one. grpc-go makes the request a second
+// time where a GOAWAY says that the server has not looked at the first, and parts of an answer to
+// that one can still come.
+type progress struct{ atomic.Pointer[reply] }
 
-// replyWatcher notes for each RPC what the server sent: a status that came with trailers is the
-// server's own word, one without them is made up by the transport.
+// sent says that the request is on its way to the server.
+func (p *progress) sent() bool {
+	r := p.Load()
+	return r != nil && r.sent.Load()
+}
+
+type (
+	progressKey struct{}
+	replyKey    struct{}
+)
+
+// replyWatcher notes how far each request came: a status that came with trailers is the server's own
+// word, one without them is made up by the transport; and a request that was not sent waits for others on
+// its connection, of which the server allows so many at once and no more.
 type replyWatcher struct{}
 
-func (replyWatcher) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+func (replyWatcher) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	r := new(reply)
+	ctx.Value(progressKey{}).(*progress).Store(r)
+	return context.WithValue(ctx, replyKey{}, r)
+}
+
 func (replyWatcher) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	r := ctx.Value(replyKey{}).(*reply)
 	switch s.(type) {
+	case *stats.OutHeader:
+		r.sent.Store(true)
 	case *stats.InHeader:
-		ctx.Value(replyKey{}).(*reply).header.Store(true)
+		r.header.Store(true)
 	case *stats.InTrailer:
-		ctx.Value(replyKey{}).(*reply).trailer.Store(true)
+		r.trailer.Store(true)
 	}
 }
+
 func (replyWatcher) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (replyWatcher) HandleConn(context.Context, stats.ConnStats)                       {}
 
@@ -185,23 +212,22 @@ type answer struct {
 	list   []Verdict // of a List that was answered
 }
 
-// ask makes one RPC: Check of the service, or List.
-func (c *conn) ask(ctx context.Context, md metadata.MD, what question) answer {
-	r := new(reply)
-	ctx = context.WithValue(ctx, replyKey{}, r)
+// ask makes one RPC: Check of the service, or List. p tells meanwhile how far it has come.
+func (c *conn) ask(ctx context.Context, md metadata.MD, what question, p *progress) answer {
+	ctx = context.WithValue(ctx, progressKey{}, p)
 	if md != nil {
 		ctx = metadata.NewOutgoingContext(ctx, md)
 	}
 	if what.list {
 		response, err := c.health.List(ctx, &healthpb.HealthListRequest{})
 		if err != nil {
-			return c.refused(err, r)
+			return c.refused(err, p)
 		}
 		return listed(response)
 	}
 	response, err := c.health.Check(ctx, &healthpb.HealthCheckRequest{Service: what.service})
 	if err != nil {
-		return c.refused(err, r)
+		return c.refused(err, p)
 	}
 	return answer{final: true, status: fromProtocol(response.GetStatus())}
 }
@@ -226,9 +252,11 @@ func listed(response *healthpb.HealthListResponse) answer {
 }
 
 // refused judges an RPC's error.
-func (c *conn) refused(err error, r *reply) answer {
+func (c *conn) refused(err error, p *progress) answer {
 	a := answer{status: RPCFailed, code: status.Code(err), err: err}
+	r := p.Load()
 	switch {
+	case r == nil || drained(err): // its context had ended before, or a GOAWAY had excluded it
 	case r.trailer.Load():
 		a.final = true
 		switch a.code {
@@ -253,6 +281,15 @@ func frontEnd(err error) bool {
 	message := status.Convert(err).Message()
 	return strings.HasPrefix(message, "unexpected HTTP status code received from server") ||
 		strings.HasPrefix(message, "malformed header: missing HTTP status")
+}
+
+// drained tells an RPC that a GOAWAY has ended, as not looked at. Its answer's trailers can still come
+// then, and change nothing about that. grpc-go gives it no type (internal/transport/transport.go,
+// errStreamDrain and statusGoAway), only these texts; a test holds the texts to it.
+func drained(err error) bool {
+	message := status.Convert(err).Message()
+	return message == "the connection is draining" ||
+		message == "the stream is rejected because server is draining the connection"
 }
 
 // fromProtocol turns an answer's status into ours; a value that the protocol does not know is Unknown.

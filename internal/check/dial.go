@@ -19,9 +19,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// raceDelay is how long an address has before the next one is tried beside it: the Connection
-// Attempt Delay that RFC 8305, section 5, recommends.
-const raceDelay = 250 * time.Millisecond
+// raceDelay is how long an address has before the next one is tried beside it, and leastDelay the
+// least where the budget is short: the Connection Attempt Delays that RFC 8305, section 5, recommends.
+const (
+	raceDelay  = 250 * time.Millisecond
+	leastDelay = 10 * time.Millisecond
+)
 
 // dialer makes connections to one target.
 type dialer struct {
@@ -36,9 +39,10 @@ func (dl *dialer) dial(ctx context.Context, reached func(Phase)) (c *conn, d Dia
 	began := dl.clock.tick()
 	ctx, cancel := dl.clock.withBudget(ctx, dl.o.ConnectTimeout)
 	defer cancel()
-	for {
+	for redials := 0; ; redials++ {
 		var last Dial
 		c, last = dl.attempt(ctx, reached)
+		last.Redials = redials
 		if last.Err != nil && d.Err != nil && errors.Is(last.Err, errBudget) {
 			// The budget ended a later attempt: what the ones before it met says more.
 			break
@@ -79,7 +83,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (dl *dialer) attempt(ctx context.Context, reached func(Phase)) (*conn, Dial) {
 	var d Dial
 	reached(PhaseCredentials)
-	tc, _, err := dl.credentials(ctx, false)
+	tc, err := dl.credentials(ctx, false)
 	if err != nil {
 		d.Phase, d.Err = PhaseCredentials, err
 		return nil, d
@@ -94,27 +98,27 @@ func (dl *dialer) attempt(ctx context.Context, reached func(Phase)) (*conn, Dial
 	}
 	c := dl.race(ctx, addresses, tc, &d, reached)
 	if c == nil && d.Phase == PhaseTLS && ctx.Err() == nil {
-		tc, changed, err := dl.credentials(ctx, true)
-		if err == nil && changed {
+		again, err := dl.credentials(ctx, true)
+		if err == nil && again != tc {
 			if dl.o.Trace.Retry != nil {
 				dl.o.Trace.Retry("credentials")
 			}
-			c = dl.race(ctx, addresses, tc, &d, reached)
+			c = dl.race(ctx, addresses, again, &d, reached)
 		}
 	}
 	return c, d
 }
 
 // credentials are those for one dial.
-func (dl *dialer) credentials(ctx context.Context, refresh bool) (credentials.TransportCredentials, bool, error) {
+func (dl *dialer) credentials(ctx context.Context, refresh bool) (credentials.TransportCredentials, error) {
 	if dl.o.Credentials == nil {
-		return insecure.NewCredentials(), false, nil
+		return insecure.NewCredentials(), nil
 	}
-	tc, changed, err := dl.o.Credentials(ctx, refresh)
+	tc, err := dl.o.Credentials(ctx, refresh)
 	if err != nil {
-		return nil, false, dl.orBudget(ctx, err, "the credentials did not come")
+		return nil, dl.orBudget(ctx, err, "the credentials did not come")
 	}
-	return tc, changed, nil
+	return tc, nil
 }
 
 // addresses are the places to dial. Behind a proxy that is one, named to the proxy and not looked up here.
@@ -137,11 +141,11 @@ func (dl *dialer) addresses(ctx context.Context) ([]address, error) {
 	return addresses, err
 }
 
-// race tries the addresses, each raceDelay after the one before or at once when that has failed. The
-// first connection that stands wins; the others are closed.
+// race tries the addresses, each raceDelay after the one before (earlier where the budget would not do
+// for all) or at once when that has failed. The first connection that stands wins; the others are closed.
 func (dl *dialer) race(ctx context.Context, addresses []address, tc credentials.TransportCredentials, d *Dial, reached func(Phase)) *conn {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends those that did not win
 	type finish struct {
 		i int
 		c *conn
@@ -151,6 +155,9 @@ func (dl *dialer) race(ctx context.Context, addresses []address, tc credentials.
 	first := len(d.Addresses)
 	started, open := 0, 0
 	start := func() {
+		if started == len(addresses) || started > 0 && ctx.Err() != nil {
+			return
+		}
 		i := started
 		started, open = started+1, open+1
 		d.Addresses = append(d.Addresses, AddressAttempt{Address: addresses[i].String()})
@@ -159,55 +166,35 @@ func (dl *dialer) race(ctx context.Context, addresses []address, tc credentials.
 			finished <- finish{i, c, a}
 		}()
 	}
-	start()
-	next := time.NewTicker(raceDelay)
+	delay := max(leastDelay, min(raceDelay, dl.o.ConnectTimeout/time.Duration(len(addresses))))
+	next := time.NewTicker(delay)
 	defer next.Stop()
-	var winner *conn
-	for open > 0 {
+	for start(); open > 0; {
 		select {
 		case <-next.C:
-			if started < len(addresses) && winner == nil && ctx.Err() == nil {
-				start()
-			}
+			start()
 		case f := <-finished:
 			open--
-			switch {
-			case f.c == nil:
-				if winner == nil {
-					d.Addresses[first+f.i] = f.a
-				}
-				if started < len(addresses) && winner == nil && ctx.Err() == nil {
-					start()
-					next.Reset(raceDelay)
-				}
-			case winner == nil:
-				winner = f.c
-				d.Addresses[first+f.i] = f.a
-				cancel(nil) // ends the others
-			default:
-				f.c.retire()
+			d.Addresses[first+f.i] = f.a
+			if f.c == nil {
+				start()
+				next.Reset(delay)
+				continue
 			}
-		}
-		if winner != nil {
-			// The others end by themselves; whoever still wins is closed.
-			go func(open int) {
+			go func() {
 				for range open {
-					if f := <-finished; f.c != nil {
-						f.c.retire()
+					if late := <-finished; late.c != nil {
+						late.c.retire()
 					}
 				}
-			}(open)
-			break
+			}()
+			d.Phase, d.Err = PhaseNone, nil
+			return f.c
 		}
 	}
-	if winner != nil {
-		d.Phase, d.Err = PhaseNone, nil
-		return winner
-	}
 	// The address that came furthest says most about what is wrong.
-	d.Phase, d.Err = PhaseNone, nil
-	for _, a := range d.Addresses[first:] {
-		if d.Err == nil || phaseOrder[a.Phase] > phaseOrder[d.Phase] {
+	for i, a := range d.Addresses[first:] {
+		if i == 0 || phaseOrder[a.Phase] > phaseOrder[d.Phase] {
 			d.Phase, d.Err = a.Phase, a.Err
 		}
 	}
@@ -236,7 +223,7 @@ func (dl *dialer) connect(ctx context.Context, to address, tc credentials.Transp
 	if serverName == "" {
 		serverName = dl.o.Target.Host()
 	}
-	wire := &watchedConn{Conn: raw}
+	wire := watch(raw)
 	secured, auth, err := tc.ClientHandshake(ctx, serverName, wire)
 	encrypted := tc.Info().SecurityProtocol != "insecure"
 	if encrypted {
@@ -260,7 +247,7 @@ func (dl *dialer) connect(ctx context.Context, to address, tc credentials.Transp
 	a.Phase = PhaseHTTP2
 	reached(a.Phase)
 	began = time.Now()
-	watched := &watchedConn{Conn: secured}
+	watched := watch(secured)
 	c, err := newConn(ctx, dl.o, dl.authority(), watched, auth)
 	a.HTTP2 = time.Since(began)
 	if err != nil {
@@ -331,6 +318,23 @@ type watchedConn struct {
 	seen  [5]byte
 	count int
 	err   error
+	ended chan struct{} // closed when reading has ended
+}
+
+func watch(c net.Conn) *watchedConn { return &watchedConn{Conn: c, ended: make(chan struct{})} }
+
+// lastWords is how long closing waits for what a peer that gave up before its SETTINGS has said: a write can
+// fail before the alert that explains it was read.
+const lastWords = 20 * time.Millisecond
+
+func (w *watchedConn) Close() error {
+	if !w.stood() {
+		select {
+		case <-w.ended:
+		case <-time.After(lastWords):
+		}
+	}
+	return w.Conn.Close()
 }
 
 func (w *watchedConn) Read(p []byte) (int, error) {
@@ -340,6 +344,7 @@ func (w *watchedConn) Read(p []byte) (int, error) {
 		w.count += copy(w.seen[w.count:], p[:n])
 		if err != nil && w.err == nil {
 			w.err = err
+			close(w.ended)
 		}
 		w.mu.Unlock()
 	}
@@ -352,6 +357,15 @@ func (w *watchedConn) readError() error {
 	return w.err
 }
 
+// stood says that the server's first frame was SETTINGS, with which its side of a connection begins
+// (RFC 9113, sections 3.4 and 6.5).
+func (w *watchedConn) stood() bool {
+	const typeAt, settings = 3, 0x4
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.count > typeAt && w.seen[typeAt] == settings
+}
+
 // hint says what the peer's first bytes look like, where that helps.
 func (w *watchedConn) hint(encrypted bool) string {
 	w.mu.Lock()
@@ -361,7 +375,7 @@ func (w *watchedConn) hint(encrypted bool) string {
 		return " (it speaks TLS: switch TLS to the upstream on)"
 	case first == "HTTP/":
 		return " (it speaks HTTP/1: is the address that of the gRPC port?)"
-	case !encrypted && w.count == 0 && errors.Is(w.err, io.EOF):
+	case !encrypted && w.count == 0 && w.err != nil && !errors.Is(w.err, net.ErrClosed):
 		return " (a server that wants TLS does this: is TLS to the upstream switched on?)"
 	case encrypted && w.count > 0 && first[0] != 0x15 && first[0] != 0x16:
 		return " (it does not speak TLS: is the server a plaintext one?)"

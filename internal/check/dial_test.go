@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -25,9 +24,10 @@ import (
 
 // tlsFrom uses a client configuration as it is.
 func tlsFrom(config *tls.Config) func(*Options) {
+	tc := credentials.NewTLS(config)
 	return func(o *Options) {
-		o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, bool, error) {
-			return credentials.NewTLS(config), false, nil
+		o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) {
+			return tc, nil
 		}
 	}
 }
@@ -144,15 +144,15 @@ func TestBrokenWaysIn(t *testing.T) {
 		{"silent name server", "dns://" + silentUDP(t) + "/upstream.test:50051", brief, Timeout, []Phase{PhaseDNS}},
 		{"full back-log", fullBacklog(t), brief, Timeout, []Phase{PhaseConnect}},
 		{"no credentials", mode(healthtest.Pass), func(o *Options) {
-			o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, bool, error) {
-				return nil, false, errors.New("torn")
+			o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) {
+				return nil, errors.New("torn")
 			}
 		}, ConnectionFailed, []Phase{PhaseCredentials}},
 		{"credentials that do not come", mode(healthtest.Pass), func(o *Options) {
 			brief(o)
-			o.Credentials = func(ctx context.Context, _ bool) (credentials.TransportCredentials, bool, error) {
+			o.Credentials = func(ctx context.Context, _ bool) (credentials.TransportCredentials, error) {
 				<-ctx.Done()
-				return nil, false, ctx.Err()
+				return nil, ctx.Err()
 			}
 		}, Timeout, []Phase{PhaseCredentials}},
 		{"no metadata", mode(healthtest.Pass), func(o *Options) {
@@ -332,13 +332,13 @@ func TestRefreshedCredentials(t *testing.T) {
 	t.Parallel()
 	ca, old := healthtest.NewCA(t), healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
+	held, rotated := credentials.NewTLS(&tls.Config{RootCAs: old.Pool()}), credentials.NewTLS(&tls.Config{RootCAs: ca.Pool()})
 	c := checker(t, up.Target(), func(o *Options) {
-		o.Credentials = func(_ context.Context, refresh bool) (credentials.TransportCredentials, bool, error) {
-			var roots *x509.CertPool
-			if roots = old.Pool(); refresh {
-				roots = ca.Pool()
+		o.Credentials = func(_ context.Context, refresh bool) (credentials.TransportCredentials, error) {
+			if refresh {
+				return rotated, nil
 			}
-			return credentials.NewTLS(&tls.Config{RootCAs: roots}), refresh, nil
+			return held, nil
 		}
 	})
 	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)

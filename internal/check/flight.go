@@ -55,9 +55,10 @@ type cohort struct {
 type flight struct {
 	checker *Checker
 	lane    *lane
-	cohorts []*cohort // guarded by the Checker's mutex, as the next two are
+	cohorts []*cohort // guarded by the Checker's mutex, as the next three are
 	settled bool
-	extra   bool // holds the lane's second RPC
+	extra   bool    // holds the lane's second RPC
+	began   reading // set before run begins, and zero until then
 
 	asking atomic.Bool // an RPC is under way
 
@@ -66,27 +67,28 @@ type flight struct {
 	events chan event
 
 	// What follows belongs to run alone.
-	began   reading
-	since   moment // a failure counts when its dial began no earlier
-	after   moment // and a fresh connection is one whose dial began no earlier than this
+	since   moment // a connection is fresh, and a failure counts, where the dial began no earlier
 	tries   []*try // under way
-	beside  bool   // two of them are
 	wanted  string // the reason for which a fresh connection is wanted; empty when none is
 	losses  int    // fresh connections that were lost during the RPC
+	alone   bool   // a fresh connection has failed that others used too: the next one is for this flight alone
 	failure *Verdict
 	proof   Proof
 }
 
 // try is one attempt: a connection, and an RPC on it.
 type try struct {
-	fresh    bool // wants a connection that was dialled for it
-	cancel   context.CancelFunc
-	timedOut chan struct{} // closed when the RPC's time is up
+	fresh    bool   // wants a fresh connection
+	alone    bool   // and for itself
+	since    moment // the flight's, when the try began
+	cancel   context.CancelCauseFunc
+	progress progress // of the RPC
 
 	// What follows is run's.
 	conn   *conn         // nil until there is one
+	dial   Dial          // how it was made; zero where others had dialled
 	asked  reading       // when the RPC began
-	silent time.Duration // running time from which a reused connection counts as silent
+	silent time.Duration // running time from which the connection counts as silent
 	due    time.Duration // running time at which the RPC's time is up
 }
 
@@ -95,22 +97,22 @@ type event struct {
 	try    *try
 	conn   *conn   // the RPC begins on it,
 	now    reading // now
+	dial   Dial    // how the connection was made, or was not
 	ended  bool    // the try is over:
 	failed error   // it got no connection, for this reason
-	dial   Dial    // how the connection was made
 	phase  Phase   // where it failed
-	answer *answer // or this is what the RPC came to
-	took   time.Duration
+	answer *answer // or this is what the RPC came to, nil where its deadline passed
 }
 
-// lossesAllowed is how many connections that were dialled for a check may be lost under its RPC before
-// that is the verdict. One would prove it; but a server that drains while it restarts may take one more with it.
+// lossesAllowed is how many fresh connections may be lost under a check's RPC before that is the verdict.
+// One is not proof: a server that drains while it restarts may take it along, and one that allows
+// so many requests for a connection may have spent it on those of others. The last is the check's alone.
 const lossesAllowed = 2
 
 // run is the flight's one goroutine of control.
 func (f *flight) run() {
 	c := f.checker
-	f.since, f.after = f.began.moment, f.began.moment
+	f.since = f.began.moment
 	now := f.began
 	f.launch(now, false)
 	timer := time.NewTimer(f.sleep(now))
@@ -128,7 +130,7 @@ func (f *flight) run() {
 		stopped := now.stops != stops
 		for more := true; more; {
 			if e.try != nil {
-				if over := f.handle(e, now, stopped); over {
+				if over := f.handle(e, now); over {
 					return
 				}
 			}
@@ -153,22 +155,18 @@ func (f *flight) run() {
 
 // launch starts a try.
 func (f *flight) launch(now reading, fresh bool) {
-	ctx, cancel := context.WithCancel(f.ctx)
-	t := &try{fresh: fresh, cancel: cancel, timedOut: make(chan struct{})}
+	ctx, cancel := context.WithCancelCause(f.ctx)
+	t := &try{fresh: fresh, alone: f.alone, since: f.since, cancel: cancel}
 	f.tries = append(f.tries, t)
 	if !fresh && f.checker.o.Metadata == nil {
 		// The common case: a connection stands, and the RPC begins now.
 		if standing := f.lane.link.standing(now.moment); standing != nil {
 			f.beginRPC(t, standing, now)
-			go f.ask(ctx, t, standing, nil, Dial{})
+			go f.ask(ctx, t, standing, nil)
 			return
 		}
 	}
-	since := f.since
-	if fresh {
-		since = f.after
-	}
-	go f.connect(ctx, t, since)
+	go f.connect(ctx, t)
 }
 
 // beginRPC notes that a try's RPC begins.
@@ -180,44 +178,59 @@ func (f *flight) beginRPC(t *try, c *conn, now reading) {
 }
 
 // connect is a try's goroutine: it gets what to send and a connection, and makes the RPC.
-func (f *flight) connect(ctx context.Context, t *try, since moment) {
+func (f *flight) connect(ctx context.Context, t *try) {
 	var md metadata.MD
 	if f.checker.o.Metadata != nil {
 		var err error
 		f.lane.link.reached(PhaseCredentials)
-		if md, err = f.checker.o.Metadata(ctx); err != nil {
+		budget, cancel := f.checker.clock.withBudget(ctx, f.checker.o.ConnectTimeout)
+		md, err = f.checker.o.Metadata(budget)
+		if err != nil && errors.Is(context.Cause(budget), errBudget) {
+			err = fmt.Errorf("%w (%w)", err, errBudget)
+		}
+		cancel()
+		if err != nil {
 			f.tell(event{try: t, ended: true, failed: err, phase: PhaseCredentials})
 			return
 		}
 	}
-	c, d := f.lane.link.acquire(ctx, since, t.fresh)
+	var c *conn
+	var d Dial
+	if t.alone {
+		c, d = f.lane.link.dialAlone(ctx)
+	} else {
+		c, d = f.lane.link.acquire(ctx, t.since, t.fresh)
+	}
 	if c == nil {
 		f.tell(event{try: t, ended: true, failed: d.Err, phase: d.Phase, dial: d})
 		return
 	}
-	f.tell(event{try: t, conn: c, now: f.checker.clock.tick()})
-	f.ask(ctx, t, c, md, d)
+	f.tell(event{try: t, conn: c, now: f.checker.clock.tick(), dial: d})
+	f.ask(ctx, t, c, md)
 }
 
 // ask makes a try's RPC.
-func (f *flight) ask(ctx context.Context, t *try, c *conn, md metadata.MD, d Dial) {
+func (f *flight) ask(ctx context.Context, t *try, c *conn, md metadata.MD) {
 	defer c.done()
-	began := time.Now()
-	// The server gets a deadline a little behind ours, so that it is bound too and yet never the
+	// The server gets a deadline a little behind the flight's, so that it is bound too and yet not the
 	// first to say that the time is up.
-	rpc, cancel := context.WithDeadline(ctx, began.Add(f.checker.o.RPCTimeout+slice))
+	rpc, cancel := context.WithTimeout(ctx, f.checker.o.RPCTimeout+slice)
 	defer cancel()
-	a := c.ask(rpc, md, f.lane.question)
+	a := c.ask(rpc, md, f.lane.question, &t.progress)
 	if f.checker.o.Trace.RPC != nil {
 		code := a.code
-		select {
-		case <-t.timedOut:
+		if errors.Is(context.Cause(ctx), errBudget) {
 			code = codes.DeadlineExceeded
-		default:
 		}
 		f.checker.o.Trace.RPC(code.String())
 	}
-	f.tell(event{try: t, ended: true, answer: &a, dial: d, took: time.Since(began)})
+	e := event{try: t, ended: true, answer: &a}
+	if rpc.Err() != nil && (a.code == codes.DeadlineExceeded || a.code == codes.Canceled) {
+		// The flight was late to look at its clock, or the process was stopped. Whoever says that the
+		// deadline has passed, grpc-go or the server: it is ours, and no answer.
+		e.answer = nil
+	}
+	f.tell(e)
 }
 
 func (f *flight) tell(e event) {
@@ -228,47 +241,42 @@ func (f *flight) tell(e event) {
 }
 
 // handle takes in what a try tells. It says whether the flight is over.
-func (f *flight) handle(e event, now reading, stopped bool) (over bool) {
-	if !slices.Contains(f.tries, e.try) {
+func (f *flight) handle(e event, now reading) (over bool) {
+	t := e.try
+	if !slices.Contains(f.tries, t) {
 		return false // given up before
 	}
 	if !e.ended {
-		f.beginRPC(e.try, e.conn, e.now)
+		t.dial = e.dial
+		f.beginRPC(t, e.conn, e.now)
 		return false
 	}
-	f.drop(e.try)
-	a := Attempt{Dial: e.dial}
-	if e.answer == nil {
-		f.proof.Attempts = append(f.proof.Attempts, a)
-		if e.phase != PhaseCredentials && e.dial.began.before(f.since) {
-			f.want("lost") // a dial for others, which had begun before
-			return false
+	f.drop(t, nil)
+	if t.conn == nil {
+		a := Attempt{Dial: e.dial}
+		if e.dial.Err == nil {
+			a.Result = e.failed.Error() // what to send with the RPC was not to be had
 		}
+		f.proof.Attempts = append(f.proof.Attempts, a)
 		f.fail(dialVerdict(e))
 		return false
 	}
-	reused := e.try.conn.began.before(f.since)
-	a.Reused, a.RPC, a.Result = reused, e.took, e.answer.text()
-	if reused {
-		a.Age = now.since(e.try.conn.began)
+	if e.answer == nil {
+		f.timeUp(t, now)
+		return false
 	}
-	f.proof.Attempts = append(f.proof.Attempts, a)
+	f.note(t, now, e.answer.text())
 	if e.answer.final {
-		// While the process stood still the server's own deadline for the RPC passed: that says nothing.
-		if stopped && (e.answer.code == codes.DeadlineExceeded || e.answer.code == codes.Canceled) {
-			return false
-		}
 		f.settle(result{
 			verdict: Verdict{Status: e.answer.status, Code: e.answer.code, Asked: true, Err: e.answer.err},
 			list:    e.answer.list,
-		}, e.try.asked)
+		}, t.asked)
 		return true
 	}
-	f.lane.link.discard(e.try.conn)
-	f.asking.Store(false)
-	if !reused {
+	f.lane.link.discard(t.conn)
+	if !f.reuses(t) {
 		f.losses++
-		f.after = now.moment
+		f.alone = true
 	}
 	if f.losses < lossesAllowed {
 		f.want("lost")
@@ -279,6 +287,48 @@ func (f *flight) handle(e event, now reading, stopped bool) (over bool) {
 		Err: fmt.Errorf("the connection was lost before an answer came: %w", e.answer.err),
 	})
 	return false
+}
+
+// timeUp deals with an RPC that got no answer in time.
+func (f *flight) timeUp(t *try, now reading) {
+	f.note(t, now, "no answer in time")
+	f.lane.link.discard(t.conn)
+	if f.reuses(t) {
+		f.want("silent")
+		return
+	}
+	f.fail(Verdict{
+		Status: Timeout, Code: codes.DeadlineExceeded, Asked: true, Phase: PhaseRPC,
+		Err: fmt.Errorf("no answer to the RPC within %v", f.checker.o.RPCTimeout),
+	})
+}
+
+// reuses says whether a try's connection is no fresh one.
+func (f *flight) reuses(t *try) bool { return t.conn.began.before(f.since) }
+
+// note adds a try's RPC to the proof.
+func (f *flight) note(t *try, now reading, outcome string) {
+	f.proof.Attempts = append(f.proof.Attempts, f.attempt(t, now, outcome))
+}
+
+// attempt is how the proof shows a try's RPC.
+func (f *flight) attempt(t *try, now reading, outcome string) Attempt {
+	a := Attempt{Dial: t.dial, RPC: now.since(t.asked.moment), Result: outcome}
+	if f.reuses(t) {
+		a.Reused, a.Age = true, t.asked.since(t.conn.began)
+	}
+	return a
+}
+
+// proofSoFar is the proof with the RPCs under way.
+func (f *flight) proofSoFar(now reading) Proof {
+	p := Proof{Attempts: slices.Clone(f.proof.Attempts)}
+	for _, t := range f.tries {
+		if t.conn != nil {
+			p.Attempts = append(p.Attempts, f.attempt(t, now, "no answer yet"))
+		}
+	}
+	return p
 }
 
 // dialVerdict is the verdict of a try that got no connection.
@@ -292,13 +342,12 @@ func dialVerdict(e event) Verdict {
 
 // restart begins anew after the process was stopped: nothing from before it says how the server is now.
 func (f *flight) restart(now reading) {
-	for _, t := range f.tries {
-		t.cancel()
+	for len(f.tries) > 0 {
+		f.drop(f.tries[0], nil)
 	}
-	f.tries, f.failure, f.losses = nil, nil, 0
-	f.asking.Store(false)
-	f.since, f.after = now.moment, now.moment
-	f.want("frozen")
+	f.since = now.moment
+	f.failure, f.losses, f.alone = nil, 0, false
+	f.wanted = "frozen"
 }
 
 // want asks for a try on a fresh connection, unless one is under way or has failed.
@@ -312,52 +361,42 @@ func (f *flight) want(reason string) {
 // fail keeps the verdict to give where no try under way answers.
 func (f *flight) fail(v Verdict) { f.failure = &v }
 
-// drop takes a try off those under way.
-func (f *flight) drop(t *try) {
-	t.cancel()
+// drop takes a try off those under way; the cause is errBudget where its time is up.
+func (f *flight) drop(t *try, cause error) {
+	t.cancel(cause)
 	f.tries = slices.DeleteFunc(f.tries, func(o *try) bool { return o == t })
+	f.asking.Store(slices.ContainsFunc(f.tries, func(o *try) bool { return o.conn != nil }))
 }
 
 // advance does what is due, and says whether the flight is over.
 func (f *flight) advance(now reading) (over bool) {
 	for _, t := range slices.Clone(f.tries) {
-		if t.conn == nil {
-			continue
-		}
-		reused := t.conn.began.before(f.since)
 		switch {
+		case t.conn == nil || now.running < t.silent:
 		case now.running >= t.due:
-			close(t.timedOut)
-			f.drop(t)
-			f.lane.link.discard(t.conn)
-			a := Attempt{Reused: reused, RPC: now.since(t.asked.moment), Result: "no answer in time"}
-			if reused {
-				a.Age = now.since(t.conn.began)
-				f.want("silent")
-			} else {
-				f.fail(Verdict{
-					Status: Timeout, Code: codes.DeadlineExceeded, Asked: true, Phase: PhaseRPC,
-					Err: fmt.Errorf("no answer to the RPC within %v", f.checker.o.RPCTimeout),
-				})
-			}
-			f.proof.Attempts = append(f.proof.Attempts, a)
-		case reused && now.running >= t.silent:
+			f.drop(t, errBudget)
+			f.timeUp(t, now)
+		case f.reuses(t):
+			f.want("silent")
+		case !f.alone && !t.progress.sent():
+			// The server allows no further RPC beside those of others on this connection.
+			f.drop(t, nil)
+			f.note(t, now, "not sent: too many RPCs are under way on the connection")
+			f.alone = true
 			f.want("silent")
 		}
 	}
 	if f.wanted != "" && (len(f.tries) == 0 || f.checker.takeExtra(f)) {
-		f.beside = len(f.tries) > 0
 		if f.checker.o.Trace.Retry != nil {
 			f.checker.o.Trace.Retry(f.wanted)
 		}
 		f.wanted = ""
 		f.launch(now, true)
 	}
-	if f.beside && len(f.tries) < 2 {
-		f.beside = false
+	if len(f.tries) < 2 {
 		f.checker.giveExtra(f)
 	}
-	if len(f.tries) > 0 || f.wanted != "" {
+	if len(f.tries) > 0 {
 		return false
 	}
 	f.settle(result{verdict: *f.failure}, reading{})
@@ -370,7 +409,7 @@ func (f *flight) sleep(now reading) time.Duration {
 	for _, t := range f.tries {
 		switch {
 		case t.conn == nil:
-		case t.conn.began.before(f.since) && now.running < t.silent:
+		case now.running < t.silent:
 			due = min(due, t.silent)
 		default:
 			due = min(due, t.due)
@@ -384,11 +423,20 @@ func (f *flight) standing() Verdict {
 	if f.failure != nil {
 		return *f.failure
 	}
-	v := Verdict{Status: Timeout, Phase: f.lane.link.phase.Load().(Phase)}
-	if f.asking.Load() {
-		v.Phase, v.Asked, v.Code = PhaseRPC, true, codes.DeadlineExceeded
+	return f.pending()
+}
+
+// pending is the verdict for callers whose time is up while nothing has failed yet. The Checker's mutex is
+// held, or run calls it.
+func (f *flight) pending() Verdict {
+	v := Verdict{Status: Timeout, Phase: PhaseRPC, Err: errTime}
+	switch {
+	case f.asking.Load():
+		v.Asked, v.Code = true, codes.DeadlineExceeded
+	case f.began == (reading{}): // they wait for the RPCs of the flights before theirs
+	default:
+		v.Phase = f.lane.link.phase.Load().(Phase)
 	}
-	v.Err = errTime
 	return v
 }
 
@@ -404,7 +452,7 @@ func (f *flight) settle(r result, asked reading) {
 	f.settled = true
 	c.mu.Unlock()
 	if first {
-		c.report(f.lane.question, &r, f.began, f.proof)
+		c.report(f.ctx, f.lane.question, &r, f.began, f.proof)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -29,6 +29,7 @@ type link struct {
 	dials   []*dialing    // under way, in the order of their start
 	changed chan struct{} // closed, and made anew, when a dial ends
 	waiting int           // callers of acquire
+	closed  bool          // no connection is kept any more
 }
 
 // dialing is a dial under way, which those who wait for it share.
@@ -110,7 +111,7 @@ func (l *link) acquire(ctx context.Context, since moment, fresh bool) (*conn, Di
 				mine.waiting++
 			case youngest != nil && now.since(youngest.began) < shareFor:
 				older = time.After(shareFor - now.since(youngest.began))
-			case len(l.dials) < maxDials:
+			case l.makeRoom():
 				mine = l.start(ctx, now.moment)
 			}
 		}
@@ -135,7 +136,21 @@ func (l *link) acquire(ctx context.Context, since moment, fresh bool) (*conn, Di
 	}
 }
 
-// dialAlone dials for one RPC alone; the connection is closed when that is done.
+// makeRoom says whether a dial may begin, and ends one whose callers have all left where that takes it.
+func (l *link) makeRoom() bool {
+	if len(l.dials) < maxDials {
+		return true
+	}
+	i := slices.IndexFunc(l.dials, func(d *dialing) bool { return d.waiting == 0 })
+	if i < 0 {
+		return false
+	}
+	l.dials[i].cancel()
+	l.dials = slices.Delete(l.dials, i, i+1)
+	return true
+}
+
+// dialAlone dials for one RPC, which shares the connection with no other; it is closed when the RPC is done.
 func (l *link) dialAlone(ctx context.Context) (*conn, Dial) {
 	c, d := l.dialer.dial(ctx, l.reached)
 	if c != nil {
@@ -173,9 +188,11 @@ func (l *link) start(ctx context.Context, now moment) *dialing {
 	return d
 }
 
-// adopt makes c the standing connection, unless a newer one stands.
+// adopt makes c the standing connection, unless a newer one stands, or none is kept.
 func (l *link) adopt(c *conn) {
 	switch {
+	case l.closed:
+		c.retire()
 	case l.current == nil || l.current.gone.Load() || l.current.began.before(c.began):
 		if l.current != nil {
 			l.current.retire()
@@ -196,10 +213,11 @@ func (l *link) discard(c *conn) {
 	}
 }
 
-// close gives the standing connection up; RPCs under way on it end first.
+// close gives the standing connection up, and keeps none from now on; RPCs under way on it end first.
 func (l *link) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closed = true
 	if l.current != nil {
 		l.current.retire()
 		l.current = nil

@@ -40,10 +40,10 @@ type Options struct {
 	// Proxy names the HTTP proxy to reach hostPort through; nil, or a nil URL, dials directly.
 	Proxy func(hostPort string) (*url.URL, error)
 	// Credentials returns the transport credentials for one dial; nil is plaintext. With refresh
-	// set (after a TLS failure) what they are made of is read again whatever its age; changed
-	// says that this brought something new since the last call. An error ends the dial in phase
+	// set (after a TLS failure) what they are made of is read again whatever its age; where this
+	// brings nothing new the result is the same, compared with ==. An error ends the dial in phase
 	// "credentials".
-	Credentials func(ctx context.Context, refresh bool) (tc credentials.TransportCredentials, changed bool, err error)
+	Credentials func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)
 	// Metadata returns what to send with an RPC; nil sends nothing. The result is not modified.
 	// An error ends the check in phase "credentials".
 	Metadata func(ctx context.Context) (metadata.MD, error)
@@ -65,8 +65,8 @@ type Trace struct {
 	// PeerCertificate: the upstream showed this leaf certificate, also where verifying it failed.
 	PeerCertificate func(leaf *x509.Certificate)
 	// Verdict: a check reached its verdict, told once however many requests share it, before any
-	// of them gets it. It may set Evidence.
-	Verdict func(v *Verdict, proof Proof)
+	// of them gets it. It may set Evidence. ctx has the values of the first request's context.
+	Verdict func(ctx context.Context, v *Verdict, proof Proof)
 }
 
 // CredentialsError marks an error of a handshake as one of getting credentials rather than of the

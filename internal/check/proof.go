@@ -22,7 +22,8 @@ type Attempt struct {
 	Dial Dial
 	// RPC is how long the RPC took; 0 where none was made.
 	RPC time.Duration
-	// Result is the RPC's end: a gRPC code and message; empty where none was made.
+	// Result is the RPC's end, a gRPC code and message, or why there was nothing to send; empty where
+	// the dial failed.
 	Result string
 }
 
@@ -36,6 +37,8 @@ type Dial struct {
 	Phase Phase
 	// Err is the cause; nil when the connection stands.
 	Err error
+	// Redials is how often it was tried again; what is told of is the last time.
+	Redials int
 	// Took is the time in all.
 	Took time.Duration
 
@@ -70,6 +73,8 @@ func (a Attempt) String() string {
 	switch {
 	case a.Reused:
 		fmt.Fprintf(&b, "connection reused, %v old", rounded(a.Age))
+	case a.Dial.Took == 0 && a.RPC == 0:
+		return "nothing to send: " + a.Result
 	case a.Dial.Took == 0:
 		b.WriteString("connection dialled for another check meanwhile")
 	default:
@@ -84,7 +89,11 @@ func (a Attempt) String() string {
 // String is the dial in a line.
 func (d Dial) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "dial %v, lookup %v", rounded(d.Took), rounded(d.Lookup))
+	fmt.Fprintf(&b, "dial %v", rounded(d.Took))
+	if d.Redials > 0 {
+		fmt.Fprintf(&b, ", the last of %d", d.Redials+1)
+	}
+	fmt.Fprintf(&b, ", lookup %v", rounded(d.Lookup))
 	for _, a := range d.Addresses {
 		fmt.Fprintf(&b, "; %s", a)
 	}

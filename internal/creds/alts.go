@@ -18,7 +18,7 @@ import (
 
 // altsTransport returns ALTS client credentials, which authenticate as the service account of the
 // Google Cloud machine that the process runs on.
-func altsTransport(s *settings.Settings) func(context.Context, bool) (credentials.TransportCredentials, error) {
+func altsTransport(s *settings.Settings) Transport {
 	options := alts.DefaultClientOptions()
 	options.TargetServiceAccounts = s.ALTSTargetServiceAccounts
 	tc := &altsCredentials{alts.NewClientCreds(options)}

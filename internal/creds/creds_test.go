@@ -216,7 +216,7 @@ func handshake(t *testing.T, tc credentials.TransportCredentials, address, serve
 // wantHandshake gets credentials and connects with them.
 func wantHandshake(t *testing.T, transport Transport, address, serverName, want string) credentials.TransportCredentials {
 	t.Helper()
-	tc, _, err := transport(t.Context(), false)
+	tc, err := transport(t.Context(), false)
 	if err != nil {
 		t.Fatalf("credentials: %v", err)
 	}

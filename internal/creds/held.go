@@ -105,11 +105,11 @@ func (h *held[T]) get(ctx context.Context, refresh bool) (T, error) {
 		defer timer.Stop()
 		enough = timer.C
 	}
-	r, joined := h.join()
+	r, joined := h.join(refresh)
 	done := h.await(ctx, r, enough)
 	if done && joined && (refresh || !h.good) {
 		// That read began before this call: it may have missed what this call is after.
-		r, _ = h.join()
+		r, _ = h.join(refresh)
 		done = h.await(ctx, r, enough)
 	}
 	switch {
@@ -134,12 +134,12 @@ func (h *held[T]) latest() T {
 }
 
 // join returns the read under way, or begins one. The caller holds h.mu.
-func (h *held[T]) join() (r *reading, joined bool) {
+func (h *held[T]) join(refresh bool) (r *reading, joined bool) {
 	if h.underWay != nil {
 		return h.underWay, true
 	}
 	h.underWay = &reading{done: make(chan struct{})}
-	go h.read(h.underWay, h.content)
+	go h.read(h.underWay, h.content, refresh)
 	return h.underWay, false
 }
 
@@ -157,8 +157,8 @@ func (h *held[T]) await(ctx context.Context, r *reading, enough <-chan time.Time
 }
 
 // read does one read. It belongs to no single use, so no use's context ends it.
-func (h *held[T]) read(r *reading, content digest) {
-	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+func (h *held[T]) read(r *reading, content digest, refresh bool) {
+	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), refreshKey{}, refresh), readTimeout)
 	defer cancel()
 	began := h.clock()
 	value, found, err := h.load(ctx, content)
@@ -194,4 +194,14 @@ func (h *held[T]) read(r *reading, content digest) {
 	r.err = err
 	h.underWay = nil
 	close(r.done)
+}
+
+// refreshKey is the key of a read's context that says whether a failure asked for it.
+type refreshKey struct{}
+
+// Refresh says of the context of an Options's Read whether a failed handshake asked for the read: what a
+// cache holds is then in doubt.
+func Refresh(ctx context.Context) bool {
+	refresh, _ := ctx.Value(refreshKey{}).(bool)
+	return refresh
 }

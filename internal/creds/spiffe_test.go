@@ -165,7 +165,7 @@ func TestSPIFFEServerID(t *testing.T) {
 				}
 				return
 			}
-			tc, _, err := transport(t.Context(), false)
+			tc, err := transport(t.Context(), false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -182,7 +182,7 @@ func TestSPIFFEServerOfAnotherTrust(t *testing.T) {
 	api.issue(t, ourID, other, other.Client(t, healthtest.URI(spiffeURI(t, ourID))))
 	o, _, _ := newOptions()
 	o.WorkloadAPI = api.address
-	tc, _, err := newTransport(t, &settings.Settings{SPIFFE: true}, o)(t.Context(), false)
+	tc, err := newTransport(t, &settings.Settings{SPIFFE: true}, o)(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,11 +216,11 @@ func TestSPIFFERotation(t *testing.T) {
 	api.issue(t, ourID, ca, second)
 	wantHandshake(t, transport, address, "localhost", serial(first)) // not 5 s old
 	c.advance(stale)
-	wantHandshake(t, transport, address, "localhost", serial(second))
+	held := wantHandshake(t, transport, address, "localhost", serial(second))
 	wantReload(t, e, SPIFFEIdentity, "")
 	api.issue(t, ourID, ca, third)
-	if _, changed, err := transport(t.Context(), true); err != nil || !changed {
-		t.Errorf("changed %v, error %v; want the third identity at once", changed, err)
+	if tc, err := transport(t.Context(), true); err != nil || tc == held {
+		t.Errorf("error %v; want the third identity at once", err)
 	}
 	wantHandshake(t, transport, address, "localhost", serial(third))
 	wantReload(t, e, SPIFFEIdentity, "")
@@ -231,7 +231,7 @@ func TestSPIFFERotation(t *testing.T) {
 	wantHandshake(t, transport, address, "localhost", serial(third))
 	wantReload(t, e, SPIFFEIdentity, "no identity issued")
 	c.advance(time.Until(third.TLS.Leaf.NotAfter) + time.Minute)
-	_, _, err := transport(t.Context(), false)
+	_, err := transport(t.Context(), false)
 	wantError(t, err, "SPIFFE Workload API "+api.address, "no identity issued")
 }
 
@@ -258,7 +258,7 @@ func TestSPIFFEWithoutIdentity(t *testing.T) {
 			transport := newTransport(t, &settings.Settings{SPIFFE: true}, o)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			tc, _, err := transport(ctx, false)
+			tc, err := transport(ctx, false)
 			wantError(t, err, test.want)
 			if tc != nil {
 				t.Error("credentials came with the error")
@@ -276,7 +276,7 @@ func TestSPIFFEAddressFromTheEnvironment(t *testing.T) {
 	wantHandshake(t, newTransport(t, &settings.Settings{SPIFFE: true}, Options{}), serveSPIFFE(t, ca), "localhost", serial(ours))
 
 	t.Setenv("SPIFFE_ENDPOINT_SOCKET", "")
-	_, _, err := newTransport(t, &settings.Settings{SPIFFE: true}, Options{})(t.Context(), false)
+	_, err := newTransport(t, &settings.Settings{SPIFFE: true}, Options{})(t.Context(), false)
 	wantError(t, err, "its address is not set in SPIFFE_ENDPOINT_SOCKET")
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"sync"
 
 	"google.golang.org/grpc/credentials"
 
@@ -12,51 +11,26 @@ import (
 )
 
 // Transport returns the transport credentials for one dial, as check.Options.Credentials wants them.
-// They are the same value, comparable with ==, until what they are made of changes; changed
-// says that they differ from those of the call before. With refresh set, files (or the Workload
-// API) are asked again whatever the age of what is held.
-type Transport = func(ctx context.Context, refresh bool) (tc credentials.TransportCredentials, changed bool, err error)
+// They are the same value, comparable with ==, until what they are made of changes. With refresh set,
+// files (or the Workload API) are asked again whatever the age of what is held.
+type Transport = func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)
 
 // Upstream returns what a dial to the upstream authenticates with; nil is plaintext. What it
 // returns leaves the server name to the handshake's authority. Upstream reads no file: it fails only
 // for what the settings themselves hold, wrong inline PEM or a wrong SPIFFE ID.
 func Upstream(s *settings.Settings, o Options) (Transport, error) {
-	var get func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)
-	var err error
 	switch {
 	case s.SPIFFE:
-		get, err = spiffeTransport(s, o)
+		return spiffeTransport(s, o)
 	case s.ALTS:
-		get = altsTransport(s)
+		return altsTransport(s), nil
 	case s.TLS:
-		get, err = tlsTransport(s, o)
-	default:
-		return nil, nil
+		return tlsTransport(s, o)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return trackChanges(get), nil
+	return nil, nil
 }
 
-// trackChanges says of each result whether it differs from the one before.
-func trackChanges(get func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)) Transport {
-	var mu sync.Mutex
-	var last credentials.TransportCredentials
-	return func(ctx context.Context, refresh bool) (credentials.TransportCredentials, bool, error) {
-		tc, err := get(ctx, refresh)
-		if err != nil {
-			return nil, false, err
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		changed := tc != last
-		last = tc
-		return tc, changed, nil
-	}
-}
-
-func tlsTransport(s *settings.Settings, o Options) (func(context.Context, bool) (credentials.TransportCredentials, error), error) {
+func tlsTransport(s *settings.Settings, o Options) (Transport, error) {
 	m := &material[credentials.TransportCredentials]{
 		build: func(roots *x509.CertPool, pair *tls.Certificate) credentials.TransportCredentials {
 			return credentials.NewTLS(clientConfig(roots, pair, s.NoVerify))

@@ -91,9 +91,9 @@ func TestUpstreamTLS(t *testing.T) {
 			t.Parallel()
 			test.settings.TLS = true
 			o, _, _ := newOptions()
-			tc, changed, err := newTransport(t, &test.settings, o)(t.Context(), false)
-			if err != nil || !changed {
-				t.Fatalf("credentials: changed %v, error %v; want new ones", changed, err)
+			tc, err := newTransport(t, &test.settings, o)(t.Context(), false)
+			if err != nil {
+				t.Fatal(err)
 			}
 			host := test.host
 			if host == "" {
@@ -204,21 +204,21 @@ func TestRefreshAfterRotatedRoots(t *testing.T) {
 	transport := newTransport(t, &settings.Settings{TLS: true, CACert: roots}, o)
 	address := serveTLS(t, after.ServerTLS(t))
 
-	tc, changed, err := transport(t.Context(), false)
-	if err != nil || !changed {
-		t.Fatalf("changed %v, error %v; want new credentials", changed, err)
+	tc, err := transport(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if _, _, err := handshake(t, tc, address, "localhost"); err == nil {
 		t.Fatal("the handshake succeeded with the old roots")
 	}
-	again, changed, err := transport(t.Context(), true)
-	if err != nil || changed || again != tc {
-		t.Fatalf("changed %v, error %v; want the same credentials while the file is the same", changed, err)
+	again, err := transport(t.Context(), true)
+	if err != nil || again != tc {
+		t.Fatalf("error %v; want the same credentials while the file is the same", err)
 	}
 	write(t, roots, after.PEM())
-	tc, changed, err = transport(t.Context(), true)
-	if err != nil || !changed {
-		t.Fatalf("changed %v, error %v; want new credentials at once", changed, err)
+	tc, err = transport(t.Context(), true)
+	if err != nil || tc == again {
+		t.Fatalf("error %v; want new credentials at once", err)
 	}
 	wantReload(t, e, UpstreamRoots, "")
 	if _, _, err := handshake(t, tc, address, "localhost"); err != nil {
@@ -240,9 +240,9 @@ func TestTornPair(t *testing.T) {
 	mismatch := "GRPC_CLIENT_KEY (-grpc-client-key) " + files.key + ": does not hold the private key of GRPC_CLIENT_CERT (-grpc-client-cert) " + files.cert
 
 	// First: there is no good one yet.
-	tc, changed, err := transport(t.Context(), false)
+	tc, err := transport(t.Context(), false)
 	wantError(t, err, mismatch)
-	if tc != nil || changed {
+	if tc != nil {
 		t.Error("credentials came with the error")
 	}
 	wantNoReload(t, e)
@@ -340,7 +340,7 @@ func TestSecretsByName(t *testing.T) {
 	o, _, _ := newOptions()
 	o.Read = r.read
 	transport := newTransport(t, &settings.Settings{TLS: true, CACert: string(ca.PEM()), ClientCert: certARN, ClientKey: keyARN}, o)
-	_, _, err := transport(t.Context(), false)
+	_, err := transport(t.Context(), false)
 	wantError(t, err, "GRPC_CLIENT_CERT (-grpc-client-cert) "+certARN+": no such secret", keyARN)
 	r.set(certARN, client.CertPEM)
 	r.set(keyARN, client.KeyPEM)
@@ -404,7 +404,7 @@ func TestPEMErrors(t *testing.T) {
 			r := newReader()
 			r.set("cert", test.cert)
 			r.set("key", test.key)
-			_, _, err := newTransport(t, &settings.Settings{TLS: true, ClientCert: "cert", ClientKey: "key"}, Options{Read: r.read})(t.Context(), false)
+			_, err := newTransport(t, &settings.Settings{TLS: true, ClientCert: "cert", ClientKey: "key"}, Options{Read: r.read})(t.Context(), false)
 			wantError(t, err, test.want)
 			wantNoContent(t, err, test.cert, test.key)
 		})
@@ -423,7 +423,7 @@ func TestPEMErrors(t *testing.T) {
 			t.Parallel()
 			r := newReader()
 			r.set("ca", test.roots)
-			_, _, err := newTransport(t, &settings.Settings{TLS: true, CACert: "ca"}, Options{Read: r.read})(t.Context(), false)
+			_, err := newTransport(t, &settings.Settings{TLS: true, CACert: "ca"}, Options{Read: r.read})(t.Context(), false)
 			wantError(t, err, "GRPC_CA_CERT (-grpc-ca-cert) ca: "+test.want)
 			wantNoContent(t, err, test.roots)
 		})
@@ -433,7 +433,7 @@ func TestPEMErrors(t *testing.T) {
 func TestSettingNames(t *testing.T) {
 	t.Parallel()
 	o := Options{Setting: func(variable string) string { return "the setting " + variable }}
-	_, _, err := newTransport(t, &settings.Settings{TLS: true, CACert: "/does/not/exist"}, o)(t.Context(), false)
+	_, err := newTransport(t, &settings.Settings{TLS: true, CACert: "/does/not/exist"}, o)(t.Context(), false)
 	wantError(t, err, "the setting GRPC_CA_CERT /does/not/exist: no such file or directory")
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v is no os.ErrNotExist", err)

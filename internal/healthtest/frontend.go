@@ -78,6 +78,24 @@ func WithoutTrailers() Fault {
 	}}
 }
 
+// GoAwayBeforeTrailers answers every request with a message, SERVING, then says GOAWAY and that it
+// processed none, and ends with RPC status OK all the same.
+func GoAwayBeforeTrailers() Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
+			return err
+		}
+		serving := []byte{0x08, 0x01} // HealthCheckResponse{status: SERVING}
+		if err := r.framer.WriteData(stream, false, append(messagePrefix(uint32(len(serving))), serving...)); err != nil {
+			return err
+		}
+		if err := r.framer.WriteGoAway(0, http2.ErrCodeNo, nil); err != nil {
+			return err
+		}
+		return r.headers(stream, true, "grpc-status", "0")
+	}}
+}
+
 // TooLarge answers every request with the beginning of a message that claims to be that many bytes;
 // grpc-go accepts 4 MiB unless told otherwise.
 func TooLarge(size uint32) Fault {

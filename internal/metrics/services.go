@@ -8,11 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 
+	"example.com/grpc-health-http/internal/bounded"
 	"example.com/grpc-health-http/internal/check"
 )
-
-// maxAcknowledged bounds the names that get series of their own because the upstream knows them.
-const maxAcknowledged = 100
 
 // services are the metrics that have a service's name as label. Names come from callers: only the
 // configured ones and those that the upstream has acknowledged get series of their own.
@@ -22,11 +20,7 @@ type services struct {
 	up        *prometheus.GaugeVec
 	lastCheck *prometheus.GaugeVec
 
-	others *series
-
-	mu           sync.RWMutex
-	byName       map[string]*series
-	acknowledged int
+	byName *bounded.Services[*series]
 }
 
 func newServices(configured []string) *services {
@@ -41,21 +35,14 @@ func newServices(configured []string) *services {
 			Help: "1 where the latest verdict about the service was SERVING, else 0."}, []string{label}),
 		lastCheck: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grpc_health_check_last_check_timestamp_seconds",
 			Help: "When the latest verdict about the service was reached, as Unix time."}, []string{label}),
-		byName: make(map[string]*series),
 	}
-	if len(configured) == 0 {
-		configured = []string{""}
-	}
-	for _, name := range configured {
-		s.byName[name] = s.newSeries(name)
-	}
-	s.others = s.newSeries(other)
+	s.byName = bounded.New(configured, s.newSeries)
 	return s
 }
 
 // observe counts and times one verdict.
 func (s *services) observe(v check.Verdict) {
-	series := s.find(v)
+	series := s.byName.Find(v)
 	series.duration().Observe(v.Duration.Seconds())
 	series.request(outcome(v)).Inc()
 	// Without a check there is nothing new to say about the service.
@@ -63,42 +50,10 @@ func (s *services) observe(v check.Verdict) {
 		return
 	}
 	// Nor do other names together have a state: a visitor's typo would turn it to down.
-	if series == s.others {
+	if series == s.byName.Others() {
 		return
 	}
 	series.latest(v)
-}
-
-// find returns the series that the verdict belongs to, new ones where it is the first that
-// acknowledges the service.
-func (s *services) find(v check.Verdict) *series {
-	s.mu.RLock()
-	found, ok := s.byName[v.Service]
-	full := s.acknowledged >= maxAcknowledged
-	s.mu.RUnlock()
-	if ok {
-		return found
-	}
-	if full || !acknowledges(v) {
-		return s.others
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if found, ok = s.byName[v.Service]; ok {
-		return found
-	}
-	if s.acknowledged >= maxAcknowledged {
-		return s.others
-	}
-	s.acknowledged++
-	found = s.newSeries(v.Service)
-	s.byName[v.Service] = found
-	return found
-}
-
-// acknowledges says whether the verdict shows that the upstream knows the service.
-func acknowledges(v check.Verdict) bool {
-	return v.Asked && v.Code == codes.OK && v.Status != check.ServiceUnknown
 }
 
 // series are one service's metrics. Each comes into being when it is first needed (a gauge that

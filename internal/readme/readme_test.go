@@ -28,6 +28,11 @@ var notRun = map[string]string{
 	"go test ./...":               "is what runs this test",
 	`docker build --build-arg VERSION="$(git describe --tags --always)" -t grpc-health-http .`: "wants a container engine and " +
 		"a registry; TestDockerfile does what can be done without",
+	`gcloud functions deploy health --gen2 --region=europe-west1 --runtime=go126 --source=. --entry-point=HealthCheck \`: "wants a " +
+		"project on Google Cloud; function_test.go does what the build pack does",
+	`aws lambda create-function --function-name grpc-health \`:                           "wants an account on AWS; lambda's tests run the package",
+	"aws lambda create-function-url-config --function-name grpc-health --auth-type NONE": "wants an account on AWS",
+	`gcloud monitoring uptime create "echo" --resource-type=uptime-url \`:                "wants a project on Google Cloud",
 }
 
 const (

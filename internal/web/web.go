@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"example.com/grpc-health-http/internal/check"
 )
@@ -93,12 +92,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case q.list:
 		verdicts = h.list(r.Context())
 	case len(q.services) == 0:
-		verdicts = h.checkAll(r.Context(), h.byDefault)
+		verdicts = check.All(r.Context(), h.checkOne, h.byDefault)
 	case !h.offers(q.services):
 		refuse(w, r, http.StatusNotFound, "a service was asked for that is not offered here")
 		return
 	default:
-		verdicts = h.checkAll(r.Context(), q.services)
+		verdicts = check.All(r.Context(), h.checkOne, q.services)
 	}
 	h.render(w, r, q.format, verdicts)
 }
@@ -123,36 +122,6 @@ func (h *handler) offers(services []string) bool {
 		}
 	}
 	return true
-}
-
-// checkAll checks the services side by side and returns their verdicts in the order of the names.
-func (h *handler) checkAll(ctx context.Context, services []string) []check.Verdict {
-	verdicts := make([]check.Verdict, len(services))
-	if len(services) == 1 {
-		verdicts[0] = h.checkOne(ctx, services[0])
-		return verdicts
-	}
-	// A panic moves to the caller's goroutine, where the server recovers it; in one of its own
-	// it would end the process.
-	panics := make(chan any, len(services))
-	var wg sync.WaitGroup
-	for i, service := range services {
-		wg.Go(func() {
-			defer func() {
-				if p := recover(); p != nil {
-					panics <- p
-				}
-			}()
-			verdicts[i] = h.checkOne(ctx, service)
-		})
-	}
-	wg.Wait()
-	select {
-	case p := <-panics:
-		panic(p)
-	default:
-		return verdicts
-	}
 }
 
 func (h *handler) checkOne(ctx context.Context, service string) check.Verdict {

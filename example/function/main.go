@@ -1,0 +1,43 @@
+// Function runs the Google Cloud function on this machine, as the platform would. Settings come from the
+// environment; where GRPC_ADDR is not set, a gRPC server of its own is checked.
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	// Registers HealthCheck.
+	_ "example.com/grpc-health-http"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintf(os.Stderr, "function: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until the process is ended: the framework has no other end.
+func run() error {
+	if os.Getenv("GRPC_ADDR") == "" {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return fmt.Errorf("listen for gRPC: %w", err)
+		}
+		server := grpc.NewServer()
+		healthpb.RegisterHealthServer(server, health.NewServer())
+		go server.Serve(listener)
+		os.Setenv("GRPC_ADDR", listener.Addr().String())
+	}
+	os.Setenv("FUNCTION_TARGET", "HealthCheck")
+	port := cmp.Or(os.Getenv("PORT"), "8080")
+	fmt.Printf("HealthCheck for %s: try curl -i http://localhost:%s/ (Ctrl-C ends it)\n", os.Getenv("GRPC_ADDR"), port)
+	return funcframework.StartHostPort("localhost", port)
+}

@@ -1,0 +1,55 @@
+// Package healthhttp is the Google Cloud function: HealthCheck answers HTTP requests with the health
+// of a gRPC server. Its settings come from the environment, its TLS material from mounted secrets.
+package healthhttp
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
+
+	"example.com/grpc-health-http/internal/app"
+	"example.com/grpc-health-http/internal/settings"
+)
+
+// The Functions Framework finds the function by what init registers (its declarative signature).
+func init() {
+	functions.HTTP("HealthCheck", newFunction(os.Stderr).ServeHTTP)
+}
+
+// answerBy is how long before a request's own deadline (CLOUD_RUN_TIMEOUT_SECONDS, which the
+// framework sets) it is answered.
+const answerBy = 200 * time.Millisecond
+
+// newFunction returns the function, which logs to w. It is built on the first request: a wrong setting must
+// not end the process, which the platform would start again and again.
+func newFunction(w io.Writer) http.Handler {
+	handler := sync.OnceValue(func() http.Handler { return build(w) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if deadline, ok := r.Context().Deadline(); ok {
+			ctx, cancel := context.WithDeadline(r.Context(), deadline.Add(-answerBy))
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		handler().ServeHTTP(w, r)
+	})
+}
+
+// build puts the handler together from the environment.
+func build(w io.Writer) http.Handler {
+	s, err := settings.FromEnvironment()
+	if err != nil {
+		return app.Misconfigured(app.NewLogger(w, &settings.Settings{LogFormat: "json"}), err)
+	}
+	logger := app.NewLogger(w, s)
+	app.Warn(logger, s)
+	a, err := app.New(s, app.Platform{Logger: logger})
+	if err != nil {
+		return app.Misconfigured(logger, err)
+	}
+	return app.WithCloudTrace(a.Handler)
+}

@@ -1,0 +1,471 @@
+//go:build unix
+
+package healthhttp
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"example.com/grpc-health-http/internal/healthtest"
+)
+
+// generatedMain is what Google's build pack compiles beside the source: it imports the module for its
+// init, and starts the Functions Framework
+// (https://github.com/GoogleCloudPlatform/buildpacks/tree/main/cmd/go/functions_framework).
+const generatedMain = `package main
+
+import (
+	"log"
+	"net/http"
+	"os"
+
+	_ "example.com/grpc-health-http"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+)
+
+func main() {
+	http.HandleFunc("/robots.txt", http.NotFound)
+	http.HandleFunc("/favicon.ico", http.NotFound)
+	if err := funcframework.Start(os.Getenv("PORT")); err != nil {
+		log.Fatal(err)
+	}
+}
+`
+
+// buildFunction does what a deployment does: it uploads the tree less what .gcloudignore names, writes
+// the main package, tidies the module and builds. It returns the program.
+var buildFunction = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "function")
+	if err != nil {
+		return "", err
+	}
+	source := filepath.Join(dir, "serverless_function_source_code")
+	list := func(args ...string) (map[string]bool, error) {
+		out, err := exec.Command("git", append([]string{"ls-files", "-z", "--cached", "--others", "--exclude-standard"}, args...)...).Output()
+		if err != nil {
+			return nil, fmt.Errorf("git ls-files: %w", err)
+		}
+		files := make(map[string]bool)
+		for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
+			files[name] = true
+		}
+		return files, nil
+	}
+	all, err := list()
+	if err != nil {
+		return "", err
+	}
+	// .gcloudignore has .gitignore's syntax.
+	out, err := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--ignored", "--exclude-from=.gcloudignore").Output()
+	if err != nil {
+		return "", fmt.Errorf("git ls-files: %w", err)
+	}
+	for name := range strings.SplitSeq(string(out), "\x00") {
+		delete(all, name)
+	}
+	for name := range all {
+		content, err := os.ReadFile(name)
+		if os.IsNotExist(err) {
+			continue // deleted, and not committed yet
+		}
+		if err != nil {
+			return "", err
+		}
+		to := filepath.Join(source, name)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(to, content, 0o644); err != nil {
+			return "", err
+		}
+	}
+	if err := onePackage("."); err != nil { // also of what is not uploaded: its tests
+		return "", err
+	}
+	main := filepath.Join(source, "functions.local", "app")
+	if err := os.MkdirAll(main, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(main, "main.go"), []byte(generatedMain), 0o644); err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "function")
+	for _, args := range [][]string{{"mod", "tidy"}, {"build", "-o", program, "./functions.local/app"}} {
+		cmd := exec.Command("go", args...)
+		cmd.Dir = source
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return program, nil
+})
+
+// onePackage checks that all Go files of a folder, tests too, have one package name: the build pack
+// refuses others.
+func onePackage(dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return err
+	}
+	names := make(map[string]bool)
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.PackageClauseOnly)
+		if err != nil {
+			return err
+		}
+		names[file.Name.Name] = true
+	}
+	if len(names) != 1 {
+		return fmt.Errorf("the folder %s has the packages %v, want one", dir, names)
+	}
+	return nil
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if program, err := buildFunction(); err == nil {
+		os.RemoveAll(filepath.Dir(program))
+	}
+	os.Exit(code)
+}
+
+// deployed is a running function.
+type deployed struct {
+	t   *testing.T
+	url string
+	cmd *exec.Cmd
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+func (d *deployed) Write(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.log.Write(p)
+}
+
+// deploy runs the function with an environment as the platform makes it.
+func deploy(t *testing.T, env ...string) *deployed {
+	t.Helper()
+	program, err := buildFunction()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	listener.Close()
+	d := &deployed{t: t, url: "http://127.0.0.1:" + port, cmd: exec.Command(program)}
+	d.cmd.Env = append([]string{"FUNCTION_TARGET=HealthCheck", "K_SERVICE=health", "GOOGLE_CLOUD_PROJECT=a-project", "PORT=" + port}, env...)
+	d.cmd.Stdout, d.cmd.Stderr = d, d
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.cmd.Process.Kill(); d.cmd.Wait() })
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			conn.Close()
+			return d
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the function does not listen: %s", d.text())
+		}
+	}
+}
+
+func (d *deployed) text() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.log.String()
+}
+
+// lines are the log's lines, each of which must be JSON.
+func (d *deployed) lines() []map[string]any {
+	var lines []map[string]any
+	scanner := bufio.NewScanner(strings.NewReader(d.text()))
+	for scanner.Scan() {
+		if scanner.Text() == "" {
+			continue // the framework's own, behind each request
+		}
+		var line map[string]any
+		if err := json.Unmarshal(scanner.Bytes(), &line); err != nil {
+			d.t.Errorf("a log line is not JSON: %s", scanner.Text())
+			continue
+		}
+		if line["severity"] == nil || line["message"] == nil {
+			d.t.Errorf("a log line lacks severity or message: %s", scanner.Text())
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// get asks the function; header is "Name: value" or empty.
+func (d *deployed) get(query, header string) (int, http.Header, string) {
+	d.t.Helper()
+	request, err := http.NewRequest(http.MethodGet, d.url+"/"+query, nil)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if name, value, ok := strings.Cut(header, ": "); ok {
+		request.Header.Set(name, value)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		d.t.Fatalf("%v\n%s", err, d.text())
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return response.StatusCode, response.Header, string(body)
+}
+
+// want asks the function, and checks the status and the whole body in text.
+func (d *deployed) want(query string, status int, body string) {
+	d.t.Helper()
+	gotStatus, _, gotBody := d.get(query, "")
+	if gotStatus != status || gotBody != body {
+		d.t.Errorf("%q: %d %q, want %d %q\n%s", query, gotStatus, gotBody, status, body, d.text())
+	}
+}
+
+func TestEveryStatus(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("up", healthpb.HealthCheckResponse_SERVING)
+	up.SetStatus("down", healthpb.HealthCheckResponse_NOT_SERVING)
+	up.SetStatus("unknown", healthpb.HealthCheckResponse_UNKNOWN)
+	up.SetError("failing", codes.Internal)
+	t.Cleanup(up.Hang("hung"))
+	d := deploy(t, "GRPC_ADDR="+up.Addr(), "RPC_TIMEOUT=500ms", "ALLOW_LIST=true")
+	d.want("", 200, "SERVING\n")
+	d.want("any/path", 200, "SERVING\n")
+	d.want("?service=up", 200, "up SERVING\n")
+	d.want("?service=down", 503, "down NOT_SERVING\n")
+	d.want("?service=unknown", 503, "unknown UNKNOWN\n")
+	d.want("?service=nobody", 404, "nobody SERVICE_UNKNOWN\n")
+	d.want("?service=failing", 503, "failing RPC_FAILED\n")
+	d.want("?service=hung", 503, "hung TIMEOUT\n")
+	d.want("?service=up&service=down", 503, "up SERVING\ndown NOT_SERVING\n")
+	if status, _, body := d.get("?service=up&format=json", ""); status != 200 || !strings.Contains(body, `"service":"up","status":"SERVING","grpc_code":"OK"`) {
+		t.Errorf("JSON: %d %s", status, body)
+	}
+	if status, _, _ := d.get("favicon.ico", ""); status != 404 {
+		t.Errorf("favicon.ico: %d", status)
+	}
+	plain := healthtest.Start(t, healthtest.WithoutHealth())
+	deploy(t, "GRPC_ADDR="+plain.Addr()).want("", 503, "UNIMPLEMENTED\n")
+	plain.Stop()
+	deploy(t, "GRPC_ADDR="+plain.Addr()).want("", 503, "CONNECTION_FAILED\n")
+}
+
+func TestConfiguredServices(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("a", healthpb.HealthCheckResponse_SERVING)
+	up.SetStatus("b", healthpb.HealthCheckResponse_NOT_SERVING)
+	d := deploy(t, "GRPC_ADDR="+up.Addr(), "SERVICE_NAME=a,b")
+	d.want("", 503, "a SERVING\nb NOT_SERVING\n")
+	d.want("?service=a", 200, "a SERVING\n")
+	if status, _, _ := d.get("?service=c", ""); status != 404 || up.RPCsFor("c") != 0 {
+		t.Errorf("another service: %d, and %d RPCs for it", status, up.RPCsFor("c"))
+	}
+}
+
+func TestLogLines(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.Stop()
+	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	const trace = "0123456789abcdef0123456789abcdef"
+	for _, header := range []string{"X-Cloud-Trace-Context: " + trace + "/1;o=1", "Traceparent: 00-" + trace + "-0123456789abcdef-01"} {
+		_, answer, _ := d.get("", header)
+		evidence, found := answer.Get("Grpc-Health-Evidence"), false
+		for _, line := range d.lines() {
+			if line["evidence"] == evidence {
+				found = true
+				if line["severity"] != "WARNING" || line["logging.googleapis.com/trace"] != "projects/a-project/traces/"+trace {
+					t.Errorf("the line with the proof: %v", line)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("no line has the evidence %q:\n%s", evidence, d.text())
+		}
+	}
+}
+
+func TestWrongSettings(t *testing.T) {
+	t.Parallel()
+	const secret = "do-not-show-this"
+	d := deploy(t, "GRPC_ADDR=nowhere", "RPC_TIMEOUT="+secret, "GRPC_CLIENT_CERT=/secrets/cert/tls.crt", "RPC_HEADERS=authorization "+secret)
+	for range 2 {
+		status, _, body := d.get("", "")
+		if status != 500 || strings.Contains(body, "GRPC_ADDR") || strings.Contains(body, "nowhere") {
+			t.Errorf("%d %q", status, body)
+		}
+	}
+	text := d.text()
+	for _, name := range []string{"GRPC_ADDR", "RPC_TIMEOUT", "GRPC_CLIENT_KEY", "GRPC_TLS", "RPC_HEADERS"} {
+		if !strings.Contains(text, name) {
+			t.Errorf("the log does not name %s:\n%s", name, text)
+		}
+	}
+	if strings.Contains(text, secret) {
+		t.Errorf("the log shows a value:\n%s", text)
+	}
+	for _, line := range d.lines() {
+		if line["severity"] != "ERROR" {
+			t.Errorf("severity of %v", line)
+		}
+	}
+}
+
+func TestUpstreamRestartsBetweenRequests(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	for range 3 {
+		d.want("", 200, "SERVING\n")
+		up.Restart()
+	}
+	d.want("", 200, "SERVING\n")
+}
+
+// The platform takes an idle instance's CPU away: what it finds when it gets it back is right.
+func TestFrozenBetweenRequests(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	way := healthtest.Forward(t, up.Target())
+	d := deploy(t, "GRPC_ADDR="+way.Addr(), "CONN_MAX_AGE=1h")
+	d.want("", 200, "SERVING\n")
+	d.cmd.Process.Signal(syscall.SIGSTOP)
+	way.Swallow() // what is on the way is forgotten, as after a long pause
+	up.Restart()
+	time.Sleep(3 * time.Second)
+	d.cmd.Process.Signal(syscall.SIGCONT)
+	d.want("", 200, "SERVING\n")
+}
+
+func TestHungUpstreamAndThePlatformsDeadline(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	t.Cleanup(up.Hang(""))
+	d := deploy(t, "GRPC_ADDR="+up.Addr(), "RPC_TIMEOUT=1m", "CLOUD_RUN_TIMEOUT_SECONDS=1")
+	d.want("", 503, "TIMEOUT\n")
+}
+
+func TestConcurrentRequests(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() { d.want("", 200, "SERVING\n") })
+	}
+	all.Wait()
+	if n := up.Connections(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// mounted are secrets as the platform mounts them: each in a directory of its own.
+type mounted struct{ cert, key, ca string }
+
+func mount(t *testing.T, client *healthtest.Leaf, ca *healthtest.CA) mounted {
+	t.Helper()
+	m := mounted{filepath.Join(t.TempDir(), "cert"), filepath.Join(t.TempDir(), "key"), filepath.Join(t.TempDir(), "ca")}
+	m.write(t, client.CertPEM, client.KeyPEM, ca.PEM())
+	return m
+}
+
+func (m mounted) write(t *testing.T, cert, key, ca []byte) {
+	t.Helper()
+	for path, content := range map[string][]byte{m.cert: cert, m.key: key, m.ca: ca} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (m mounted) env(addr string) []string {
+	return []string{"GRPC_ADDR=" + addr, "GRPC_TLS=true", "GRPC_CA_CERT=" + m.ca, "GRPC_CLIENT_CERT=" + m.cert, "GRPC_CLIENT_KEY=" + m.key, "CONN_MAX_AGE=0"}
+}
+
+func TestMutualTLSAndRotation(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	up := healthtest.Start(t, healthtest.TLS(ca.MutualTLS(t)))
+	first := ca.Client(t)
+	m := mount(t, first, ca)
+	d := deploy(t, m.env(up.Addr())...)
+	d.want("", 200, "SERVING\n")
+
+	// A torn pair is never used: the last good one goes on.
+	second := ca.Client(t)
+	m.write(t, second.CertPEM, first.KeyPEM, ca.PEM())
+	time.Sleep(5100 * time.Millisecond) // what is held is read again after 5 s
+	d.want("", 200, "SERVING\n")
+
+	// A new CA altogether, on both sides: what is held fails the handshake, and is read again at once.
+	other := healthtest.NewCA(t)
+	third := other.Client(t)
+	up.SetTLS(other.MutualTLS(t))
+	m.write(t, third.CertPEM, third.KeyPEM, other.PEM())
+	d.want("", 200, "SERVING\n")
+	for _, secret := range []*healthtest.Leaf{first, second, third} {
+		if body := strings.Split(string(secret.KeyPEM), "\n")[1]; strings.Contains(d.text(), body) {
+			t.Error("the log shows a key")
+		}
+	}
+}
+
+func TestTornPairAtTheFirstRequest(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	up := healthtest.Start(t, healthtest.TLS(ca.MutualTLS(t)))
+	first, second := ca.Client(t), ca.Client(t)
+	m := mount(t, first, ca)
+	m.write(t, first.CertPEM, second.KeyPEM, ca.PEM())
+	d := deploy(t, m.env(up.Addr())...)
+	if status, _, body := d.get("?format=json", ""); status != 503 || !strings.Contains(body, `"phase":"credentials"`) {
+		t.Errorf("torn: %d %s", status, body)
+	}
+	m.write(t, second.CertPEM, second.KeyPEM, ca.PEM())
+	d.want("", 200, "SERVING\n")
+}
+
+func TestOneWayTLS(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
+	roots := ca.WriteFile(t, t.TempDir(), "ca")
+	deploy(t, "GRPC_ADDR="+up.Addr(), "GRPC_TLS=true", "GRPC_CA_CERT="+roots).want("", 200, "SERVING\n")
+	deploy(t, "GRPC_ADDR="+up.Addr(), "GRPC_TLS=true").want("", 503, "CONNECTION_FAILED\n")
+}

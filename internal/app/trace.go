@@ -1,0 +1,82 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"cloud.google.com/go/compute/metadata"
+)
+
+// traceKey is Cloud Logging's key for the trace that a line belongs to
+// (https://cloud.google.com/trace/docs/trace-log-integration).
+const traceKey = "logging.googleapis.com/trace"
+
+// projectWithin is what the metadata server may take to tell the project.
+const projectWithin = time.Second
+
+type traceContext struct{}
+
+// WithCloudTrace lets the log lines that a request causes on Google Cloud name its trace. Elsewhere
+// (where K_SERVICE is not set) it is next itself.
+func WithCloudTrace(next http.Handler) http.Handler {
+	if os.Getenv("K_SERVICE") == "" {
+		return next
+	}
+	project := sync.OnceValue(cloudProject)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if id := traceID(r.Header); id != "" {
+			trace := func() string { return "projects/" + project() + "/traces/" + id }
+			r = r.WithContext(context.WithValue(r.Context(), traceContext{}, trace))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// cloudProject is the project that traces are in, "-" where nobody tells.
+func cloudProject() string {
+	if project := os.Getenv("GOOGLE_CLOUD_PROJECT"); project != "" {
+		return project
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), projectWithin)
+	defer cancel()
+	project, err := metadata.ProjectIDWithContext(ctx)
+	if err != nil {
+		return "-"
+	}
+	return project
+}
+
+// traceID reads the trace's id from W3C's header (https://www.w3.org/TR/trace-context/) or Google's
+// older one, "ID/SPAN;o=1"; empty where there is none.
+func traceID(h http.Header) string {
+	if parts := strings.Split(h.Get("Traceparent"), "-"); len(parts) >= 4 && isTraceID(parts[1]) {
+		return parts[1]
+	}
+	if id, _, _ := strings.Cut(h.Get("X-Cloud-Trace-Context"), "/"); isTraceID(id) {
+		return id
+	}
+	return ""
+}
+
+// isTraceID says whether it is 32 hexadecimal digits.
+func isTraceID(id string) bool {
+	return len(id) == 32 && strings.Trim(id, "0123456789abcdefABCDEF") == ""
+}
+
+// traced is a handler that adds the trace of a line's context.
+type traced struct{ slog.Handler }
+
+func (t traced) Handle(ctx context.Context, r slog.Record) error {
+	if trace, ok := ctx.Value(traceContext{}).(func() string); ok {
+		r.AddAttrs(slog.String(traceKey, trace()))
+	}
+	return t.Handler.Handle(ctx, r)
+}
+
+func (t traced) WithAttrs(attrs []slog.Attr) slog.Handler { return traced{t.Handler.WithAttrs(attrs)} }
+func (t traced) WithGroup(name string) slog.Handler       { return traced{t.Handler.WithGroup(name)} }

@@ -1,0 +1,75 @@
+// Package bounded keeps what is counted by service a closed set: names come from callers, and every new
+// one would cost memory, or money.
+package bounded
+
+import (
+	"sync"
+
+	"google.golang.org/grpc/codes"
+
+	"example.com/grpc-health-http/internal/check"
+)
+
+// Other is the name that stands for all services without a place of their own.
+const Other = "other"
+
+// maxAcknowledged bounds the names that get a place because the upstream knows them.
+const maxAcknowledged = 100
+
+// Services holds a T for each configured service, for each of the first 100 others that the upstream
+// has acknowledged, and one for all the rest. Its methods may be called from many goroutines.
+type Services[T any] struct {
+	create func(name string) T
+	others T
+
+	mu           sync.RWMutex
+	byName       map[string]T
+	acknowledged int
+}
+
+// New returns the Services of the configured names; none configures the whole server, which is the
+// empty name. create makes what a name has; it is called once for each, and for Other.
+func New[T any](configured []string, create func(name string) T) *Services[T] {
+	if len(configured) == 0 {
+		configured = []string{""}
+	}
+	s := &Services[T]{create: create, others: create(Other), byName: make(map[string]T)}
+	for _, name := range configured {
+		s.byName[name] = create(name)
+	}
+	return s
+}
+
+// Others is what all names without a place share.
+func (s *Services[T]) Others() T { return s.others }
+
+// Find returns what the verdict's service has, new where the verdict is the first to acknowledge it.
+func (s *Services[T]) Find(v check.Verdict) T {
+	s.mu.RLock()
+	found, ok := s.byName[v.Service]
+	full := s.acknowledged >= maxAcknowledged
+	s.mu.RUnlock()
+	if ok {
+		return found
+	}
+	if full || !acknowledges(v) {
+		return s.others
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if found, ok = s.byName[v.Service]; ok {
+		return found
+	}
+	if s.acknowledged >= maxAcknowledged {
+		return s.others
+	}
+	s.acknowledged++
+	found = s.create(v.Service)
+	s.byName[v.Service] = found
+	return found
+}
+
+// acknowledges says whether the verdict shows that the upstream knows the service.
+func acknowledges(v check.Verdict) bool {
+	return v.Asked && v.Code == codes.OK && v.Status != check.ServiceUnknown
+}

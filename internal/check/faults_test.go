@@ -1,0 +1,534 @@
+package check
+
+import (
+	"context"
+	"io"
+	"net"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"example.com/grpc-health-http/internal/healthtest"
+)
+
+// held returns the lane of a question as it is now, nil where there is none.
+func (c *counted) held(q question) *lane {
+	c.Checker.mu.Lock()
+	defer c.Checker.mu.Unlock()
+	return c.lanes[q]
+}
+
+func TestCloseDuringADial(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	way := healthtest.Forward(t, up.Target())
+	way.Hold(300 * time.Millisecond)
+	c := checker(t, way.Addr())
+	done := make(chan Verdict, 1)
+	go func() { done <- c.Check(t.Context(), "") }()
+	eventually(t, "the dial is under way", func() bool { return way.Connections() == 1 })
+	c.Close()
+	want(t, <-done, Serving, PhaseNone)
+	eventually(t, "no connection is left", func() bool { return up.OpenConnections() == 0 })
+}
+
+// The RPC's own deadline, which its context and the server know, is no answer of the server and no
+// loss, also where a busy machine lets the flight look at its clock only afterwards.
+func TestOwnDeadlineIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	defer up.Hang("hung")()
+	real := systemClock()
+	slow := func() moment {
+		m := real()
+		return moment{mono: m.mono / 2, wall: m.wall / 2}
+	}
+	for _, reused := range []bool{false, true} {
+		c := checkerAt(t, slow, up.Target(), services("", "hung"))
+		if reused {
+			want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		}
+		want(t, c.Check(t.Context(), "hung"), Timeout, PhaseRPC)
+		if n := c.retried("lost"); n != 0 {
+			t.Errorf("reused %v: %d connections counted as lost", reused, n)
+		}
+	}
+}
+
+// A lane that nobody waits in any more is forgotten, and so is its timer: it must not take away the
+// lane that the same name has by then.
+func TestForgottenLaneStaysForgotten(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	defer up.Hang("made-up")()
+	c := checker(t, up.Target(), services("s"), func(o *Options) { o.RPCTimeout = time.Minute })
+	q := question{service: "made-up"}
+	for {
+		first, leave := context.WithCancel(t.Context())
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() { c.Check(first, q.service) })
+		}
+		armed := false
+		eventually(t, "the second caller waits for its flight", func() bool {
+			l := c.held(q)
+			c.Checker.mu.Lock()
+			defer c.Checker.mu.Unlock()
+			armed = l != nil && l.next != nil && l.timer != nil
+			return armed || l != nil && len(l.flights) == 2
+		})
+		leave()
+		both.Wait()
+		if armed {
+			break
+		}
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	var last sync.WaitGroup
+	last.Go(func() { c.Check(ctx, q.service) })
+	eventually(t, "the name has a lane again", func() bool { return c.held(q) != nil })
+	l := c.held(q)
+	for end := time.Now().Add(4 * shareFor); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if c.held(q) != l {
+			t.Fatal("the lane with a flight under way was taken away")
+		}
+	}
+	leave()
+	last.Wait()
+}
+
+// A flight that is down to one RPC lets the others of its lane make a second one.
+func TestSecondRPCIsGivenBackAfterAFreeze(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("s", serving)
+	var jump atomic.Int64
+	real := systemClock()
+	clock := func() moment { m := real(); m.wall += jump.Load(); return m }
+	c := checkerAt(t, clock, up.Target(), services("s"), func(o *Options) { o.RPCTimeout = 4 * time.Second })
+	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+	release := up.Hang("s")
+	done := make(chan Verdict, 1)
+	go func() { done <- c.Check(t.Context(), "s") }()
+	eventually(t, "there are two RPCs", func() bool { return up.InFlightFor("s") == 2 })
+	jump.Store(int64(time.Hour))
+	eventually(t, "one RPC is left, and may have another beside it", func() bool {
+		l := c.held(question{service: "s"})
+		c.Checker.mu.Lock()
+		defer c.Checker.mu.Unlock()
+		return c.retried("frozen") > 0 && len(l.flights) == 1 && !l.extra
+	})
+	release()
+	want(t, <-done, Serving, PhaseNone)
+}
+
+// Dials whose callers have all left make room for those of others.
+func TestAbandonedDialsMakeRoom(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	way := healthtest.Forward(t, up.Target())
+	way.SetMode(healthtest.Silent)
+	c := checker(t, way.Addr(), func(o *Options) { o.ConnectTimeout = time.Minute })
+	l := c.configured
+	staying, leave := context.WithCancel(t.Context())
+	defer leave()
+	var callers sync.WaitGroup
+	defer callers.Wait()
+	var leaving []context.CancelFunc
+	for n := 1; n <= maxDials; n++ {
+		ctx, cancel := context.WithCancel(staying)
+		if n > 1 {
+			leaving = append(leaving, cancel)
+		}
+		callers.Go(func() {
+			defer cancel()
+			if found, _ := l.acquire(ctx, c.clock.tick().moment, false); found != nil {
+				found.done()
+			}
+		})
+		eventually(t, "its dial is under way", func() bool { return way.Connections() == n })
+	}
+	for _, cancel := range leaving {
+		cancel()
+	}
+	eventually(t, "only one waits", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.waiting == 1
+	})
+	way.SetMode(healthtest.Pass)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	found, d := l.acquire(ctx, c.clock.tick().moment, false)
+	if found == nil {
+		t.Fatalf("no connection: %v", d.Err)
+	}
+	found.done()
+}
+
+// A server that takes one request per connection and then says GOAWAY with NO_ERROR, asked for several
+// services at once: the requests that it has not looked at are no failures.
+func TestOneRequestPerConnection(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	names := []string{"a", "b", "c", "d", "e", "f"}
+	for _, name := range names {
+		up.SetStatus(name, serving)
+		up.SetDelay(name, 50*time.Millisecond)
+	}
+	c := checker(t, oneRequestPerConnection(t, up.Addr()), services(names...))
+	for range 5 {
+		var all sync.WaitGroup
+		for _, name := range names {
+			all.Go(func() { want(t, c.Check(t.Context(), name), Serving, PhaseNone) })
+		}
+		all.Wait()
+	}
+}
+
+// A GOAWAY that says that the request under way was not looked at, while its answer is on the way.
+func TestGoAwayBesideTheAnswer(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	way := healthtest.Forward(t, up.Target())
+	c := checker(t, way.Addr())
+	for range 300 {
+		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		rpcs := up.RPCs()
+		done := make(chan Verdict, 1)
+		go func() { done <- c.Check(t.Context(), "") }()
+		for up.RPCs() == rpcs && len(done) == 0 {
+			time.Sleep(10 * time.Microsecond)
+		}
+		way.GoAway(0, http2.ErrCodeNo)
+		want(t, <-done, Serving, PhaseNone)
+	}
+}
+
+// oneRequestPerConnection forwards to target, and follows the first HEADERS of a client with a GOAWAY
+// that excludes all others. It returns its address.
+func oneRequestPerConnection(t *testing.T, target string) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer client.Close()
+				server, err := net.Dial("tcp", target)
+				if err != nil {
+					return
+				}
+				defer server.Close()
+				var writing sync.Mutex
+				go func() {
+					defer client.Close()
+					from, to := http2.NewFramer(nil, server), http2.NewFramer(client, nil)
+					for {
+						frame, err := from.ReadFrame()
+						if err != nil {
+							return
+						}
+						writing.Lock()
+						err = pass(to, frame)
+						writing.Unlock()
+						if err != nil {
+							return
+						}
+					}
+				}()
+				preface := make([]byte, len(http2.ClientPreface))
+				if _, err := io.ReadFull(client, preface); err != nil {
+					return
+				}
+				if _, err := server.Write(preface); err != nil {
+					return
+				}
+				from, to := http2.NewFramer(nil, client), http2.NewFramer(server, nil)
+				for {
+					frame, err := from.ReadFrame()
+					if err != nil {
+						return
+					}
+					if h, ok := frame.(*http2.HeadersFrame); ok {
+						if h.StreamID > 1 {
+							continue // never looked at, as the GOAWAY says
+						}
+						go func() {
+							time.Sleep(20 * time.Millisecond) // until others have sent theirs
+							writing.Lock()
+							defer writing.Unlock()
+							_ = http2.NewFramer(client, nil).WriteGoAway(1, http2.ErrCodeNo, nil)
+						}()
+					} else if frame.Header().StreamID > 1 {
+						continue
+					}
+					if pass(to, frame) != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// pass writes a frame that was read.
+func pass(to *http2.Framer, frame http2.Frame) error {
+	header := frame.Header()
+	var payload []byte
+	switch f := frame.(type) {
+	case *http2.SettingsFrame:
+		if f.IsAck() {
+			return to.WriteSettingsAck()
+		}
+		var settings []http2.Setting
+		_ = f.ForeachSetting(func(s http2.Setting) error { settings = append(settings, s); return nil })
+		return to.WriteSettings(settings...)
+	case *http2.HeadersFrame:
+		payload = f.HeaderBlockFragment()
+		header.Flags &^= http2.FlagHeadersPadded | http2.FlagHeadersPriority
+	case *http2.DataFrame:
+		return to.WriteData(header.StreamID, f.StreamEnded(), f.Data())
+	case *http2.PingFrame:
+		return to.WritePing(f.IsAck(), f.Data)
+	case *http2.WindowUpdateFrame:
+		return to.WriteWindowUpdate(header.StreamID, f.Increment)
+	case *http2.RSTStreamFrame:
+		return to.WriteRSTStream(header.StreamID, f.ErrCode)
+	default:
+		return nil
+	}
+	return to.WriteRawFrame(header.Type, header.Flags, header.StreamID, payload)
+}
+
+// A server that takes one RPC at a time on a connection: services that hang do not use up what the
+// healthy one needs.
+func TestHealthyBesideHungServicesWithFewStreams(t *testing.T) {
+	t.Parallel()
+	for _, streams := range []uint32{1, 2, 5} {
+		t.Run(strconv.Itoa(int(streams)), func(t *testing.T) {
+			t.Parallel()
+			up := healthtest.Start(t, healthtest.MaxConcurrentStreams(streams))
+			up.SetStatus("healthy", serving)
+			names := []string{"hung1", "hung2", "hung3"}
+			for _, name := range names {
+				defer up.Hang(name)()
+			}
+			c := checker(t, up.Target(), services(append(names, "healthy")...))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var callers sync.WaitGroup
+			for _, name := range names {
+				for range 20 {
+					callers.Go(func() {
+						for ctx.Err() == nil {
+							c.Check(ctx, name)
+						}
+					})
+				}
+			}
+			eventually(t, "the hung services are asked", func() bool { return up.InFlight() >= int(streams) })
+			for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+				want(t, c.Check(t.Context(), "healthy"), Serving, PhaseNone)
+			}
+			for _, name := range names {
+				if n := up.MaxInFlightFor(name); n > 8 {
+					t.Errorf("%s: %d RPCs at once", name, n)
+				}
+			}
+			cancel()
+			callers.Wait()
+			eventually(t, "one connection is left at most", func() bool { return up.OpenConnections() <= 1 })
+		})
+	}
+}
+
+// The addresses are raced within the budget, however short.
+func TestSecondAddressServesWithinAShortBudget(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	_, port, _ := net.SplitHostPort(up.Addr())
+	swallower, err := net.Listen("tcp", "127.0.0.2:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { swallower.Close() })
+	c := checker(t, "dns://"+dnsServer(t, []string{"127.0.0.2", "127.0.0.1"})+"/upstream.test:"+port,
+		func(o *Options) { o.ConnectTimeout = 240 * time.Millisecond })
+	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+}
+
+// A caller whose time is up before its flight could start waited for RPCs under way, not for the connection.
+func TestPhaseOfACallerThatWaitsForItsFlight(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	defer up.Hang("hung")()
+	c := checker(t, up.Target(), services("hung"), func(o *Options) { o.RPCTimeout = time.Minute })
+	ctx, cancel := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	for n := 1; n <= maxFlights; n++ {
+		callers.Go(func() { c.Check(ctx, "hung") })
+		eventually(t, "its RPC is under way", func() bool { return up.InFlightFor("hung") == n })
+	}
+	brief, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stop()
+	v := c.Check(brief, "hung")
+	want(t, v, Timeout, PhaseRPC)
+	if v.Asked {
+		t.Errorf("code %s, but no RPC was made for it", v.GRPCCode())
+	}
+	cancel()
+	callers.Wait()
+}
+
+// After every kind of fault, and Close, nothing is left: no goroutine, no connection, no RPC. It
+// does not run beside other tests, whose goroutines it would count.
+func TestNothingIsLeftBehind(t *testing.T) {
+	base := runtime.NumGoroutine()
+	t.Run("faults", func(t *testing.T) {
+		up := healthtest.Start(t)
+		up.SetStatus("s", serving)
+		way := healthtest.Forward(t, up.Target())
+		c := checker(t, way.Addr(), services("s", "hung"), brief)
+		release := up.Hang("hung")
+		var callers sync.WaitGroup
+		for _, fault := range []func(){
+			func() {},
+			way.Swallow,
+			way.Reset,
+			func() { way.GoAway(0, http2.ErrCodeNo) },
+			func() { way.SetMode(healthtest.Silent); way.Reset() },
+			func() { way.SetMode(healthtest.Refuse) },
+			func() { way.SetMode(healthtest.CloseOnRequest) },
+			func() { way.SetMode(healthtest.Pass) },
+		} {
+			fault()
+			for i := range 40 {
+				callers.Go(func() {
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					if i%4 == 3 {
+						time.AfterFunc(time.Duration(i)*time.Millisecond, cancel)
+					}
+					c.Check(ctx, []string{"s", "hung", "made-up", strconv.Itoa(i)}[i%4])
+				})
+			}
+			callers.Wait()
+		}
+		release()
+		want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+		eventually(t, "only the standing connections are open", func() bool { return up.OpenConnections() <= 2 })
+		eventually(t, "no RPC is under way", func() bool { return up.InFlight() == 0 })
+		c.Close()
+		eventually(t, "no connection is open", func() bool { return up.OpenConnections() == 0 })
+		for _, l := range []*link{c.configured, c.others} {
+			l.mu.Lock()
+			if len(l.dials) > 0 || l.waiting > 0 || l.current != nil {
+				t.Errorf("left behind: %d dials, %d waiting, connection %v", len(l.dials), l.waiting, l.current)
+			}
+			l.mu.Unlock()
+		}
+		if n := len(c.lanes); n != 2 || c.madeUp != 0 || c.clock.active != 0 {
+			t.Errorf("left behind: %d lanes, %d RPCs of made-up names, %d checks", n, c.madeUp, c.clock.active)
+		}
+	})
+	eventually(t, "the goroutines have ended", func() bool { return runtime.NumGoroutine() <= base })
+}
+
+// An answer of which a GOAWAY takes back the half is lost, and not the server's word.
+func TestGoAwayBeforeTrailers(t *testing.T) {
+	t.Parallel()
+	server := healthtest.StartFrontEnd(t, healthtest.GoAwayBeforeTrailers())
+	c := checker(t, server.Addr())
+	for range 500 {
+		if v := c.Check(t.Context(), ""); v.Status == RPCFailed {
+			t.Fatalf("%v: %v", v.Status, v.Err)
+		}
+	}
+}
+
+// One GOAWAY, at whatever time between the dial and the answer, is no failure: another connection answers.
+func TestGoAwayDuringADial(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	way := healthtest.Forward(t, up.Target())
+	c := checker(t, way.Addr(), func(o *Options) { o.MaxAge = 0 })
+	for i := range 300 {
+		before := way.OpenConnections()
+		done := make(chan Verdict, 1)
+		go func() { done <- c.Check(t.Context(), "") }()
+		for way.OpenConnections() == before && len(done) == 0 {
+			time.Sleep(10 * time.Microsecond)
+		}
+		pause(t.Context(), time.Duration(i)*4*time.Microsecond)
+		way.GoAway(0, http2.ErrCodeNo)
+		want(t, <-done, Serving, PhaseNone)
+	}
+}
+
+// A server that says GOAWAY as soon as a connection stands: that is known at once, not when the budget
+// for the connection is used up.
+func TestGoAwayAtOnce(t *testing.T) {
+	t.Parallel()
+	server := healthtest.StartFrontEnd(t, healthtest.GoAwayAtOnce(http2.ErrCodeNo))
+	for range 50 {
+		c := checker(t, server.Addr(), func(o *Options) { o.ConnectTimeout = time.Minute })
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		want(t, c.Check(ctx, ""), ConnectionFailed, PhaseRPC)
+		if n := c.dials.Load(); n != lossesAllowed {
+			t.Errorf("%d dials, want %d", n, lossesAllowed)
+		}
+	}
+}
+
+// The limit for made-up names counts second RPCs too, says OVERLOADED to the others at once, and is
+// free again afterwards.
+func TestLimitForMadeUpNames(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("made-up", serving)
+	release := make(chan struct{})
+	up.HandleUnknown(func(ctx context.Context, _ string) (*healthpb.HealthCheckResponse, error) {
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return &healthpb.HealthCheckResponse{Status: serving}, nil
+	})
+	c := checker(t, up.Target(), func(o *Options) { o.RPCTimeout, o.MaxConcurrent = 4*time.Second, 3 })
+	want(t, c.Check(t.Context(), "made-up"), Serving, PhaseNone)
+	var callers sync.WaitGroup
+	for _, name := range []string{"first", "second"} {
+		callers.Go(func() { want(t, c.Check(t.Context(), name), Serving, PhaseNone) })
+	}
+	eventually(t, "both are asked, and one of them a second time", func() bool { return up.InFlight() == 3 })
+	eventually(t, "both were silent for long enough", func() bool {
+		want(t, c.Check(t.Context(), "third"), Overloaded, PhaseNone)
+		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		first, second := c.held(question{service: "first"}), c.held(question{service: "second"})
+		now := c.clock.tick().running
+		c.Checker.mu.Lock()
+		defer c.Checker.mu.Unlock()
+		return now-max(first.flights[0].began.running, second.flights[0].began.running) > 1500*time.Millisecond
+	})
+	if n := up.InFlight(); n != 3 {
+		t.Errorf("%d RPCs for made-up names, with a limit of 3", n)
+	}
+	close(release)
+	callers.Wait()
+	want(t, c.Check(t.Context(), "third"), Serving, PhaseNone)
+}

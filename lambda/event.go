@@ -1,0 +1,172 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-lambda-go/events"
+)
+
+// event is an invocation as a request, and the form of its result.
+type event struct {
+	request *http.Request
+	result  func(*answer) any
+	direct  bool // it did not come through HTTP
+}
+
+// errNotUnderstood says what is.
+var errNotUnderstood = errors.New(`the event is none that this function understands: send {"service":"NAME"}, {} for what ` +
+	`is configured, a schedule's event, or a request through a function URL, an API or a load balancer`)
+
+// scheduledBy are the sources of a schedule's events: a rule of EventBridge
+// (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-run-lambda-schedule.html), and EventBridge Scheduler.
+var scheduledBy = []string{"aws.events", "aws.scheduler"}
+
+// parse recognises an event by its shape. It takes anything: whoever may invoke a function may send
+// it what they like.
+func parse(payload []byte) (*event, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(payload, &fields); err != nil {
+		return nil, errNotUnderstood
+	}
+	var origin map[string]json.RawMessage
+	_ = json.Unmarshal(fields["requestContext"], &origin) // what is no object has no members
+	switch {
+	case origin["elb"] != nil:
+		return parseTargetGroup(payload)
+	case origin["http"] != nil:
+		return parsePayload2(payload)
+	case fields["httpMethod"] != nil:
+		return parsePayload1(payload)
+	case fields["service"] != nil:
+		var name *string
+		if err := json.Unmarshal(fields["service"], &name); err != nil || name == nil {
+			return nil, errors.New(`service is no text: send {"service":"NAME"}`)
+		}
+		return ask(url.Values{"service": {*name}}), nil
+	case len(fields) == 0 || isSchedule(fields["source"]):
+		return ask(url.Values{}), nil
+	}
+	return nil, errNotUnderstood
+}
+
+func isSchedule(source json.RawMessage) bool {
+	var name string
+	_ = json.Unmarshal(source, &name) // what is no text is no source of ours
+	return slices.Contains(scheduledBy, name)
+}
+
+// ask is the event of an invocation that asks for the verdicts as JSON.
+func ask(query url.Values) *event {
+	query.Set("format", "json")
+	r := newRequest(http.MethodGet, "/", query.Encode(), make(http.Header))
+	return &event{request: r, result: (*answer).plain, direct: true}
+}
+
+// parsePayload2 reads an event of a function URL or an HTTP API:
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+func parsePayload2(payload []byte) (*event, error) {
+	var e events.APIGatewayV2HTTPRequest
+	if err := json.Unmarshal(payload, &e); err != nil {
+		return nil, errNotUnderstood
+	}
+	r := newRequest(e.RequestContext.HTTP.Method, e.RawPath, e.RawQueryString, headerOf(e.Headers, nil))
+	r.Body = bodyOf(e.Body, e.IsBase64Encoded)
+	return &event{request: r, result: (*answer).payload2}, nil
+}
+
+// parsePayload1 reads an event of a REST API, or of an HTTP API that is set to its format. The query's
+// parameters come decoded.
+func parsePayload1(payload []byte) (*event, error) {
+	var e events.APIGatewayProxyRequest
+	if err := json.Unmarshal(payload, &e); err != nil {
+		return nil, errNotUnderstood
+	}
+	query := joinQuery(e.QueryStringParameters, e.MultiValueQueryStringParameters, url.QueryEscape)
+	r := newRequest(e.HTTPMethod, e.Path, query, headerOf(e.Headers, e.MultiValueHeaders))
+	r.Body = bodyOf(e.Body, e.IsBase64Encoded)
+	return &event{request: r, result: (*answer).payload1}, nil
+}
+
+// parseTargetGroup reads an event of a load balancer, which leaves the query's parameters as they were sent:
+// https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html
+func parseTargetGroup(payload []byte) (*event, error) {
+	var e events.ALBTargetGroupRequest
+	if err := json.Unmarshal(payload, &e); err != nil {
+		return nil, errNotUnderstood
+	}
+	asSent := func(text string) string { return text }
+	query := joinQuery(e.QueryStringParameters, e.MultiValueQueryStringParameters, asSent)
+	r := newRequest(e.HTTPMethod, e.Path, query, headerOf(e.Headers, e.MultiValueHeaders))
+	r.Body = bodyOf(e.Body, e.IsBase64Encoded)
+	result := (*answer).targetGroup
+	if e.MultiValueHeaders != nil {
+		result = (*answer).multiValueTargetGroup
+	}
+	return &event{request: r, result: result}, nil
+}
+
+// newRequest makes a request with an empty body. The path may have any text: one that is not well escaped
+// stands for itself.
+func newRequest(method, path, rawQuery string, header http.Header) *http.Request {
+	decoded, err := url.PathUnescape(path)
+	if err != nil {
+		decoded = path
+	}
+	return &http.Request{
+		Method: method,
+		URL:    &url.URL{Path: decoded, RawPath: path, RawQuery: rawQuery},
+		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header,
+		Host:   header.Get("Host"),
+		Body:   http.NoBody,
+	}
+}
+
+// headerOf are the headers of an event: the form with all values where it is there, else the other.
+func headerOf(single map[string]string, multi map[string][]string) http.Header {
+	header := make(http.Header, max(len(single), len(multi)))
+	if multi == nil {
+		for name, value := range single {
+			header.Add(name, value)
+		}
+	}
+	for name, values := range multi {
+		for _, value := range values {
+			header.Add(name, value)
+		}
+	}
+	return header
+}
+
+// joinQuery makes a raw query of an event's parameters, sorted by name, likewise.
+func joinQuery(single map[string]string, multi map[string][]string, escape func(string) string) string {
+	var query []string
+	if multi == nil {
+		for _, name := range slices.Sorted(maps.Keys(single)) {
+			query = append(query, escape(name)+"="+escape(single[name]))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(multi)) {
+		for _, value := range multi[name] {
+			query = append(query, escape(name)+"="+escape(value))
+		}
+	}
+	return strings.Join(query, "&")
+}
+
+// bodyOf is an event's body.
+func bodyOf(text string, encoded bool) io.ReadCloser {
+	var body io.Reader = strings.NewReader(text)
+	if encoded {
+		body = base64.NewDecoder(base64.StdEncoding, body)
+	}
+	return io.NopCloser(body)
+}

@@ -1,0 +1,96 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"example.com/grpc-health-http/internal/healthtest"
+)
+
+var update = flag.Bool("update", false, "write what the function answers to testdata/results")
+
+// What differs from run to run.
+var (
+	durations = regexp.MustCompile(`(duration_seconds\\*": ?)[0-9.e-]+`)
+	evidence  = regexp.MustCompile(`("Grpc-Health-Evidence": \[?\s*")[0-9a-f]+"`)
+)
+
+// TestRecordedEvents sends the events of testdata/events, and compares the results with those of
+// testdata/results.
+func TestRecordedEvents(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	for name, status := range map[string]healthpb.HealthCheckResponse_ServingStatus{
+		"up":              healthpb.HealthCheckResponse_SERVING,
+		"down":            healthpb.HealthCheckResponse_NOT_SERVING,
+		"echo.EchoServer": healthpb.HealthCheckResponse_SERVING,
+		"a b&c":           healthpb.HealthCheckResponse_SERVING,
+	} {
+		up.SetStatus(name, status)
+	}
+	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	paths, err := filepath.Glob(filepath.Join("testdata", "events", "*.json"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no events: %v", err)
+	}
+	for _, path := range paths {
+		payload, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got bytes.Buffer
+		if err := json.Indent(&got, []byte(d.invoke(string(payload))), "", "  "); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		got.WriteByte('\n')
+		text := durations.ReplaceAll(got.Bytes(), []byte("${1}0.001"))
+		text = evidence.ReplaceAll(text, []byte(`${1}ID"`))
+		golden := filepath.Join("testdata", "results", filepath.Base(path))
+		if *update {
+			if err := os.WriteFile(golden, text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(text, want) {
+			t.Errorf("%s:\n%swant\n%s", path, text, want)
+		}
+	}
+}
+
+// An upstream is not asked for what came to the wrong place.
+func TestNoRPCWithoutNeed(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	for _, name := range []string{"function_url_favicon", "function_url_post_base64", "target_group_post_base64", "direct_illegal_name", "direct_no_text", "hostile_types",
+		"other_list", "other_number", "other_queue", "other_source", "other_text", "other_websocket"} {
+		payload, err := os.ReadFile(filepath.Join("testdata", "events", name+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.invoke(string(payload))
+	}
+	for _, payload := range []string{"", "{", `{"service":`, strings.Repeat("[", 100000), `{"service":"` + strings.Repeat("a", 300) + `"}`} {
+		if v := d.ask(payload); v.Error == "" || v.Status != "" {
+			t.Errorf("%.20q: %+v", payload, v)
+		}
+	}
+	if n := up.RPCs(); n != 0 {
+		t.Errorf("%d RPCs", n)
+	}
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"example.com/grpc-health-http/internal/app"
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/internal/web"
+	"example.com/grpc-health-http/lambda/secrets"
+)
+
+// answerBy is how long before an invocation's deadline it is answered.
+const answerBy = 200 * time.Millisecond
+
+// function answers invocations.
+type function struct {
+	logger *slog.Logger
+	// http answers what came through HTTP.
+	http http.Handler
+	// direct answers invocations, which IAM has let in: they need no token.
+	direct http.Handler
+	close  func()
+}
+
+// newFunction puts the function together from the environment. It makes no connection and reads no
+// secret yet. Wrong settings make a function that says so, and do not end the process, which the
+// platform would start again and again. Metrics go to stdout, the log to stderr.
+func newFunction(stdout, stderr io.Writer) *function {
+	s, err := settings.FromEnvironment()
+	if err != nil {
+		return misconfigured(app.NewLogger(stderr, &settings.Settings{LogFormat: "json"}), err)
+	}
+	logger := app.NewLogger(stderr, s)
+	app.Warn(logger, s)
+	held := secrets.New(logger)
+	a, err := app.New(s, app.Platform{
+		Logger:      logger,
+		Credentials: creds.Options{Read: held.Read},
+		Trace:       check.Trace{Dial: held.Dialed},
+		Observe:     newMetrics(stdout, s.Services).observe,
+	})
+	if err != nil {
+		return misconfigured(logger, err)
+	}
+	return &function{
+		logger: logger,
+		http:   a.Handler,
+		direct: web.New(web.Options{Check: a.Check, Services: s.Services}),
+		close:  a.Checker.Close,
+	}
+}
+
+// misconfigured is a function that answers that it is none.
+func misconfigured(logger *slog.Logger, err error) *function {
+	handler := app.Misconfigured(logger, err)
+	return &function{logger: logger, http: handler, direct: handler, close: func() {}}
+}
+
+// Invoke answers one invocation with the JSON that its kind of event wants. It never returns an error:
+// whatever the check comes to is a result.
+func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerBy))
+		defer cancel()
+	}
+	return json.Marshal(f.result(ctx, payload))
+}
+
+func (f *function) result(ctx context.Context, payload []byte) any {
+	e, err := parse(payload)
+	if err != nil {
+		return refusal{err.Error()}
+	}
+	handler := f.http
+	if e.direct {
+		handler = f.direct
+	}
+	return e.result(f.serve(handler, e.request.WithContext(ctx)))
+}
+
+// serve lets the handler answer. A panic is an answer too: it would end the process, and with it all
+// invocations under way.
+func (f *function) serve(handler http.Handler, r *http.Request) (a *answer) {
+	a = newAnswer()
+	defer func() {
+		if cause := recover(); cause != nil {
+			f.logger.Error("panic", "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
+			a = newAnswer()
+			http.Error(a, "the health check failed inside: its log says how", http.StatusInternalServerError)
+		}
+	}()
+	handler.ServeHTTP(a, r)
+	return a
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/web"
+)
+
+// quiet is a function over a handler, without a log.
+func quiet(handler http.Handler) *function {
+	return &function{logger: slog.New(slog.DiscardHandler), http: handler, direct: handler}
+}
+
+// TestRequest checks what an event becomes before the handler sees it.
+func TestRequest(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ payload, method, uri, path, host, body, header string }{
+		"payload 2.0": {
+			`{"rawPath":"/a%2Fb","rawQueryString":"x=%41&x=;","headers":{"host":"h","x-a":"1,2"},"requestContext":{"http":{"method":"PUT"}},"body":"AP8=","isBase64Encoded":true}`,
+			"PUT", "/a%2Fb?x=%41&x=;", "/a/b", "h", "\x00\xff", "1,2",
+		},
+		"payload 1.0": {
+			`{"httpMethod":"PUT","path":"/a","multiValueHeaders":{"Host":["h"],"X-A":["1","2"]},"headers":{"X-A":"2"},"multiValueQueryStringParameters":{"y":["%","&"],"x":["ü"]},"queryStringParameters":{"y":"&"},"body":"text"}`,
+			"PUT", "/a?x=%C3%BC&y=%25&y=%26", "/a", "h", "text", "1,2",
+		},
+		"payload 1.0 with single values": {
+			`{"httpMethod":"PUT","path":"/a","headers":{"Host":"h","X-A":"1,2"},"queryStringParameters":{"y":"&","x":""},"body":"text"}`,
+			"PUT", "/a?x=&y=%26", "/a", "h", "text", "1,2",
+		},
+		"load balancer": {
+			`{"requestContext":{"elb":{}},"httpMethod":"PUT","path":"/%C3%BC","headers":{"host":"h","x-a":"1,2"},"queryStringParameters":{"y":"%26","x":"%zz"},"body":"dGV4dA==","isBase64Encoded":true}`,
+			"PUT", "/%C3%BC?x=%zz&y=%26", "/ü", "h", "text", "1,2",
+		},
+		"load balancer with multiple values": {
+			`{"requestContext":{"elb":{}},"httpMethod":"PUT","path":"/","multiValueHeaders":{"host":["h"],"x-a":["1","2"]},"multiValueQueryStringParameters":{"y":["%26","b"]},"body":""}`,
+			"PUT", "/?y=%26&y=b", "/", "h", "", "1,2",
+		},
+	} {
+		var got *http.Request
+		var body []byte
+		f := quiet(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			got = r
+			body, _ = io.ReadAll(r.Body)
+		}))
+		if _, err := f.Invoke(t.Context(), []byte(test.payload)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got == nil {
+			t.Errorf("%s: no request", name)
+			continue
+		}
+		if got.Method != test.method || got.URL.RequestURI() != test.uri || got.URL.Path != test.path || got.Host != test.host {
+			t.Errorf("%s: %s %s, path %q, host %q", name, got.Method, got.URL.RequestURI(), got.URL.Path, got.Host)
+		}
+		if string(body) != test.body || strings.Join(got.Header["X-A"], ",") != test.header {
+			t.Errorf("%s: body %q, header %q", name, body, got.Header["X-A"])
+		}
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	t.Parallel()
+	var got time.Time
+	f := quiet(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got, _ = r.Context().Deadline() }))
+	deadline := time.Now().Add(time.Minute)
+	ctx, cancel := context.WithDeadline(t.Context(), deadline)
+	defer cancel()
+	f.Invoke(ctx, []byte("{}"))
+	if deadline.Sub(got) != 200*time.Millisecond {
+		t.Errorf("the handler has until %v before the deadline", deadline.Sub(got))
+	}
+}
+
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	f := quiet(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"status":"SERV`)
+		panic("the cause")
+	}))
+	f.logger = slog.New(slog.NewJSONHandler(&log, nil))
+	for payload, want := range map[string]string{
+		`{"requestContext":{"http":{"method":"GET"}}}`:     `"statusCode":500,`,
+		`{"httpMethod":"GET"}`:                             `"statusCode":500,`,
+		`{"httpMethod":"GET","requestContext":{"elb":{}}}`: `"statusDescription":"500 Internal Server Error"`,
+		`{"service":"a"}`:                                  `{"error":"the health check failed inside: its log says how"}`,
+		`{"source":"aws.events"}`:                          `{"error":"the health check failed inside: its log says how"}`,
+	} {
+		log.Reset()
+		result, err := f.Invoke(t.Context(), []byte(payload))
+		if err != nil || !strings.Contains(string(result), want) || strings.Contains(string(result), "SERV") || strings.Contains(string(result), "the cause") {
+			t.Errorf("%s: %s, %v", payload, result, err)
+		}
+		if !strings.Contains(log.String(), `"cause":"the cause","stack":"`) {
+			t.Errorf("%s: log %s", payload, log.String())
+		}
+	}
+}
+
+func TestDimension(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{"": "(server)", "echo.EchoServer": "echo.EchoServer", "ü\n€~": "???~"} {
+		if got := dimension(name); got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+}
+
+// FuzzEvent sends whatever may come: there is always a result, and it is a JSON object of one of the forms.
+func FuzzEvent(f *testing.F) {
+	for _, seed := range []string{
+		"", "null", "[]", `"up"`, "{}", `{"service":"a"}`, `{"service":null}`, `{"service":"\ud800"}`, `{"SERVICE":"a"}`,
+		`{"source":"aws.events"}`, `{"source":["aws.events"]}`,
+		`{"version":"2.0","rawPath":"%","rawQueryString":"service=%zz;&&=","headers":{"":"","\n":"\u0000"},"requestContext":{"http":{"method":"\n"}},"body":"=","isBase64Encoded":true}`,
+		`{"requestContext":{"http":null},"rawPath":{}}`,
+		`{"httpMethod":"GET","path":"//","multiValueHeaders":{"Accept":null,"Authorization":["Basic #","Bearer"]},"multiValueQueryStringParameters":{"format":["json","html"],"service":[]}}`,
+		`{"httpMethod":"HEAD","requestContext":{"elb":0},"queryStringParameters":{"service":"a&list#"},"headers":{"accept":"text/html"}}`,
+		`{"httpMethod":7,"requestContext":[],"queryStringParameters":{"format":"text"}}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	answers := quiet(web.New(web.Options{Check: func(_ context.Context, service string) check.Verdict {
+		all := check.Statuses()
+		return check.Verdict{Status: all[len(service)%len(all)]}
+	}}))
+	var log bytes.Buffer
+	answers.logger = slog.New(slog.NewTextHandler(&log, nil))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		result, err := answers.Invoke(t.Context(), payload)
+		if err != nil || log.Len() > 0 {
+			t.Fatalf("%v\n%s", err, log.String())
+		}
+		var form struct {
+			StatusCode int
+			Status     string
+			Error      string
+		}
+		if err := json.Unmarshal(result, &form); err != nil {
+			t.Fatalf("%s: %v", result, err)
+		}
+		kinds := 0
+		for _, is := range []bool{form.StatusCode >= 200 && form.StatusCode < 600, form.Status != "", form.Error != ""} {
+			if is {
+				kinds++
+			}
+		}
+		if kinds != 1 {
+			t.Fatalf("result %s", result)
+		}
+	})
+}

@@ -1,0 +1,301 @@
+package secrets
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/grpc-health-http/lambda/secrets/secretstest"
+)
+
+const (
+	tlsARN  = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:tls-AbCdEf"
+	content = "what-nobody-may-see"
+)
+
+// fixture is a Reader with a clock that stands until it is told otherwise.
+type fixture struct {
+	*Reader
+	t       *testing.T
+	manager *secretstest.Manager
+	log     *bytes.Buffer
+
+	mu  sync.Mutex
+	now moment
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{t: t, manager: secretstest.Start(t), log: new(bytes.Buffer), now: moment{wall: time.Unix(1e9, 0)}}
+	t.Setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", f.manager.URL)
+	t.Setenv("AWS_REGION", "us-east-1")
+	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", content)
+	t.Setenv("AWS_SESSION_TOKEN", content)
+	f.Reader = New(slog.New(slog.NewTextHandler(f.log, nil)))
+	f.clock = func() moment {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.now
+	}
+	return f
+}
+
+func (f *fixture) pass(wall, mono time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now = moment{f.now.wall.Add(wall), f.now.mono + mono}
+}
+
+// want reads tlsARN, and checks what comes and how often it has been fetched so far.
+func (f *fixture) want(text string, fetches int) {
+	f.t.Helper()
+	got, err := f.Read(f.t.Context(), tlsARN)
+	if err != nil || string(got) != text {
+		f.t.Errorf("%q, %v, want %q", got, err, text)
+	}
+	if n := f.manager.Fetches(tlsARN); n != fetches {
+		f.t.Errorf("%d fetches, want %d", n, fetches)
+	}
+}
+
+func TestCachedForFiveMinutes(t *testing.T) {
+	f := newFixture(t)
+	f.manager.SetString(tlsARN, "first")
+	f.want("first", 1)
+	f.manager.SetString(tlsARN, "second")
+	f.pass(5*time.Minute-1, 5*time.Minute-1)
+	f.want("first", 1)
+	f.pass(1, 1)
+	f.want("second", 2)
+
+	// A frozen machine stops the monotonic clock, and somebody may set the wall clock back.
+	f.manager.SetString(tlsARN, "third")
+	f.pass(5*time.Minute, 0)
+	f.want("third", 3)
+	f.manager.SetString(tlsARN, "fourth")
+	f.pass(-time.Hour, 5*time.Minute)
+	f.want("fourth", 4)
+}
+
+func TestFetchedAgainAfterAFailedDial(t *testing.T) {
+	f := newFixture(t)
+	f.manager.SetString(tlsARN, "first")
+	f.want("first", 1)
+	f.pass(time.Minute, time.Minute)
+	f.manager.SetString(tlsARN, "second")
+	f.Dialed("ok")
+	f.want("first", 1)
+	f.Dialed("tls")
+	f.want("second", 2)
+	f.want("second", 2)
+
+	// Never more than one fetch a second.
+	f.manager.SetString(tlsARN, "third")
+	f.Dialed("tls")
+	f.pass(time.Second-1, time.Second-1)
+	f.want("second", 2)
+	f.pass(1, 1)
+	f.want("third", 3)
+}
+
+func TestLastGoodOneIsKept(t *testing.T) {
+	f := newFixture(t)
+	f.manager.SetString(tlsARN, "first")
+	f.want("first", 1)
+	f.manager.SetDown(true)
+	f.pass(time.Hour, time.Hour)
+	f.want("first", 2)
+	f.want("first", 2)
+	f.manager.SetDown(false)
+	f.manager.SetError(tlsARN, "AccessDeniedException")
+	f.pass(time.Second, time.Second)
+	f.want("first", 3)
+	if log := f.log.String(); strings.Count(log, "the last good one goes on") != 2 || !strings.Contains(log, tlsARN) {
+		t.Errorf("log: %s", log)
+	}
+	f.manager.SetString(tlsARN, "second")
+	f.pass(time.Second, time.Second)
+	f.want("second", 4)
+}
+
+func TestWithoutAGoodOneItIsAnError(t *testing.T) {
+	f := newFixture(t)
+	f.manager.SetDown(true)
+	for range 2 {
+		if _, err := f.Read(t.Context(), tlsARN); err == nil || !strings.Contains(err.Error(), "AWS Secrets Manager does not answer: ") {
+			t.Errorf("down: %v", err)
+		}
+	}
+	if n := f.manager.Fetches(tlsARN); n != 1 {
+		t.Errorf("%d fetches within the same second", n)
+	}
+	f.manager.SetDown(false)
+	f.manager.SetString(tlsARN, "first")
+	f.pass(time.Second, time.Second)
+	f.want("first", 2)
+}
+
+func TestErrors(t *testing.T) {
+	fails := func(kind string) func(*fixture) { return func(f *fixture) { f.manager.SetError(tlsARN, kind) } }
+	holds := func(text string) func(*fixture) { return func(f *fixture) { f.manager.SetString(tlsARN, text) } }
+	answers := func(status int) func(*fixture) {
+		return func(f *fixture) { f.manager.SetAnswer(tlsARN, status, content) }
+	}
+	for name, test := range map[string]struct {
+		set  func(*fixture)
+		read string // tlsARN where empty
+		want []string
+	}{
+		"no such secret":       {set: func(*fixture) {}, want: []string{"ResourceNotFoundException", "check the ARN"}},
+		"access denied":        {set: fails("AccessDeniedException"), want: []string{"AccessDeniedException", "secretsmanager:GetSecretValue", "kms:Decrypt"}},
+		"not decrypted":        {set: fails("DecryptionFailure"), want: []string{"kms:Decrypt"}},
+		"to be deleted":        {set: fails("InvalidRequestException"), want: []string{"deletion"}},
+		"throttled":            {set: fails("ThrottlingException"), want: []string{"AWS Secrets Manager says ThrottlingException"}},
+		"not its language":     {set: answers(200), want: []string{"the answer of AWS Secrets Manager is not understood"}},
+		"an error of no form":  {set: answers(500), want: []string{"AWS Secrets Manager"}},
+		"nobody there":         {set: func(f *fixture) { f.manager.SetDown(true) }, want: []string{"AWS Secrets Manager does not answer"}},
+		"key of no object":     {set: holds(content), read: tlsARN + "#key", want: []string{"is no JSON object"}},
+		"key of a list":        {set: holds(`["` + content + `"]`), read: tlsARN + "#key", want: []string{"is no JSON object"}},
+		"key of null":          {set: holds("null"), read: tlsARN + "#key", want: []string{"does not have the key"}},
+		"absent key":           {set: holds(`{"Key":"` + content + `"}`), read: tlsARN + "#key", want: []string{"does not have the key"}},
+		"a value without text": {set: holds(`{"key":{"a":"` + content + `"}}`), read: tlsARN + "#key", want: []string{"is no text"}},
+		"a null value":         {set: holds(`{"key":null}`), read: tlsARN + "#key", want: []string{"is no text"}},
+		"no secret's ARN":      {set: func(*fixture) {}, read: "arn:aws:ssm:eu-west-1:1:parameter/a", want: []string{"write arn:aws:secretsmanager:"}},
+		"no region":            {set: func(*fixture) {}, read: "arn:aws:secretsmanager::1:secret:a", want: []string{"REGION"}},
+		"an ARN cut off":       {set: func(*fixture) {}, read: "arn:aws:secretsmanager", want: []string{"write arn:aws:secretsmanager:"}},
+		"no credentials":       {set: func(f *fixture) { f.t.Setenv("AWS_ACCESS_KEY_ID", "") }, want: []string{"give the function a role"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			test.set(f)
+			got, err := f.Read(t.Context(), cmp.Or(test.read, tlsARN))
+			if err == nil {
+				t.Fatalf("content: %q", got)
+			}
+			for _, part := range test.want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%v: lacks %q", err, part)
+				}
+			}
+			if strings.Contains(err.Error()+f.log.String(), content) {
+				t.Errorf("shows content: %v\n%s", err, f.log)
+			}
+		})
+	}
+}
+
+func TestForms(t *testing.T) {
+	f := newFixture(t)
+	path := filepath.Join(t.TempDir(), "a")
+	if err := os.WriteFile(path, []byte("file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.manager.SetString(tlsARN, `{"cert":"c\n","a#b":"hash","":"empty"}`)
+	const binary = "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:binary"
+	f.manager.SetBinary(binary, []byte("\x00\xff"))
+	for name, want := range map[string]string{
+		path: "file", tlsARN + "#cert": "c\n", tlsARN + "#a#b": "hash", tlsARN + "#": "empty", binary: "\x00\xff",
+	} {
+		if got, err := f.Read(t.Context(), name); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
+		}
+	}
+	if n := f.manager.Fetches(tlsARN); n != 1 {
+		t.Errorf("%d fetches for all keys of a secret", n)
+	}
+	if _, err := f.Read(t.Context(), filepath.Join(path, "b")); !errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+func TestSigning(t *testing.T) {
+	f := newFixture(t)
+	f.manager.SetString(tlsARN, "first")
+	f.want("first", 1)
+	// The region is the ARN's, whatever the function's own.
+	if a := f.manager.Authorization(); !strings.Contains(a, "Credential=AKIDEXAMPLE/") || !strings.Contains(a, "/eu-west-1/secretsmanager/") {
+		t.Errorf("signed by %s", a)
+	}
+}
+
+func TestCredentialsFromAnEndpoint(t *testing.T) {
+	f := newFixture(t)
+	var status atomic.Int64
+	status.Store(http.StatusForbidden)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if status.Load() != http.StatusOK || r.Header.Get("Authorization") != "token-"+content {
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, `{"code":"Forbidden","message":"`+content+`"}`)
+			return
+		}
+		io.WriteString(w, `{"AccessKeyId":"AKIDENDPOINT","SecretAccessKey":"`+content+`","Token":"t","Expiration":"2100-01-01T00:00:00Z"}`)
+	}))
+	t.Cleanup(server.Close)
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("token-"+content+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", server.URL)
+	t.Setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token)
+	f.manager.SetString(tlsARN, "first")
+	_, err := f.Read(t.Context(), tlsARN)
+	if err == nil || !strings.Contains(err.Error(), "AWS_CONTAINER_CREDENTIALS_FULL_URI") || strings.Contains(err.Error(), content) {
+		t.Errorf("refused: %v", err)
+	}
+	status.Store(http.StatusOK)
+	f.pass(time.Second, time.Second)
+	f.want("first", 1)
+	if a := f.manager.Authorization(); !strings.Contains(a, "Credential=AKIDENDPOINT/") {
+		t.Errorf("signed by %s", a)
+	}
+}
+
+func TestReadsAtTheSameTimeShareAFetch(t *testing.T) {
+	f := newFixture(t)
+	f.manager.SetString(tlsARN, `{"cert":"c","key":"k"}`)
+	var all sync.WaitGroup
+	for i := range 20 {
+		name, want := tlsARN+"#cert", "c"
+		if i%2 == 0 {
+			name, want = tlsARN+"#key", "k"
+		}
+		all.Go(func() {
+			if got, err := f.Read(context.Background(), name); err != nil || string(got) != want {
+				t.Errorf("%s: %q, %v", name, got, err)
+			}
+		})
+	}
+	all.Wait()
+	if n := f.manager.Fetches(tlsARN); n != 1 {
+		t.Errorf("%d fetches", n)
+	}
+}
+
+// A read that waits for another's fetch gives up with its own context.
+func TestWaitingEnds(t *testing.T) {
+	f := newFixture(t)
+	s := f.secret(tlsARN)
+	s.turn <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.Read(ctx, tlsARN); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}

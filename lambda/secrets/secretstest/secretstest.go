@@ -1,0 +1,116 @@
+// Package secretstest is for tests: AWS Secrets Manager as far as GetSecretValue goes, on loopback.
+package secretstest
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Manager is the service.
+type Manager struct {
+	// URL is its endpoint.
+	URL string
+
+	mu            sync.Mutex
+	values        map[string]any // by ARN: a string, bytes, or a failure
+	down          bool
+	fetches       map[string]int
+	authorization string
+}
+
+// failure is an answer other than a secret.
+type failure struct {
+	status int
+	body   string
+}
+
+// Start runs the service until the test ends.
+func Start(t testing.TB) *Manager {
+	t.Helper()
+	m := &Manager{values: make(map[string]any), fetches: make(map[string]int)}
+	server := httptest.NewServer(m)
+	t.Cleanup(server.Close)
+	m.URL = server.URL
+	return m
+}
+
+// SetString stores a secret as SecretString.
+func (m *Manager) SetString(arn, value string) { m.set(arn, value) }
+
+// SetBinary stores a secret as SecretBinary.
+func (m *Manager) SetBinary(arn string, value []byte) { m.set(arn, value) }
+
+// SetError makes the service answer with an error of a type such as "AccessDeniedException".
+func (m *Manager) SetError(arn, kind string) {
+	m.SetAnswer(arn, http.StatusBadRequest, `{"__type":"`+kind+`","Message":"set by the test"}`)
+}
+
+// SetAnswer makes the service answer with any status and body.
+func (m *Manager) SetAnswer(arn string, status int, body string) { m.set(arn, failure{status, body}) }
+
+// SetDown makes the service close every connection without an answer, or no longer do so.
+func (m *Manager) SetDown(down bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.down = down
+}
+
+// Fetches counts the requests for a secret.
+func (m *Manager) Fetches(arn string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fetches[arn]
+}
+
+// Authorization is the latest request's header, which names key, region and service.
+func (m *Manager) Authorization() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.authorization
+}
+
+func (m *Manager) set(arn string, value any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.values[arn] = value
+}
+
+// ServeHTTP answers as https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html says.
+func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var request struct{ SecretId string }
+	body, err := io.ReadAll(r.Body)
+	if err != nil || json.Unmarshal(body, &request) != nil || r.Header.Get("X-Amz-Target") != "secretsmanager.GetSecretValue" {
+		http.Error(w, "not understood", http.StatusBadRequest)
+		return
+	}
+	m.mu.Lock()
+	m.fetches[request.SecretId]++
+	m.authorization = r.Header.Get("Authorization")
+	down, value := m.down, m.values[request.SecretId]
+	m.mu.Unlock()
+	if down {
+		panic(http.ErrAbortHandler)
+	}
+	if value == nil {
+		value = failure{http.StatusBadRequest, `{"__type":"ResourceNotFoundException","Message":"can't find it"}`}
+	}
+	answer := map[string]any{"ARN": request.SecretId, "Name": request.SecretId[strings.LastIndex(request.SecretId, ":")+1:]}
+	switch value := value.(type) {
+	case string:
+		answer["SecretString"] = value
+	case []byte:
+		answer["SecretBinary"] = value // JSON has bytes in Base64, as the service has
+	case failure:
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		w.WriteHeader(value.status)
+		io.WriteString(w, value.body)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	json.NewEncoder(w).Encode(answer)
+}
