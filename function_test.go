@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -206,7 +207,8 @@ func (d *deployed) text() string {
 // lines are the log's lines, each of which must be JSON.
 func (d *deployed) lines() []map[string]any {
 	var lines []map[string]any
-	scanner := bufio.NewScanner(strings.NewReader(d.text()))
+	text := d.text()
+	scanner := bufio.NewScanner(strings.NewReader(text[:strings.LastIndex(text, "\n")+1])) // whole lines
 	for scanner.Scan() {
 		if scanner.Text() == "" {
 			continue // the framework's own, behind each request
@@ -222,6 +224,20 @@ func (d *deployed) lines() []map[string]any {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// line waits for the log line that has this value for a key: what the process wrote may not be read yet.
+func (d *deployed) line(key, value string) map[string]any {
+	d.t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		for _, line := range d.lines() {
+			if line[key] == value {
+				return line
+			}
+		}
+	}
+	d.t.Fatalf("no line has %s %q:\n%s", key, value, d.text())
+	return nil
 }
 
 // get asks the function; header is "Name: value" or empty.
@@ -306,17 +322,9 @@ func TestLogLines(t *testing.T) {
 	const trace = "0123456789abcdef0123456789abcdef"
 	for _, header := range []string{"X-Cloud-Trace-Context: " + trace + "/1;o=1", "Traceparent: 00-" + trace + "-0123456789abcdef-01"} {
 		_, answer, _ := d.get("", header)
-		evidence, found := answer.Get("Grpc-Health-Evidence"), false
-		for _, line := range d.lines() {
-			if line["evidence"] == evidence {
-				found = true
-				if line["severity"] != "WARNING" || line["logging.googleapis.com/trace"] != "projects/a-project/traces/"+trace {
-					t.Errorf("the line with the proof: %v", line)
-				}
-			}
-		}
-		if !found {
-			t.Errorf("no line has the evidence %q:\n%s", evidence, d.text())
+		line := d.line("evidence", answer.Get("Grpc-Health-Evidence"))
+		if line["severity"] != "WARNING" || line["logging.googleapis.com/trace"] != "projects/a-project/traces/"+trace {
+			t.Errorf("the line with the proof: %v", line)
 		}
 	}
 }
@@ -331,12 +339,14 @@ func TestWrongSettings(t *testing.T) {
 			t.Errorf("%d %q", status, body)
 		}
 	}
-	text := d.text()
-	for _, name := range []string{"GRPC_ADDR", "RPC_TIMEOUT", "GRPC_CLIENT_KEY", "GRPC_TLS", "RPC_HEADERS"} {
-		if !strings.Contains(text, name) {
-			t.Errorf("the log does not name %s:\n%s", name, text)
+	names := []string{"GRPC_ADDR", "RPC_TIMEOUT", "GRPC_CLIENT_KEY", "GRPC_TLS", "RPC_HEADERS"}
+	missing := func(name string) bool { return !strings.Contains(d.text(), name) }
+	for end := time.Now().Add(10 * time.Second); slices.ContainsFunc(names, missing); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the log does not name all of %v:\n%s", names, d.text())
 		}
 	}
+	text := d.text()
 	if strings.Contains(text, secret) {
 		t.Errorf("the log shows a value:\n%s", text)
 	}
@@ -385,6 +395,7 @@ func TestConcurrentRequests(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	d.want("", 200, "SERVING\n")
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() { d.want("", 200, "SERVING\n") })

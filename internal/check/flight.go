@@ -214,7 +214,8 @@ func (f *flight) ask(ctx context.Context, t *try, c *conn, md metadata.MD) {
 	defer c.done()
 	// The server gets a deadline a little behind the flight's, so that it is bound too and yet not the
 	// first to say that the time is up.
-	rpc, cancel := context.WithTimeout(ctx, f.checker.o.RPCTimeout+slice)
+	deadline := time.Now().Add(f.checker.o.RPCTimeout + slice)
+	rpc, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	a := c.ask(rpc, md, f.lane.question, &t.progress)
 	if f.checker.o.Trace.RPC != nil {
@@ -225,7 +226,7 @@ func (f *flight) ask(ctx context.Context, t *try, c *conn, md metadata.MD) {
 		f.checker.o.Trace.RPC(code.String())
 	}
 	e := event{try: t, ended: true, answer: &a}
-	if rpc.Err() != nil && (a.code == codes.DeadlineExceeded || a.code == codes.Canceled) {
+	if !time.Now().Before(deadline) && (a.code == codes.DeadlineExceeded || a.code == codes.Canceled) {
 		// The flight was late to look at its clock, or the process was stopped. Whoever says that the
 		// deadline has passed, grpc-go or the server: it is ours, and no answer.
 		e.answer = nil
