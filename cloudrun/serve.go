@@ -70,7 +70,7 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 	if err != nil {
 		return err
 	}
-	health := withLivez(m.Handler(s.ListenPath, a.Handler))
+	health := withLivez(m.Handler(s.ListenPath, app.WithCloudTrace(a.Handler)))
 	budget := s.ConnectTimeout + s.RPCTimeout
 	servers := []serve.Server{{Name: "health", Listener: listeners[0], Handler: health, TLS: https, Budget: budget}}
 	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", s.Addr, "version", build.String())
