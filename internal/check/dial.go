@@ -402,7 +402,14 @@ func (a address) connect(ctx context.Context) (net.Conn, error) {
 	if a.proxy == nil {
 		return d.DialContext(ctx, a.network, a.text)
 	}
-	raw, err := d.DialContext(ctx, "tcp", a.proxy.Host)
+	if a.proxy.Scheme != "http" {
+		return nil, errors.New("the proxy: only http:// proxies are spoken to")
+	}
+	at := a.proxy.Host
+	if a.proxy.Port() == "" {
+		at = net.JoinHostPort(a.proxy.Hostname(), "80")
+	}
+	raw, err := d.DialContext(ctx, "tcp", at)
 	if err != nil {
 		return nil, fmt.Errorf("the proxy: %w", err)
 	}

@@ -418,6 +418,12 @@ func TestThroughAProxy(t *testing.T) {
 	if got := asked.Load(); got != "CONNECT upstream.test:50051 Basic dTpw" {
 		t.Errorf("the proxy was asked %q", got)
 	}
+	c = checker(t, "upstream.test:50051", func(o *Options) {
+		o.Proxy = func(string) (*url.URL, error) { return &url.URL{Scheme: "https", Host: proxy.Addr().String()}, nil }
+	})
+	if v := c.Check(t.Context(), ""); v.Status != ConnectionFailed || v.Phase != PhaseConnect || !strings.Contains(v.Err.Error(), "only http://") {
+		t.Errorf("an https proxy: %v in %q: %v", v.Status, v.Phase, v.Err)
+	}
 	c = checker(t, "forbidden.test:50051", through)
 	v := c.Check(t.Context(), "")
 	want(t, v, ConnectionFailed, PhaseConnect)

@@ -205,7 +205,10 @@ func (f *flight) connect(ctx context.Context, t *try) {
 		f.tell(event{try: t, ended: true, failed: d.Err, phase: d.Phase, dial: d})
 		return
 	}
-	f.tell(event{try: t, conn: c, now: f.checker.clock.tick(), dial: d})
+	if !f.tell(event{try: t, conn: c, now: f.checker.clock.tick(), dial: d}) {
+		c.done()
+		return
+	}
 	f.ask(ctx, t, c, md)
 }
 
@@ -234,10 +237,14 @@ func (f *flight) ask(ctx context.Context, t *try, c *conn, md metadata.MD) {
 	f.tell(e)
 }
 
-func (f *flight) tell(e event) {
+// tell says whether the flight is still there to hear it. Who is told no must tell no more: run may take
+// in one thing more before it ends, and must not take it for the one before.
+func (f *flight) tell(e event) (told bool) {
 	select {
 	case f.events <- e:
+		return true
 	case <-f.ctx.Done():
+		return false
 	}
 }
 
