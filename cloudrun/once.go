@@ -45,9 +45,7 @@ func exitCode(v check.Verdict) int {
 
 // runOnce checks once: the verdicts go to standard output, their causes to standard error.
 func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, stdout, stderr io.Writer) int {
-	for _, warning := range s.Warnings {
-		fmt.Fprintf(stderr, "warning: %s\n", warning)
-	}
+	app.Warn(logger, s)
 	a, err := app.New(s, app.Platform{Logger: logger})
 	if err != nil {
 		fmt.Fprintf(stderr, "wrong settings (-help lists them all):\n%v\n", indented(err))
@@ -55,6 +53,10 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 	}
 	defer a.Checker.Close()
 	verdicts := check.All(ctx, a.Check, s.Services)
+	if ctx.Err() != nil {
+		fmt.Fprintln(stderr, "interrupted before the verdict")
+		return exitConnection
+	}
 	if s.Format == "json" {
 		stdout.Write(answer.JSON(verdicts))
 	} else {

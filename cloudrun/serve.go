@@ -43,7 +43,11 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 		Logger: logger,
 		Path:   s.ListenPath,
 		Credentials: creds.Options{
-			Reload: func(_ creds.Material, err error) { m.CertificateReloaded(err) },
+			Reload: func(what creds.Material, err error) {
+				if what != creds.HeaderValue && what != creds.AuthToken {
+					m.CertificateReloaded(err)
+				}
+			},
 			Expiry: func(what creds.Material, notAfter time.Time) {
 				m.CertificateExpires(roles[what], notAfter)
 			},
@@ -94,11 +98,18 @@ func withLivez(next http.Handler) http.Handler {
 	})
 }
 
-// only answers one path. http.ServeMux would answer others too, with redirects.
+// only answers one path, and nothing but GET and HEAD. http.ServeMux would answer others too, with redirects.
 func only(path string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != path {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		switch {
+		case r.URL.Path != path:
 			http.NotFound(w, r)
+			return
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "only GET and HEAD are answered here", http.StatusMethodNotAllowed)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -63,13 +63,13 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	if p.Observe != nil {
 		a.Check = func(ctx context.Context, service string) check.Verdict {
 			v := checker.Check(ctx, service)
-			p.Observe(v)
+			observe(p, v)
 			return v
 		}
 		list = func(ctx context.Context) []check.Verdict {
 			verdicts := checker.List(ctx)
 			for _, v := range verdicts {
-				p.Observe(v)
+				observe(p, v)
 			}
 			return verdicts
 		}
@@ -85,6 +85,13 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		Authorize: authorize(p.Logger, creds.Token(s, credentials)),
 	})
 	return a, nil
+}
+
+// observe tells of a verdict, unless none was reached: the caller has gone away, which says nothing of the service.
+func observe(p Platform, v check.Verdict) {
+	if !v.At.IsZero() {
+		p.Observe(v)
+	}
 }
 
 // Misconfigured logs every problem with the settings, and returns a handler that answers each request with

@@ -70,6 +70,9 @@ func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Pr
 		}
 		return
 	}
+	if !r.logger.Enabled(ctx, levels[v.Status]) {
+		return // no line, so no id of one
+	}
 	k := kind{madeUp: !known, status: v.Status, phase: v.Phase}
 	budget := &r.madeUp
 	if known {

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"example.com/grpc-health-http/internal/healthtest"
 )
@@ -469,5 +472,54 @@ func TestWhatTheServerSees(t *testing.T) {
 		if call.Timeout <= 900*time.Millisecond || call.Timeout > 1200*time.Millisecond {
 			t.Errorf("grpc-timeout %v, want a little above the RPC's budget of 1 s", call.Timeout)
 		}
+	}
+}
+
+// A slow server and a short time to connect: those who come while the first RPCs are under way are served
+// by one that starts in time for them.
+func TestSlowServerUnderManyCallers(t *testing.T) {
+	t.Parallel()
+	for _, budget := range []struct{ connect, rpc, slow time.Duration }{
+		{500 * time.Millisecond, time.Second, 800 * time.Millisecond},
+		{300 * time.Millisecond, time.Second, 800 * time.Millisecond},
+		{time.Second, time.Second, 800 * time.Millisecond},
+	} {
+		up := healthtest.Start(t)
+		up.SetStatus("slow", serving)
+		c := checker(t, up.Target(), services("slow"), func(o *Options) { o.ConnectTimeout, o.RPCTimeout = budget.connect, budget.rpc })
+		want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone)
+		up.SetDelay("slow", budget.slow)
+		var callers sync.WaitGroup
+		for i := range 60 {
+			callers.Go(func() {
+				time.Sleep(time.Duration(i) * 20 * time.Millisecond)
+				want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone)
+			})
+		}
+		callers.Wait()
+		if n := up.MaxInFlightFor("slow"); n > 8 {
+			t.Errorf("%d RPCs at once", n)
+		}
+	}
+}
+
+// Servers quote the token that they refuse.
+func TestWhatWasSentIsNotQuoted(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.Handle("s", func(ctx context.Context, _ string) (*healthpb.HealthCheckResponse, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		return nil, status.Errorf(codes.Unauthenticated, "bad credentials %v, token s3cret", md.Get("authorization"))
+	})
+	c := checker(t, up.Target(), func(o *Options) {
+		o.Metadata = func(context.Context) (metadata.MD, error) {
+			return metadata.Pairs("authorization", "Bearer s3cret"), nil
+		}
+	})
+	v := c.Check(t.Context(), "s")
+	want(t, v, RPCFailed, PhaseNone)
+	told := v.Err.Error() + strings.Join(c.proofs[0].Lines(), "")
+	if strings.Contains(told, "s3cret") || !strings.Contains(told, "bad credentials") {
+		t.Errorf("told %s", told)
 	}
 }

@@ -152,19 +152,17 @@ func (c *Checker) kick(l *lane) {
 		return
 	}
 	now := c.clock.tick()
-	if n := len(l.flights); n > 0 {
-		if age := now.running - l.flights[n-1].began.running; age < shareFor {
-			if l.timer == nil {
-				l.timer = time.AfterFunc(shareFor-age, func() {
-					c.mu.Lock()
-					defer c.mu.Unlock()
-					c.kick(l)
-				})
-			} else {
-				l.timer.Reset(shareFor - age)
-			}
-			return
+	if wait := c.wait(l, now); wait > 0 {
+		if l.timer == nil {
+			l.timer = time.AfterFunc(wait, func() {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.kick(l)
+			})
+		} else {
+			l.timer.Reset(wait)
 		}
+		return
 	}
 	f := l.next
 	l.next = nil
@@ -181,6 +179,20 @@ func (c *Checker) kick(l *lane) {
 	}
 	l.flights = append(l.flights, f)
 	go f.run()
+}
+
+// wait is how long the lane's next flight must wait beside those under way.
+func (c *Checker) wait(l *lane, now reading) time.Duration {
+	n := len(l.flights)
+	if n == 0 {
+		return 0
+	}
+	wait := shareFor - (now.running - l.flights[n-1].began.running)
+	if n >= promptFlights {
+		latest := l.next.cohorts[0].deadline - c.o.RPCTimeout - shareFor
+		wait = max(wait, latest-now.running)
+	}
+	return wait
 }
 
 // refuse answers a flight that the limit for made-up names keeps from starting.

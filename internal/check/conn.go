@@ -212,8 +212,35 @@ type answer struct {
 	list   []Verdict // of a List that was answered
 }
 
-// ask makes one RPC: Check of the service, or List. p tells meanwhile how far it has come.
+// ask makes one RPC: Check of the service, or List. p tells meanwhile how far it has come. Where an error
+// quotes what was sent as metadata, as servers do with a token they refuse, it does so no more.
 func (c *conn) ask(ctx context.Context, md metadata.MD, what question, p *progress) answer {
+	a := c.rpc(ctx, md, what, p)
+	if a.err != nil {
+		a.err = redacted(a.err, md)
+	}
+	return a
+}
+
+// redacted is the error without the values, and without their last words: "Bearer TOKEN" is quoted as TOKEN, too.
+func redacted(err error, md metadata.MD) error {
+	text := err.Error()
+	for _, values := range md {
+		for _, value := range values {
+			for _, secret := range []string{value, value[strings.LastIndex(value, " ")+1:]} {
+				if secret != "" {
+					text = strings.ReplaceAll(text, secret, "(redacted)")
+				}
+			}
+		}
+	}
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}
+
+func (c *conn) rpc(ctx context.Context, md metadata.MD, what question, p *progress) answer {
 	ctx = context.WithValue(ctx, progressKey{}, p)
 	if md != nil {
 		ctx = metadata.NewOutgoingContext(ctx, md)

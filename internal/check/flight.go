@@ -17,6 +17,11 @@ import (
 // cancelled one a little late.
 const maxFlights = 6
 
+// promptFlights is how many of them start as soon as they may. The others wait for the last moment at which
+// those who wait for them can still be served in time: else a burst takes all for a server's slow
+// answers, and who comes next is told of a time-out that was but a queue.
+const promptFlights = 3
+
 // question is what an RPC asks: Check of a service, or List.
 type question struct {
 	service string

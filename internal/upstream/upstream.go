@@ -3,7 +3,9 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"net/url"
+	"strings"
 
 	"golang.org/x/net/http/httpproxy"
 
@@ -39,10 +41,27 @@ func Options(s *settings.Settings, o creds.Options, token func(ctx context.Conte
 	}
 	if s.UseProxy {
 		// gRPC is HTTPS to the proxy variables, as grpc-go has it, plaintext targets too.
-		choose := httpproxy.FromEnvironment().ProxyFunc()
+		config := httpproxy.FromEnvironment()
+		if !usableProxy(config.HTTPSProxy) {
+			return check.Options{}, errors.New("HTTPS_PROXY: write http://host:port; no other proxies are spoken to")
+		}
+		choose := config.ProxyFunc()
 		options.Proxy = func(hostPort string) (*url.URL, error) {
 			return choose(&url.URL{Scheme: "https", Host: hostPort})
 		}
 	}
 	return options, nil
+}
+
+// usableProxy says whether the text names an HTTP proxy, or none. httpproxy would take what it cannot
+// parse for none, and dial directly.
+func usableProxy(text string) bool {
+	if text == "" {
+		return true
+	}
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	proxy, err := url.Parse(text)
+	return err == nil && proxy.Scheme == "http" && proxy.Hostname() != ""
 }

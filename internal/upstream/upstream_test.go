@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,5 +67,21 @@ func TestWrongAddress(t *testing.T) {
 	t.Parallel()
 	if _, err := Options(&settings.Settings{Addr: "nowhere"}, creds.Options{}, nil); err == nil {
 		t.Error("an address without a port is accepted")
+	}
+}
+
+func TestUnusableProxy(t *testing.T) {
+	for _, text := range []string{"http://u:secret@%zz:1", "https://proxy.test:1", "socks5://proxy.test:1", "http://"} {
+		t.Setenv("HTTPS_PROXY", text)
+		_, err := Options(&settings.Settings{Addr: "upstream.test:1", UseProxy: true}, creds.Options{}, nil)
+		if err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for _, text := range []string{"proxy.test:3128", "http://proxy.test", ""} {
+		t.Setenv("HTTPS_PROXY", text)
+		if _, err := Options(&settings.Settings{Addr: "upstream.test:1", UseProxy: true}, creds.Options{}, nil); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
