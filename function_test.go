@@ -387,8 +387,12 @@ func TestHungUpstreamAndThePlatformsDeadline(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	t.Cleanup(up.Hang(""))
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "RPC_TIMEOUT=1m", "CLOUD_RUN_TIMEOUT_SECONDS=1")
+	d := deploy(t, "GRPC_ADDR="+up.Addr(), "RPC_TIMEOUT=1m", "CLOUD_RUN_TIMEOUT_SECONDS=3")
+	began := time.Now()
 	d.want("", 503, "TIMEOUT\n")
+	if took := time.Since(began); took >= 3*time.Second {
+		t.Errorf("answered after %v, which is the platform's deadline", took)
+	}
 }
 
 func TestConcurrentRequests(t *testing.T) {

@@ -2,10 +2,12 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -82,7 +84,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		List:      list,
 		Services:  s.Services,
 		Path:      p.Path,
-		Authorize: authorize(p.Logger, creds.Token(s, credentials)),
+		Authorize: authorize(p.Logger, creds.Token(s, credentials), s.ConnectTimeout),
 	})
 	return a, nil
 }
@@ -99,7 +101,7 @@ func observe(p Platform, v check.Verdict) {
 func Misconfigured(logger *slog.Logger, err error) http.Handler {
 	var problems settings.Problems
 	if !errors.As(err, &problems) {
-		problems = settings.Problems{err.Error()}
+		problems = strings.Split(err.Error(), "\n")
 	}
 	for _, problem := range problems {
 		logger.Error("wrong setting", "problem", problem)
@@ -136,15 +138,17 @@ func logged(logger *slog.Logger, o creds.Options) creds.Options {
 	return o
 }
 
-// authorize adapts the token's comparison, whose failures go to the log, limited in rate: everybody can
+// authorize adapts the token's comparison, which may take as long as a connection may, and whose failures go to the log, limited in rate: everybody can
 // cause them.
-func authorize(logger *slog.Logger, compare func(context.Context, string) (bool, error)) func(context.Context, string) bool {
+func authorize(logger *slog.Logger, compare func(context.Context, string) (bool, error), within time.Duration) func(context.Context, string) bool {
 	if compare == nil {
 		return nil
 	}
 	var mu sync.Mutex
 	var lines bucket
 	return func(ctx context.Context, presented string) bool {
+		ctx, cancel := context.WithTimeout(ctx, cmp.Or(within, time.Second))
+		defer cancel()
 		ok, err := compare(ctx, presented)
 		mu.Lock()
 		logs := err != nil && lines.take(time.Now())

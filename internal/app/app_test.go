@@ -172,8 +172,8 @@ func TestProjectFromTheMetadataServer(t *testing.T) {
 	defer server.Close()
 	t.Setenv("GOOGLE_CLOUD_PROJECT", "")
 	t.Setenv("GCE_METADATA_HOST", strings.TrimPrefix(server.URL, "http://"))
-	if p := cloudProject(); p != "told" {
-		t.Errorf("project %q", p)
+	if p, err := cloudProject(); err != nil || p != "told" {
+		t.Errorf("project %q, %v", p, err)
 	}
 }
 

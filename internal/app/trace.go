@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"cloud.google.com/go/compute/metadata"
@@ -22,33 +22,43 @@ const projectWithin = time.Second
 type traceContext struct{}
 
 // WithCloudTrace lets the log lines that a request causes on Google Cloud name its trace. Elsewhere
-// (where K_SERVICE is not set) it is next itself.
+// (where K_SERVICE is not set) it is next itself. Until the project is known the id stands alone.
 func WithCloudTrace(next http.Handler) http.Handler {
 	if os.Getenv("K_SERVICE") == "" {
 		return next
 	}
-	project := sync.OnceValue(cloudProject)
+	var project atomic.Pointer[string] // nil until it is known
+	if p := os.Getenv("GOOGLE_CLOUD_PROJECT"); p != "" {
+		project.Store(&p)
+	}
+	var asking atomic.Bool
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if id := traceID(r.Header); id != "" {
-			trace := func() string { return "projects/" + project() + "/traces/" + id }
+			if project.Load() == nil && asking.CompareAndSwap(false, true) {
+				go func() { // beside the request: no answer waits for it
+					defer asking.Store(false)
+					if p, err := cloudProject(); err == nil {
+						project.Store(&p)
+					}
+				}()
+			}
+			trace := func() string {
+				if p := project.Load(); p != nil {
+					return "projects/" + *p + "/traces/" + id
+				}
+				return id
+			}
 			r = r.WithContext(context.WithValue(r.Context(), traceContext{}, trace))
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// cloudProject is the project that traces are in, "-" where nobody tells.
-func cloudProject() string {
-	if project := os.Getenv("GOOGLE_CLOUD_PROJECT"); project != "" {
-		return project
-	}
+// cloudProject asks the metadata server for the project, which traces are in.
+func cloudProject() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), projectWithin)
 	defer cancel()
-	project, err := metadata.ProjectIDWithContext(ctx)
-	if err != nil {
-		return "-"
-	}
-	return project
+	return metadata.ProjectIDWithContext(ctx)
 }
 
 // traceID reads the trace's id from W3C's header (https://www.w3.org/TR/trace-context/) or Google's

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -261,8 +262,12 @@ func (dl *dialer) connect(ctx context.Context, to address, tc credentials.Transp
 		case errors.Is(cause, io.EOF):
 			cause = errors.New("closed by the peer")
 		}
-		a.Err = dl.orBudget(ctx, fmt.Errorf("no HTTP/2 SETTINGS from %s: %w%s", to, cause, watched.hint(encrypted)),
-			"no HTTP/2 SETTINGS from "+to.String()+watched.hint(encrypted))
+		hint := watched.hint(false)
+		if encrypted && !strings.Contains(hint, "HTTP/1") {
+			hint = "" // the others are about TLS, which stands
+		}
+		a.Err = dl.orBudget(ctx, fmt.Errorf("no HTTP/2 SETTINGS from %s: %w%s", to, cause, hint),
+			"no HTTP/2 SETTINGS from "+to.String()+hint)
 		return nil, a
 	}
 	a.Phase = PhaseNone

@@ -63,14 +63,24 @@ type held[T any] struct {
 	content    digest
 	readAt     moment   // when the read began that brought value or confirmed it
 	reportedAt moment   // when a failure was reported last; zero after a success
-	underWay   *reading // the only read under way, or nil
+	underWay   *reading // the read under way that uses wait for, or nil
+	stalled    int      // reads that nobody waits for any more, and that have not ended
 }
 
 // reading is one read.
 type reading struct {
-	done chan struct{} // closed at its end
-	err  error         // set before done is closed
+	began moment
+	done  chan struct{} // closed at its end
+	err   error         // set before done is closed
 }
+
+const (
+	// stallsAfter is the age from which a read under way is not waited for any more: nothing ends the read
+	// of a file whose mount does not answer, and what was under way when the process was frozen may be dead.
+	stallsAfter = 3 * time.Second
+	// maxStalled bounds the reads that are left to themselves; each can hold a thread.
+	maxStalled = 4
+)
 
 func newHeld[T any](o Options, what Material, name string, load loader[T]) *held[T] {
 	if o.clock == nil {
@@ -135,10 +145,14 @@ func (h *held[T]) latest() T {
 
 // join returns the read under way, or begins one. The caller holds h.mu.
 func (h *held[T]) join(refresh bool) (r *reading, joined bool) {
+	now := h.clock()
 	if h.underWay != nil {
-		return h.underWay, true
+		if now.since(h.underWay.began) <= stallsAfter || h.stalled == maxStalled {
+			return h.underWay, true
+		}
+		h.stalled++
 	}
-	h.underWay = &reading{done: make(chan struct{})}
+	h.underWay = &reading{began: now, done: make(chan struct{})}
 	go h.read(h.underWay, h.content, refresh)
 	return h.underWay, false
 }
@@ -165,7 +179,12 @@ func (h *held[T]) read(r *reading, content digest, refresh bool) {
 
 	h.mu.Lock()
 	replaced, report := false, false
+	given := h.underWay != r // up, for another read
+	if given {
+		h.stalled--
+	}
 	switch {
+	case given && h.good: // which is from a later read, or will be
 	case err != nil:
 		now := h.clock()
 		if report = h.good && (h.reportedAt == moment{} || now.since(h.reportedAt) > freshFor); report {
@@ -192,7 +211,9 @@ func (h *held[T]) read(r *reading, content digest, refresh bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r.err = err
-	h.underWay = nil
+	if h.underWay == r {
+		h.underWay = nil
+	}
 	close(r.done)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 
 	"google.golang.org/grpc/credentials"
 
@@ -36,17 +37,15 @@ func tlsTransport(s *settings.Settings, o Options) (Transport, error) {
 			return credentials.NewTLS(clientConfig(roots, pair, s.NoVerify))
 		},
 	}
-	var err error
+	var rootsErr, pairErr error
 	if s.CACert != "" {
-		if m.roots, err = o.roots(UpstreamRoots, "GRPC_CA_CERT", s.CACert); err != nil {
-			return nil, err
-		}
+		m.roots, rootsErr = o.roots(UpstreamRoots, "GRPC_CA_CERT", s.CACert)
 	}
 	if s.ClientCert != "" {
-		m.pair, err = o.pair(ClientCertificate, "GRPC_CLIENT_CERT", s.ClientCert, "GRPC_CLIENT_KEY", s.ClientKey)
-		if err != nil {
-			return nil, err
-		}
+		m.pair, pairErr = o.pair(ClientCertificate, "GRPC_CLIENT_CERT", s.ClientCert, "GRPC_CLIENT_KEY", s.ClientKey)
+	}
+	if err := errors.Join(rootsErr, pairErr); err != nil {
+		return nil, err
 	}
 	return m.get, nil
 }

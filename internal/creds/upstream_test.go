@@ -1,6 +1,7 @@
 package creds
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -8,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"example.com/grpc-health-http/internal/healthtest"
 	"example.com/grpc-health-http/internal/settings"
@@ -456,4 +459,54 @@ func wantNoContent(t testing.TB, err error, contents ...[]byte) {
 			}
 		}
 	}
+}
+
+// A mount that does not answer ends no read. Once it is replaced the credentials come.
+func TestReadThatNeverEnds(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	address := serveTLS(t, ca.ServerTLS(t))
+	var stuck atomic.Bool
+	var reads atomic.Int32
+	stuck.Store(true)
+	o, c, _ := newOptions()
+	release := make(chan struct{})
+	defer close(release)
+	o.Read = func(context.Context, string) ([]byte, error) {
+		reads.Add(1)
+		if stuck.Load() {
+			<-release
+		}
+		return ca.PEM(), nil
+	}
+	transport := newTransport(t, &settings.Settings{TLS: true, CACert: "a-path"}, o)
+	for range 3 * maxStalled {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		if _, err := transport(ctx, false); err == nil {
+			t.Fatal("credentials came while the read was stuck")
+		}
+		cancel()
+		c.advance(stallsAfter + time.Millisecond)
+	}
+	if n := reads.Load(); n != maxStalled+1 {
+		t.Errorf("%d reads are stuck, want %d and no more", n, maxStalled+1)
+	}
+
+	stuck.Store(false)
+	reads.Store(0)
+	o, c, _ = newOptions()
+	o.Read = func(context.Context, string) ([]byte, error) {
+		if reads.Add(1) == 1 {
+			<-release
+		}
+		return ca.PEM(), nil
+	}
+	transport = newTransport(t, &settings.Settings{TLS: true, CACert: "a-path"}, o)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := transport(ctx, false); err == nil {
+		t.Fatal("credentials came while the read was stuck")
+	}
+	c.advance(stallsAfter + time.Millisecond)
+	wantHandshake(t, transport, address, "localhost", "none")
 }

@@ -449,7 +449,8 @@ func TestSlowHeaders(t *testing.T) {
 	}
 	for name, c := range map[string]*client{"first request": dial(t, r.address()), "second request": used} {
 		io.WriteString(c, get[:len(get)-2])
-		if _, err := c.buffered.ReadByte(); err != io.EOF {
+		// A reset, where the bytes came after the time was up already.
+		if _, err := c.buffered.ReadByte(); err != io.EOF && !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("%s: got %v, want the connection closed", name, err)
 		}
 	}

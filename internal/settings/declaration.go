@@ -86,7 +86,7 @@ var declaration = [...]setting{
 	{
 		group: groupUpstream, env: "GRPC_ADDR", flags: []string{"grpc-addr", "grpcaddr"}, probe: "addr",
 		placeholder: "TARGET", fallbackNote: "required",
-		help:  "the upstream: `host:port`, `[::1]:port`, `unix:///path`, `dns:///host:port`, or another grpc-go target",
+		help:  "the upstream: `host:port`, `[::1]:port`, `unix:///path`, `dns:///host:port`, or a `passthrough` or `unix-abstract` target",
 		field: func(v *values) any { return &v.Addr },
 	},
 	{
