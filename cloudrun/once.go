@@ -53,13 +53,12 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 	}
 	defer a.Checker.Close()
 	verdicts := check.All(ctx, a.Check, s.Services)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil: // nothing timed out: the exit code says how far it came
 		fmt.Fprintln(stderr, "interrupted before the verdict")
-		return exitConnection
-	}
-	if s.Format == "json" {
+	case s.Format == "json":
 		stdout.Write(answer.JSON(verdicts))
-	} else {
+	default:
 		stdout.Write(answer.Text(verdicts))
 	}
 	worst := check.Worst(verdicts)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -66,7 +67,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitArguments
 	}
 	options.Redial = redial
+	var noIdentity atomic.Bool // the dial's credentials were not to be had
 	options.Trace.Verdict = func(_ context.Context, v *check.Verdict, proof check.Proof) {
+		for _, a := range proof.Attempts {
+			if a.Dial.Phase == check.PhaseCredentials {
+				noIdentity.Store(true)
+			}
+		}
 		if s.Verbose {
 			fmt.Fprintf(stderr, "%s: took %v\n", about(*v), v.Duration.Round(time.Microsecond))
 			for _, line := range proof.Lines() {
@@ -90,7 +97,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			worst = v
 		}
 	}
-	return exitCode(worst, s.SPIFFE)
+	return exitCode(worst, s.SPIFFE && noIdentity.Load())
 }
 
 // exitCodes translates the verdicts that the connection's phases do not decide.
@@ -106,10 +113,10 @@ var exitCodes = map[check.Status]int{
 	check.Overloaded:       exitRPC,
 }
 
-// exitCode translates a verdict.
-func exitCode(v check.Verdict, spiffe bool) int {
+// exitCode translates a verdict; noSPIFFE says that the SPIFFE credentials were not to be had.
+func exitCode(v check.Verdict, noSPIFFE bool) int {
 	switch {
-	case v.Phase == check.PhaseCredentials && spiffe:
+	case v.Phase == check.PhaseCredentials && noSPIFFE:
 		return exitSPIFFE
 	case v.Phase == check.PhaseRPC, v.Asked && v.Code != codes.OK:
 		return exitRPC
