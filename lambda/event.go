@@ -39,11 +39,13 @@ func parse(payload []byte) (*event, error) {
 	var origin map[string]json.RawMessage
 	_ = json.Unmarshal(fields["requestContext"], &origin) // what is no object has no members
 	switch {
-	case origin["elb"] != nil:
+	case has(fields, "methodArn"):
+		return nil, errNotUnderstood // an authorizer's event, which is a REST API's otherwise
+	case has(origin, "elb"):
 		return parseTargetGroup(payload)
-	case origin["http"] != nil:
+	case has(origin, "http"):
 		return parsePayload2(payload)
-	case fields["httpMethod"] != nil:
+	case has(fields, "httpMethod"):
 		return parsePayload1(payload)
 	case fields["service"] != nil:
 		var name *string
@@ -55,6 +57,12 @@ func parse(payload []byte) (*event, error) {
 		return ask(url.Values{}), nil
 	}
 	return nil, errNotUnderstood
+}
+
+// has says whether an object has a member that is not null.
+func has(object map[string]json.RawMessage, name string) bool {
+	member := object[name]
+	return member != nil && string(member) != "null"
 }
 
 func isSchedule(source json.RawMessage) bool {
@@ -77,7 +85,11 @@ func parsePayload2(payload []byte) (*event, error) {
 	if err := json.Unmarshal(payload, &e); err != nil {
 		return nil, errNotUnderstood
 	}
-	r := newRequest(e.RequestContext.HTTP.Method, e.RawPath, e.RawQueryString, headerOf(e.Headers, nil))
+	path := e.RawPath
+	if rest, ok := strings.CutPrefix(path, "/"+e.RequestContext.Stage); ok && strings.HasPrefix(rest, "/") {
+		path = rest // an HTTP API puts a named stage in front
+	}
+	r := newRequest(e.RequestContext.HTTP.Method, path, e.RawQueryString, headerOf(e.Headers, nil))
 	r.Body = bodyOf(e.Body, e.IsBase64Encoded)
 	return &event{request: r, result: (*answer).payload2}, nil
 }

@@ -94,3 +94,21 @@ func TestNoRPCWithoutNeed(t *testing.T) {
 		t.Errorf("%d RPCs", n)
 	}
 }
+
+func TestShapesThatLookLikeOthers(t *testing.T) {
+	t.Parallel()
+	for _, payload := range []string{
+		`{"requestContext":{"http":null}}`, `{"requestContext":{"elb":null}}`, `{"httpMethod":null}`,
+		`{"type":"REQUEST","methodArn":"arn:aws:execute-api:eu-west-1:1:a/b/GET/","httpMethod":"GET","path":"/"}`,
+	} {
+		if e, err := parse([]byte(payload)); err == nil {
+			t.Errorf("%s is understood as %+v", payload, e.request)
+		}
+	}
+	for rawPath, want := range map[string]string{"/prod/favicon.ico": "/favicon.ico", "/prod/": "/", "/production": "/production", "/x/prod/": "/x/prod/"} {
+		e, err := parse([]byte(`{"version":"2.0","rawPath":"` + rawPath + `","requestContext":{"stage":"prod","http":{"method":"GET"}}}`))
+		if err != nil || e.request.URL.Path != want {
+			t.Errorf("%s: %v, want the path %s", rawPath, e, want)
+		}
+	}
+}
