@@ -68,7 +68,7 @@ func TestQuickstart(t *testing.T) {
 				t.Errorf("%s: %s", url, body)
 			}
 		case "the":
-			if !strings.Contains(body, "grpc_health_check_up") {
+			if !strings.Contains(body, "grpc_health_check_build_info") { // there before any check
 				t.Errorf("%s has no metrics of ours", url)
 			}
 		}
