@@ -27,7 +27,7 @@ type counted struct {
 	*Checker
 	dials, rpcs, shared atomic.Int32
 
-	mu      sync.Mutex
+	told    sync.Mutex // guards what follows; the Checker's own is mu
 	retries map[string]int
 	proofs  []Proof
 }
@@ -52,14 +52,14 @@ func checkerAt(t testing.TB, clock func() moment, target string, change ...func(
 			RPC:    func(string) { c.rpcs.Add(1) },
 			Shared: func() { c.shared.Add(1) },
 			Retry: func(reason string) {
-				c.mu.Lock()
-				defer c.mu.Unlock()
+				c.told.Lock()
+				defer c.told.Unlock()
 				c.retries[reason]++
 			},
 			Verdict: func(_ context.Context, v *Verdict, proof Proof) {
 				if v.Status != Serving {
-					c.mu.Lock()
-					defer c.mu.Unlock()
+					c.told.Lock()
+					defer c.told.Unlock()
 					c.proofs = append(c.proofs, proof)
 				}
 			},
@@ -74,8 +74,8 @@ func checkerAt(t testing.TB, clock func() moment, target string, change ...func(
 }
 
 func (c *counted) retried(reason string) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.told.Lock()
+	defer c.told.Unlock()
 	return c.retries[reason]
 }
 
@@ -257,13 +257,12 @@ func TestBoundedWhileTheServerHangs(t *testing.T) {
 		t.Errorf("%d RPCs at once, want 8 at most", n)
 	}
 	eventually(t, "all RPCs have ended", func() bool { return up.InFlight() == 0 })
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for q, l := range c.lanes {
-		if len(l.flights) > 0 || l.next != nil || l.extra {
-			t.Errorf("left behind for %q: %d flights, next %v, extra %v", q.service, len(l.flights), l.next, l.extra)
-		}
-	}
+	eventually(t, "nothing is left behind", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		l := c.lanes[question{service: "hung"}]
+		return len(c.lanes) == 1 && len(l.flights) == 0 && l.next == nil && !l.extra
+	})
 }
 
 func TestHealthyBesideMadeUpNamesAndHungServices(t *testing.T) {
@@ -313,11 +312,11 @@ func TestHealthyBesideMadeUpNamesAndHungServices(t *testing.T) {
 	cancel()
 	callers.Wait()
 	eventually(t, "all RPCs have ended", func() bool { return up.InFlight() == 0 })
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.lanes) != 4 || c.madeUp != 0 {
-		t.Errorf("%d lanes and %d RPCs of made-up names are left, want 4 and 0", len(c.lanes), c.madeUp)
-	}
+	eventually(t, "only the lanes of the configured services are left", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.lanes) == 4 && c.madeUp == 0
+	})
 }
 
 func TestCallerThatLeavesStopsCostingWork(t *testing.T) {
@@ -479,27 +478,27 @@ func TestWhatTheServerSees(t *testing.T) {
 // by one that starts in time for them.
 func TestSlowServerUnderManyCallers(t *testing.T) {
 	t.Parallel()
-	for _, budget := range []struct{ connect, rpc, slow time.Duration }{
-		{500 * time.Millisecond, time.Second, 800 * time.Millisecond},
-		{300 * time.Millisecond, time.Second, 800 * time.Millisecond},
-		{time.Second, time.Second, 800 * time.Millisecond},
-	} {
-		up := healthtest.Start(t)
-		up.SetStatus("slow", serving)
-		c := checker(t, up.Target(), services("slow"), func(o *Options) { o.ConnectTimeout, o.RPCTimeout = budget.connect, budget.rpc })
-		want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone)
-		up.SetDelay("slow", budget.slow)
-		var callers sync.WaitGroup
-		for i := range 60 {
-			callers.Go(func() {
-				time.Sleep(time.Duration(i) * 20 * time.Millisecond)
-				want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone)
-			})
-		}
-		callers.Wait()
-		if n := up.MaxInFlightFor("slow"); n > 8 {
-			t.Errorf("%d RPCs at once", n)
-		}
+	const slow, budget = 2400 * time.Millisecond, 3 * time.Second
+	for _, connect := range []time.Duration{900 * time.Millisecond, 1500 * time.Millisecond, 3 * time.Second} {
+		t.Run(connect.String(), func(t *testing.T) {
+			t.Parallel()
+			up := healthtest.Start(t)
+			up.SetStatus("slow", serving)
+			c := checker(t, up.Target(), services("slow"), func(o *Options) { o.ConnectTimeout, o.RPCTimeout = connect, budget })
+			want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone)
+			up.SetDelay("slow", slow)
+			var callers sync.WaitGroup
+			for i := range 60 {
+				callers.Go(func() {
+					time.Sleep(time.Duration(i) * 60 * time.Millisecond)
+					want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone)
+				})
+			}
+			callers.Wait()
+			if n := up.MaxInFlightFor("slow"); n > 8 {
+				t.Errorf("%d RPCs at once", n)
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -117,6 +118,11 @@ func (c *Checker) board(ctx context.Context, q question, arrived reading) (f *fl
 
 // leave takes a caller whose context has ended off its flight, and ends a flight that nobody waits for.
 func (c *Checker) leave(ctx context.Context, f *flight, co *cohort, arrived reading) result {
+	timeUp := errors.Is(ctx.Err(), context.DeadlineExceeded)
+	var s standing
+	if timeUp { // somebody may be there to read it
+		s = c.standing(f, co)
+	}
 	c.mu.Lock()
 	select {
 	case <-co.done:
@@ -124,18 +130,51 @@ func (c *Checker) leave(ctx context.Context, f *flight, co *cohort, arrived read
 		return co.result
 	default:
 	}
-	r := result{verdict: f.pending()}
 	if co.waiting--; co.waiting == 0 {
 		f.cohorts = slices.DeleteFunc(f.cohorts, func(o *cohort) bool { return o == co })
 		c.abandon(f)
 	}
 	c.mu.Unlock()
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		c.report(ctx, f.lane.question, &r, arrived, Proof{})
-	} else {
-		r.verdict.Service, r.verdict.Err = f.lane.question.service, context.Cause(ctx) // nobody is there to read it
+	r := result{verdict: s.verdict}
+	if !timeUp {
+		r.verdict = Verdict{Service: f.lane.question.service, Status: Timeout, Phase: PhaseRPC, Err: context.Cause(ctx)}
+		return r
 	}
+	if errors.Is(r.verdict.Err, errTime) {
+		r.verdict.Err = fmt.Errorf("no answer before the request's own deadline, %v after it arrived", rounded(c.clock.tick().since(arrived.moment)))
+	}
+	c.report(ctx, f.lane.question, &r, arrived, s.proof)
 	return r
+}
+
+// standing is how the flight stands; for one that has not started, the verdict is of those who wait,
+// and the proof of the flight before it.
+func (c *Checker) standing(f *flight, co *cohort) standing {
+	c.mu.Lock()
+	asked := f
+	if f.lane.next == f && len(f.lane.flights) > 0 {
+		asked = f.lane.flights[len(f.lane.flights)-1]
+	}
+	c.mu.Unlock()
+	shown := make(chan standing, 1)
+	s := standing{verdict: unmet()}
+	select {
+	case asked.events <- event{show: shown}:
+	case <-asked.ctx.Done():
+		return s
+	case <-co.done:
+		return s
+	}
+	select {
+	case shown := <-shown:
+		s.proof = shown.proof
+		if asked == f {
+			s.verdict = shown.verdict
+		}
+	case <-asked.ctx.Done():
+	case <-co.done:
+	}
+	return s
 }
 
 // kick starts the lane's next flight if it may start, and otherwise sees to it that it will. What is
@@ -292,9 +331,8 @@ func (c *Checker) expire(f *flight, now reading) (over bool) {
 	}
 	late := f.takeLate(now)
 	var waiting []*cohort
-	var unmet Verdict
 	if next := f.lane.next; next != nil {
-		waiting, unmet = next.takeLate(now), next.pending()
+		waiting = next.takeLate(now)
 		c.abandon(next)
 	}
 	over = len(f.cohorts) == 0
@@ -307,7 +345,7 @@ func (c *Checker) expire(f *flight, now reading) (over bool) {
 		}
 	}
 	if len(waiting) > 0 {
-		r := result{verdict: unmet}
+		r := result{verdict: unmet()}
 		c.report(f.ctx, f.lane.question, &r, waiting[0].first, f.proofSoFar(now))
 		for _, co := range waiting {
 			co.finish(r)

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,14 +36,14 @@ type dialer struct {
 
 // dial connects: it looks the target up, races its addresses, and returns once a connection stands,
 // that is, once the server's SETTINGS have come. It ends within ConnectTimeout. d tells how it went;
-// the connection is nil where d.Err is not. reached is told each phase that begins.
-func (dl *dialer) dial(ctx context.Context, reached func(Phase)) (c *conn, d Dial) {
+// the connection is nil where d.Err is not. p shows meanwhile how far it has come.
+func (dl *dialer) dial(ctx context.Context, p *dialProgress) (c *conn, d Dial) {
 	began := dl.clock.tick()
 	ctx, cancel := dl.clock.withBudget(ctx, dl.o.ConnectTimeout)
 	defer cancel()
 	for redials := 0; ; redials++ {
 		var last Dial
-		c, last = dl.attempt(ctx, reached)
+		c, last = dl.attempt(ctx, p)
 		last.Redials = redials
 		if last.Err != nil && d.Err != nil && errors.Is(last.Err, errBudget) {
 			// The budget ended a later attempt: what the ones before it met says more.
@@ -79,17 +80,79 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// dialProgress shows how far a dial has come, to those who cannot wait for its end.
+type dialProgress struct {
+	began moment
+
+	mu   sync.Mutex
+	dial Dial
+}
+
+func newProgress(began reading) *dialProgress {
+	return &dialProgress{began: began.moment, dial: Dial{Phase: PhaseCredentials}}
+}
+
+// reached notes that a phase begins that comes before all addresses.
+func (p *dialProgress) reached(phase Phase) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dial = Dial{Phase: phase}
+}
+
+func (p *dialProgress) lookedUp(took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dial.Lookup = took
+}
+
+// address notes how far an address has come. A winner ends the race, and what the others come to is no news.
+func (p *dialProgress) address(i int, a AddressAttempt) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.dial.Addresses) <= i {
+		p.dial.Addresses = append(p.dial.Addresses, AddressAttempt{})
+	}
+	p.dial.Addresses[i] = a
+	if a.Err == nil {
+		p.dial.Phase = a.Phase
+	}
+}
+
+func (p *dialProgress) phase() Phase {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dial.Phase
+}
+
+// soFar is the dial as it stands.
+func (p *dialProgress) soFar(now moment) Dial {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.dial
+	d.Addresses = slices.Clone(d.Addresses)
+	for i := range d.Addresses {
+		if a := &d.Addresses[i]; a.Phase != PhaseNone && a.Err == nil {
+			a.Err = errUnderWay
+		}
+	}
+	d.Took, d.Err = now.since(p.began), errUnderWay
+	return d
+}
+
+// errUnderWay stands for the end of what has not ended yet.
+var errUnderWay = errors.New("still under way")
+
 // attempt gets the credentials, looks up, and races the addresses; where the handshake fails and
 // reading the credentials again brings new ones, it races once more with those.
-func (dl *dialer) attempt(ctx context.Context, reached func(Phase)) (*conn, Dial) {
+func (dl *dialer) attempt(ctx context.Context, p *dialProgress) (*conn, Dial) {
 	var d Dial
-	reached(PhaseCredentials)
+	p.reached(PhaseCredentials)
 	tc, err := dl.credentials(ctx, false)
 	if err != nil {
 		d.Phase, d.Err = PhaseCredentials, err
 		return nil, d
 	}
-	reached(PhaseDNS)
+	p.reached(PhaseDNS)
 	lookupBegan := time.Now()
 	addresses, err := dl.addresses(ctx)
 	d.Lookup = time.Since(lookupBegan)
@@ -97,14 +160,15 @@ func (dl *dialer) attempt(ctx context.Context, reached func(Phase)) (*conn, Dial
 		d.Phase, d.Err = PhaseDNS, dl.orBudget(ctx, err, "the target's host was not looked up")
 		return nil, d
 	}
-	c := dl.race(ctx, addresses, tc, &d, reached)
+	p.lookedUp(d.Lookup)
+	c := dl.race(ctx, addresses, tc, &d, p)
 	if c == nil && d.Phase == PhaseTLS && ctx.Err() == nil {
 		again, err := dl.credentials(ctx, true)
 		if err == nil && again != tc {
 			if dl.o.Trace.Retry != nil {
 				dl.o.Trace.Retry("credentials")
 			}
-			c = dl.race(ctx, addresses, again, &d, reached)
+			c = dl.race(ctx, addresses, again, &d, p)
 		}
 	}
 	return c, d
@@ -144,7 +208,7 @@ func (dl *dialer) addresses(ctx context.Context) ([]address, error) {
 
 // race tries the addresses, each raceDelay after the one before (earlier where the budget would not do
 // for all) or at once when that has failed. The first connection that stands wins; the others are closed.
-func (dl *dialer) race(ctx context.Context, addresses []address, tc credentials.TransportCredentials, d *Dial, reached func(Phase)) *conn {
+func (dl *dialer) race(ctx context.Context, addresses []address, tc credentials.TransportCredentials, d *Dial, p *dialProgress) *conn {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends those that did not win
 	type finish struct {
@@ -161,9 +225,10 @@ func (dl *dialer) race(ctx context.Context, addresses []address, tc credentials.
 		}
 		i := started
 		started, open = started+1, open+1
-		d.Addresses = append(d.Addresses, AddressAttempt{Address: addresses[i].String()})
+		d.Addresses = append(d.Addresses, AddressAttempt{})
 		go func() {
-			c, a := dl.connect(ctx, addresses[i], tc, reached)
+			c, a := dl.connect(ctx, addresses[i], tc, func(a AddressAttempt) { p.address(first+i, a) })
+			p.address(first+i, a)
 			finished <- finish{i, c, a}
 		}()
 	}
@@ -205,10 +270,10 @@ func (dl *dialer) race(ctx context.Context, addresses []address, tc credentials.
 // phaseOrder is how far an address came.
 var phaseOrder = map[Phase]int{PhaseConnect: 1, PhaseTLS: 2, PhaseHTTP2: 3, PhaseCredentials: 4}
 
-// connect makes a connection to one address.
-func (dl *dialer) connect(ctx context.Context, to address, tc credentials.TransportCredentials, reached func(Phase)) (*conn, AddressAttempt) {
+// connect makes a connection to one address. tell hears of each phase that begins.
+func (dl *dialer) connect(ctx context.Context, to address, tc credentials.TransportCredentials, tell func(AddressAttempt)) (*conn, AddressAttempt) {
 	a := AddressAttempt{Address: to.String(), Phase: PhaseConnect}
-	reached(a.Phase)
+	tell(a)
 	began := time.Now()
 	raw, err := to.connect(ctx)
 	a.Connect = time.Since(began)
@@ -218,7 +283,7 @@ func (dl *dialer) connect(ctx context.Context, to address, tc credentials.Transp
 	}
 
 	a.Phase = PhaseTLS
-	reached(a.Phase)
+	tell(a)
 	began = time.Now()
 	serverName := dl.o.ServerName
 	if serverName == "" {
@@ -246,7 +311,7 @@ func (dl *dialer) connect(ctx context.Context, to address, tc credentials.Transp
 	}
 
 	a.Phase = PhaseHTTP2
-	reached(a.Phase)
+	tell(a)
 	began = time.Now()
 	watched := watch(secured)
 	c, err := newConn(ctx, dl.o, dl.authority(), watched, auth)

@@ -148,7 +148,7 @@ func TestAbandonedDialsMakeRoom(t *testing.T) {
 		}
 		callers.Go(func() {
 			defer cancel()
-			if found, _ := l.acquire(ctx, c.clock.tick().moment, false); found != nil {
+			if found, _ := l.acquire(ctx, c.clock.tick().moment, false, new(atomic.Pointer[dialProgress])); found != nil {
 				found.done()
 			}
 		})
@@ -165,7 +165,7 @@ func TestAbandonedDialsMakeRoom(t *testing.T) {
 	way.SetMode(healthtest.Pass)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	found, d := l.acquire(ctx, c.clock.tick().moment, false)
+	found, d := l.acquire(ctx, c.clock.tick().moment, false, new(atomic.Pointer[dialProgress]))
 	if found == nil {
 		t.Fatalf("no connection: %v", d.Err)
 	}
@@ -389,6 +389,9 @@ func TestPhaseOfACallerThatWaitsForItsFlight(t *testing.T) {
 	want(t, v, Timeout, PhaseRPC)
 	if v.Asked {
 		t.Errorf("code %s, but no RPC was made for it", v.GRPCCode())
+	}
+	if len(c.proofs) != 1 || len(c.proofs[0].Attempts) == 0 {
+		t.Errorf("proofs %+v: want one of the RPCs that it waited for", c.proofs)
 	}
 	cancel()
 	callers.Wait()

@@ -65,8 +65,6 @@ type flight struct {
 	extra   bool    // holds the lane's second RPC
 	began   reading // set before run begins, and zero until then
 
-	asking atomic.Bool // an RPC is under way
-
 	ctx    context.Context
 	cancel context.CancelFunc
 	events chan event
@@ -87,7 +85,8 @@ type try struct {
 	alone    bool   // and for itself
 	since    moment // the flight's, when the try began
 	cancel   context.CancelCauseFunc
-	progress progress // of the RPC
+	progress progress                     // of the RPC
+	stage    atomic.Pointer[dialProgress] // of the dial that the try waits for, or of what to send
 
 	// What follows is run's.
 	conn   *conn         // nil until there is one
@@ -107,6 +106,14 @@ type event struct {
 	failed error   // it got no connection, for this reason
 	phase  Phase   // where it failed
 	answer *answer // or this is what the RPC came to, nil where its deadline passed
+
+	show chan<- standing // where not nil, the event is but a question: how does the flight stand?
+}
+
+// standing is what can be said of a flight before its end.
+type standing struct {
+	verdict Verdict
+	proof   Proof
 }
 
 // lossesAllowed is how many fresh connections may be lost under a check's RPC before that is the verdict.
@@ -134,7 +141,10 @@ func (f *flight) run() {
 		now = c.clock.tick()
 		stopped := now.stops != stops
 		for more := true; more; {
-			if e.try != nil {
+			switch {
+			case e.show != nil:
+				e.show <- standing{f.standing(), f.proofSoFar(now)}
+			case e.try != nil:
 				if over := f.handle(e, now); over {
 					return
 				}
@@ -179,7 +189,6 @@ func (f *flight) beginRPC(t *try, c *conn, now reading) {
 	t.conn, t.asked = c, now
 	t.silent = now.running + f.checker.o.RPCTimeout/4
 	t.due = now.running + f.checker.o.RPCTimeout
-	f.asking.Store(true)
 }
 
 // connect is a try's goroutine: it gets what to send and a connection, and makes the RPC.
@@ -187,7 +196,7 @@ func (f *flight) connect(ctx context.Context, t *try) {
 	var md metadata.MD
 	if f.checker.o.Metadata != nil {
 		var err error
-		f.lane.link.reached(PhaseCredentials)
+		t.stage.Store(newProgress(f.checker.clock.tick()))
 		budget, cancel := f.checker.clock.withBudget(ctx, f.checker.o.ConnectTimeout)
 		md, err = f.checker.o.Metadata(budget)
 		if err != nil && errors.Is(context.Cause(budget), errBudget) {
@@ -202,9 +211,9 @@ func (f *flight) connect(ctx context.Context, t *try) {
 	var c *conn
 	var d Dial
 	if t.alone {
-		c, d = f.lane.link.dialAlone(ctx)
+		c, d = f.lane.link.dialAlone(ctx, &t.stage)
 	} else {
-		c, d = f.lane.link.acquire(ctx, t.since, t.fresh)
+		c, d = f.lane.link.acquire(ctx, t.since, t.fresh, &t.stage)
 	}
 	if c == nil {
 		f.tell(event{try: t, ended: true, failed: d.Err, phase: d.Phase, dial: d})
@@ -333,12 +342,14 @@ func (f *flight) attempt(t *try, now reading, outcome string) Attempt {
 	return a
 }
 
-// proofSoFar is the proof with the RPCs under way.
+// proofSoFar is the proof with the dials and RPCs under way.
 func (f *flight) proofSoFar(now reading) Proof {
 	p := Proof{Attempts: slices.Clone(f.proof.Attempts)}
 	for _, t := range f.tries {
 		if t.conn != nil {
 			p.Attempts = append(p.Attempts, f.attempt(t, now, "no answer yet"))
+		} else if stage := t.stage.Load(); stage != nil {
+			p.Attempts = append(p.Attempts, Attempt{Dial: stage.soFar(now.moment)})
 		}
 	}
 	return p
@@ -378,7 +389,6 @@ func (f *flight) fail(v Verdict) { f.failure = &v }
 func (f *flight) drop(t *try, cause error) {
 	t.cancel(cause)
 	f.tries = slices.DeleteFunc(f.tries, func(o *try) bool { return o == t })
-	f.asking.Store(slices.ContainsFunc(f.tries, func(o *try) bool { return o.conn != nil }))
 }
 
 // advance does what is due, and says whether the flight is over.
@@ -436,22 +446,21 @@ func (f *flight) standing() Verdict {
 	if f.failure != nil {
 		return *f.failure
 	}
-	return f.pending()
-}
-
-// pending is the verdict for callers whose time is up while nothing has failed yet. The Checker's mutex is
-// held, or run calls it.
-func (f *flight) pending() Verdict {
-	v := Verdict{Status: Timeout, Phase: PhaseRPC, Err: errTime}
-	switch {
-	case f.asking.Load():
-		v.Asked, v.Code = true, codes.DeadlineExceeded
-	case f.began == (reading{}): // they wait for the RPCs of the flights before theirs
-	default:
-		v.Phase = f.lane.link.phase.Load().(Phase)
+	v := unmet()
+	for _, t := range f.tries {
+		if t.conn != nil {
+			v.Asked, v.Code, v.Phase = true, codes.DeadlineExceeded, PhaseRPC
+			return v
+		}
+		if stage := t.stage.Load(); stage != nil {
+			v.Phase = stage.phase()
+		}
 	}
 	return v
 }
+
+// unmet is the verdict for callers whose time is up while they wait for the RPCs of the flights before theirs.
+func unmet() Verdict { return Verdict{Status: Timeout, Phase: PhaseRPC, Err: errTime} }
 
 // errTime is the cause where a caller's time is up and nothing has failed yet.
 var errTime = errors.New("no answer within the time for the connection and the RPC")

@@ -22,8 +22,6 @@ type link struct {
 	clock  *runtimeClock
 	maxAge time.Duration
 
-	phase atomic.Value // the Phase that the latest dial has reached
-
 	mu      sync.Mutex
 	current *conn
 	dials   []*dialing    // under way, in the order of their start
@@ -37,15 +35,14 @@ type dialing struct {
 	began    moment
 	cancel   context.CancelFunc
 	waiting  int // callers whose dial this is
+	progress *dialProgress
 	finished bool
 	conn     *conn
 	dial     Dial
 }
 
 func newLink(d *dialer, clock *runtimeClock, maxAge time.Duration) *link {
-	l := &link{dialer: d, clock: clock, maxAge: maxAge, changed: make(chan struct{})}
-	l.phase.Store(PhaseConnect)
-	return l
+	return &link{dialer: d, clock: clock, maxAge: maxAge, changed: make(chan struct{})}
 }
 
 // standing returns the standing connection for an RPC, nil where there is none that may serve a new check.
@@ -70,10 +67,11 @@ func (l *link) usable(now moment) bool {
 // acquire returns a connection for one RPC, counted in with use: the standing one, or with fresh set
 // one whose dial began no earlier than since. It shares the dials of others as far as that is right:
 // success of any dial serves, but a failure counts only where the dial began no earlier than since.
-// The connection is nil where the Dial failed, or the context ended.
-func (l *link) acquire(ctx context.Context, since moment, fresh bool) (*conn, Dial) {
+// The connection is nil where the Dial failed, or the context ended. stage is set to the
+// progress of the dial that is waited for.
+func (l *link) acquire(ctx context.Context, since moment, fresh bool, stage *atomic.Pointer[dialProgress]) (*conn, Dial) {
 	if l.maxAge <= 0 {
-		return l.dialAlone(ctx)
+		return l.dialAlone(ctx, stage)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,10 +107,12 @@ func (l *link) acquire(ctx context.Context, since moment, fresh bool) (*conn, Di
 			case youngest != nil && !youngest.began.before(since):
 				mine = youngest
 				mine.waiting++
+				stage.Store(mine.progress)
 			case youngest != nil && now.since(youngest.began) < shareFor:
 				older = time.After(shareFor - now.since(youngest.began))
 			case l.makeRoom():
-				mine = l.start(ctx, now.moment)
+				mine = l.start(ctx, now)
+				stage.Store(mine.progress)
 			}
 		}
 		changed := l.changed
@@ -131,7 +131,7 @@ func (l *link) acquire(ctx context.Context, since moment, fresh bool) (*conn, Di
 			case mine.conn != nil:
 				mine.conn.done()
 			}
-			return nil, Dial{Phase: l.phase.Load().(Phase), Err: context.Cause(ctx)}
+			return nil, Dial{Phase: PhaseConnect, Err: context.Cause(ctx)}
 		}
 	}
 }
@@ -151,8 +151,10 @@ func (l *link) makeRoom() bool {
 }
 
 // dialAlone dials for one RPC, which shares the connection with no other; it is closed when the RPC is done.
-func (l *link) dialAlone(ctx context.Context) (*conn, Dial) {
-	c, d := l.dialer.dial(ctx, l.reached)
+func (l *link) dialAlone(ctx context.Context, stage *atomic.Pointer[dialProgress]) (*conn, Dial) {
+	p := newProgress(l.clock.tick())
+	stage.Store(p)
+	c, d := l.dialer.dial(ctx, p)
 	if c != nil {
 		c.use()
 		c.retire()
@@ -160,16 +162,14 @@ func (l *link) dialAlone(ctx context.Context) (*conn, Dial) {
 	return c, d
 }
 
-func (l *link) reached(p Phase) { l.phase.Store(p) }
-
 // start begins a dial for those who wait. It outlives ctx, whose caller may leave before others do.
-func (l *link) start(ctx context.Context, now moment) *dialing {
+func (l *link) start(ctx context.Context, now reading) *dialing {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	d := &dialing{began: now, cancel: cancel, waiting: 1}
+	d := &dialing{began: now.moment, cancel: cancel, waiting: 1, progress: newProgress(now)}
 	l.dials = append(l.dials, d)
 	go func() {
 		defer cancel()
-		c, dial := l.dialer.dial(ctx, l.reached)
+		c, dial := l.dialer.dial(ctx, d.progress)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		d.finished, d.conn, d.dial = true, c, dial

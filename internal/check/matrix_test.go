@@ -181,24 +181,57 @@ func (cell cell) try(t *testing.T) (ran bool) {
 // takes 150 ms, the server 0.9 s to answer.
 func TestSwallowedThenSlowDialThenSlowServer(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	up.SetStatus("s", serving)
-	way := healthtest.Forward(t, up.Target())
-	c := checker(t, way.Addr(), services("s"))
-	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
-	way.Swallow()
-	way.Hold(150 * time.Millisecond)
-	up.SetDelay("s", 900*time.Millisecond)
-	began := time.Now()
-	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
-	took := time.Since(began)
-	t.Logf("took %v, %d dials, %d RPCs reached the server", took, way.Connections(), up.RPCsFor("s"))
-	if took > 1700*time.Millisecond {
-		t.Errorf("took %v, want about 1.3 s", took)
+	for try := 1; ; try++ {
+		up := healthtest.Start(t)
+		up.SetStatus("s", serving)
+		way := healthtest.Forward(t, up.Target())
+		c := checker(t, way.Addr(), services("s"))
+		want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+		way.Swallow()
+		way.Hold(150 * time.Millisecond)
+		up.SetDelay("s", 900*time.Millisecond)
+		gap := watchGaps()
+		began := time.Now()
+		v := c.Check(t.Context(), "s")
+		took := time.Since(began)
+		// The server leaves 100 ms for all else: a machine that is busy for most of them has made another test of it.
+		if longest := gap(); longest > 20*time.Millisecond && v.Status != Serving && try < 10 {
+			t.Logf("%v after %v; this process was kept from running for %v: once more", v.Status, took, longest)
+			continue
+		}
+		want(t, v, Serving, PhaseNone)
+		t.Logf("took %v, %d dials, %d RPCs reached the server", took, way.Connections(), up.RPCsFor("s"))
+		if took > 1700*time.Millisecond {
+			t.Errorf("took %v, want about 1.3 s", took)
+		}
+		if way.Connections() != 2 || up.RPCsFor("s") != 2 {
+			t.Errorf("%d connections and %d RPCs at the server, want 2 and 2", way.Connections(), up.RPCsFor("s"))
+		}
+		return
 	}
-	if way.Connections() != 2 || up.RPCsFor("s") != 2 {
-		t.Errorf("%d connections and %d RPCs at the server, want 2 and 2", way.Connections(), up.RPCsFor("s"))
-	}
+}
+
+// watchGaps watches how this process gets to run, until its result is called, which says for how long it did
+// not at most.
+func watchGaps() (longest func() time.Duration) {
+	stop, found := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		const every = time.Millisecond
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		var longest time.Duration
+		for last := time.Now(); ; {
+			select {
+			case now := <-ticker.C:
+				longest = max(longest, time.Since(last)-every)
+				last = now
+			case <-stop:
+				found <- max(longest, time.Since(last)-every)
+				return
+			}
+		}
+	}()
+	return func() time.Duration { close(stop); return <-found }
 }
 
 // Many callers of a connection that swallows everything: all are served by what one of them finds out.

@@ -2,6 +2,7 @@ package check
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -101,9 +102,17 @@ func (d Dial) String() string {
 	case d.Err == nil:
 		b.WriteString("; stands")
 	case len(d.Addresses) == 0:
-		fmt.Fprintf(&b, "; failed in %s: %v", d.Phase, d.Err)
+		b.WriteString("; " + outcome(d.Phase, d.Err))
 	}
 	return b.String()
+}
+
+// outcome says where something ended, or is.
+func outcome(phase Phase, err error) string {
+	if errors.Is(err, errUnderWay) {
+		return "not beyond " + string(phase) + " yet"
+	}
+	return "failed in " + string(phase) + ": " + err.Error()
 }
 
 // String is the address's part in a line.
@@ -123,7 +132,7 @@ func (a AddressAttempt) String() string {
 			c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if a.Err != nil {
-		fmt.Fprintf(&b, " failed in %s: %v", a.Phase, a.Err)
+		b.WriteString(" " + outcome(a.Phase, a.Err))
 	}
 	return b.String()
 }

@@ -1,9 +1,14 @@
 package check
 
 import (
+	"context"
 	"crypto/tls"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc/metadata"
 
 	"example.com/grpc-health-http/internal/healthtest"
 )
@@ -31,5 +36,50 @@ func TestProofTellsEverything(t *testing.T) {
 	lines = strings.Join(c.proofs[0].Lines(), "\n")
 	if !strings.Contains(lines, "refused") {
 		t.Errorf("the proof lacks the cause:\n%s", lines)
+	}
+}
+
+// A caller whose own deadline comes before the answer gets the proof as far as it had come.
+func TestProofAtTheCallersDeadline(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	t.Cleanup(up.Hang("hung"))
+	asked := up.Target()
+	silent := healthtest.Forward(t, up.Target())
+	silent.SetMode(healthtest.Silent)
+	swallower := backlogged(t, "127.0.0.1:0")
+	for name, row := range map[string]struct {
+		target string
+		change func(*Options)
+		phase  Phase
+		shows  string
+	}{
+		"RPC":      {asked, func(*Options) {}, PhaseRPC, "; stands; RPC .*: no answer yet$"},
+		"SETTINGS": {silent.Addr(), func(*Options) {}, PhaseHTTP2, "^dial .*, lookup .*; " + silent.Addr() + " connect .* not beyond http2 yet$"},
+		"connect":  {swallower, func(*Options) {}, PhaseConnect, "^dial .*, lookup .*; " + swallower + " not beyond connect yet$"},
+		"credentials": {asked, func(o *Options) {
+			o.Metadata = func(ctx context.Context) (metadata.MD, error) {
+				<-ctx.Done()
+				return nil, context.Cause(ctx)
+			}
+		}, PhaseCredentials, "^dial .*; not beyond credentials yet$"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := checker(t, row.target, services("hung"), row.change, func(o *Options) { o.ConnectTimeout, o.RPCTimeout = time.Minute, time.Minute })
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			v := c.Check(ctx, "hung")
+			want(t, v, Timeout, row.phase)
+			if v.Err == nil || !strings.Contains(v.Err.Error(), "the request's own deadline") {
+				t.Errorf("cause %v", v.Err)
+			}
+			if len(c.proofs) != 1 || len(c.proofs[0].Attempts) != 1 {
+				t.Fatalf("proofs %+v", c.proofs)
+			}
+			if line := c.proofs[0].Lines()[0]; !regexp.MustCompile(row.shows).MatchString(line) {
+				t.Errorf("proof %q, want %q", line, row.shows)
+			}
+		})
 	}
 }

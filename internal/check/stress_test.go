@@ -125,7 +125,7 @@ func stress(t *testing.T, change func(*Options)) {
 	}
 
 	var broken, hits timeline
-	c := checker(t, way.Addr(), services(names...), brief, change, func(o *Options) {
+	c := checker(t, way.Addr(), services(names...), change, func(o *Options) {
 		o.Trace.Verdict = func(_ context.Context, v *Verdict, proof Proof) { v.Evidence = strings.Join(proof.Lines(), "\n") }
 	})
 	ctx, stop := context.WithCancel(t.Context())
