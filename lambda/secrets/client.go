@@ -127,7 +127,7 @@ func explain(ctx context.Context, err error) error {
 		return fmt.Errorf("AWS Secrets Manager says %s", code)
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("AWS Secrets Manager did not answer in time: %w", ctx.Err())
+		return fmt.Errorf("AWS Secrets Manager did not answer within %v: can the function reach it from its VPC?", fetchTimeout)
 	}
 	if unsent, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
 		return fmt.Errorf("AWS Secrets Manager does not answer: %w", unsent.Err)

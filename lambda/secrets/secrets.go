@@ -77,7 +77,7 @@ func (r *Reader) secret(arn string) *secret {
 	defer r.mu.Unlock()
 	s := r.secrets[arn]
 	if s == nil {
-		s = &secret{arn: arn, turn: make(chan struct{}, 1)}
+		s = &secret{arn: arn, renewed: make(chan struct{})}
 		r.secrets[arn] = s
 	}
 	return s
@@ -87,39 +87,90 @@ func (r *Reader) secret(arn string) *secret {
 type secret struct {
 	arn string
 
-	turn      chan struct{} // holds the token of who works with what follows
-	good      bool          // content is
+	mu        sync.Mutex
+	good      bool // content is
 	content   []byte
-	fetchedAt moment // when the fetch began that brought content
-	failed    int64  // dials that had failed by then
-	tried     bool
-	triedAt   moment // when the latest fetch began
-	err       error  // of the latest fetch
+	fetchedAt moment        // when the fetch began that brought content
+	failed    int64         // dials that had failed by then
+	latest    *fetching     // nil before the first
+	renewed   chan struct{} // closed, and made anew, when content comes
 }
 
-// read returns the content, fetched again where that is due. Those who read at the same time share a fetch.
+// fetching is one fetch. It belongs to no single read, so no read's context ends it.
+type fetching struct {
+	began moment
+	done  chan struct{} // closed at its end
+	err   error         // set before done is closed
+}
+
+// read returns the content, fetched again where that is due. Those who read at the same time share a fetch. One
+// that has not answered within fetchInterval gets another beside it, so that an answer lost on the way, or in a
+// machine's freeze, costs no more than that.
 func (s *secret) read(ctx context.Context, r *Reader) ([]byte, error) {
-	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := r.clock()
+	if s.good && now.since(s.fetchedAt) < freshFor && r.failed.Load() == s.failed && !creds.Refresh(ctx) {
+		return s.content, nil
 	}
-	now, failed := r.clock(), r.failed.Load()
-	due := !s.good || now.since(s.fetchedAt) >= freshFor || failed != s.failed || creds.Refresh(ctx)
-	if due && (!s.tried || now.since(s.triedAt) >= fetchInterval) {
-		s.tried, s.triedAt = true, now
-		var content []byte
-		if content, s.err = fetch(ctx, r.client(), s.arn); s.err == nil {
-			s.good, s.content, s.fetchedAt, s.failed = true, content, now, failed
-		} else if s.good {
-			r.logger.Warn("cannot fetch a secret again; the last good one goes on", "secret", s.arn, "cause", s.err.Error())
+	for {
+		if s.latest == nil || now.since(s.latest.began) >= fetchInterval {
+			s.latest = &fetching{began: now, done: make(chan struct{})}
+			go s.fetch(r, s.latest)
 		}
+		f, renewed := s.latest, s.renewed
+		another := time.NewTimer(fetchInterval - now.since(f.began))
+		s.mu.Unlock()
+		brought := false
+		select {
+		case <-renewed:
+			brought = true
+		case <-f.done:
+		case <-another.C:
+		case <-ctx.Done():
+		}
+		another.Stop()
+		s.mu.Lock()
+		switch {
+		case brought:
+			return s.content, nil
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case s.latest == f && f.ended() && s.good:
+			return s.content, nil
+		case s.latest == f && f.ended():
+			return nil, f.err
+		}
+		now = r.clock()
 	}
-	if !s.good {
-		return nil, s.err
+}
+
+// ended says whether the fetch has.
+func (f *fetching) ended() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
 	}
-	return s.content, nil
+}
+
+// fetch does one fetch.
+func (s *secret) fetch(r *Reader, f *fetching) {
+	failed := r.failed.Load()
+	content, err := fetch(context.Background(), r.client(), s.arn)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer close(f.done)
+	f.err = err
+	switch {
+	case err == nil && (!s.good || !f.began.before(s.fetchedAt)):
+		s.good, s.content, s.fetchedAt, s.failed = true, content, f.began, failed
+		close(s.renewed)
+		s.renewed = make(chan struct{})
+	case err != nil && s.good && s.latest == f:
+		r.logger.Warn("cannot fetch a secret again; the last good one goes on", "secret", s.arn, "cause", err.Error())
+	}
 }
 
 // member is the text of one key of a JSON object.
@@ -151,6 +202,9 @@ type moment struct {
 func (m moment) since(earlier moment) time.Duration {
 	return max(m.mono-earlier.mono, m.wall.Sub(earlier.wall))
 }
+
+// before compares monotonic time: which of two events in this process came first.
+func (m moment) before(other moment) bool { return m.mono < other.mono }
 
 // systemClock reads the machine's clocks.
 func systemClock() func() moment {

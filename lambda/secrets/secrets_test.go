@@ -288,14 +288,80 @@ func TestReadsAtTheSameTimeShareAFetch(t *testing.T) {
 	}
 }
 
-// A read that waits for another's fetch gives up with its own context.
+// A read that waits for a fetch gives up with its own context; the fetch goes on, and serves the next one.
 func TestWaitingEnds(t *testing.T) {
 	f := newFixture(t)
-	s := f.secret(tlsARN)
-	s.turn <- struct{}{}
+	f.manager.SetHung(true)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := f.Read(ctx, tlsARN); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
+	}
+}
+
+// An answer that was lost on the way, or while the machine was frozen, costs a second at most.
+func TestLostAnswer(t *testing.T) {
+	f := newFixture(t)
+	f.manager.SetHung(true)
+	f.manager.SetString(tlsARN, "first")
+	first := make(chan string, 1)
+	go func() {
+		got, err := f.Read(t.Context(), tlsARN)
+		if err != nil {
+			t.Errorf("the first: %v", err)
+		}
+		first <- string(got)
+	}()
+	for end := time.Now().Add(10 * time.Second); f.manager.Fetches(tlsARN) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nothing is fetched")
+		}
+	}
+	f.manager.SetHung(false)
+	f.pass(time.Hour, 0) // frozen
+	f.want("first", 2)
+	if got := <-first; got != "first" { // what the other fetch brought serves the one that waits, too
+		t.Errorf("%q", got)
+	}
+	f.want("first", 2)
+}
+
+// A fetch that is not answered gets another beside it, without a further read.
+func TestFetchedOnceMoreWhileItHangs(t *testing.T) {
+	f := newFixture(t)
+	f.clock = systemClock()
+	f.manager.SetString(tlsARN, "first")
+	f.manager.SetHung(true)
+	unhung := make(chan struct{})
+	go func() {
+		defer close(unhung)
+		for f.manager.Fetches(tlsARN) == 0 && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		f.manager.SetHung(false)
+	}()
+	f.want("first", 2)
+	<-unhung
+}
+
+func TestUnansweredFetchEnds(t *testing.T) {
+	f := newFixture(t)
+	f.manager.SetHung(true)
+	_, err := f.Read(t.Context(), tlsARN)
+	if err == nil || !strings.Contains(err.Error(), "AWS Secrets Manager did not answer within 3s") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A connection kept for the next fetch would be dead by then.
+func TestEachFetchHasItsConnection(t *testing.T) {
+	f := newFixture(t)
+	f.manager.SetString(tlsARN, "first")
+	for n := 1; n <= 3; n++ {
+		f.want("first", n)
+		f.pass(freshFor, freshFor)
+	}
+	if n := f.manager.Connections(); n != 3 {
+		t.Errorf("%d connections, want 3", n)
 	}
 }

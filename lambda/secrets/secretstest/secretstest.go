@@ -19,7 +19,9 @@ type Manager struct {
 	mu            sync.Mutex
 	values        map[string]any // by ARN: a string, bytes, or a failure
 	down          bool
+	hung          bool
 	fetches       map[string]int
+	connections   map[string]bool // by the caller's address
 	authorization string
 }
 
@@ -32,9 +34,12 @@ type failure struct {
 // Start runs the service until the test ends.
 func Start(t testing.TB) *Manager {
 	t.Helper()
-	m := &Manager{values: make(map[string]any), fetches: make(map[string]int)}
+	m := &Manager{values: make(map[string]any), fetches: make(map[string]int), connections: make(map[string]bool)}
 	server := httptest.NewServer(m)
-	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
 	m.URL = server.URL
 	return m
 }
@@ -58,6 +63,21 @@ func (m *Manager) SetDown(down bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.down = down
+}
+
+// SetHung makes the service swallow the requests that come from now on, or no longer do so. What it
+// has swallowed is never answered.
+func (m *Manager) SetHung(hung bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hung = hung
+}
+
+// Connections counts the connections that requests came on.
+func (m *Manager) Connections() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.connections)
 }
 
 // Fetches counts the requests for a secret.
@@ -91,8 +111,13 @@ func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
 	m.fetches[request.SecretId]++
 	m.authorization = r.Header.Get("Authorization")
-	down, value := m.down, m.values[request.SecretId]
+	m.connections[r.RemoteAddr] = true
+	down, hung, value := m.down, m.hung, m.values[request.SecretId]
 	m.mu.Unlock()
+	if hung {
+		<-r.Context().Done()
+		return
+	}
 	if down {
 		panic(http.ErrAbortHandler)
 	}
