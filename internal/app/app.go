@@ -138,15 +138,15 @@ func logged(logger *slog.Logger, o creds.Options) creds.Options {
 	return o
 }
 
-// authorize adapts the token's comparison, which may take as long as a connection may, and whose failures go to the log, limited in rate: everybody can
-// cause them.
-func authorize(logger *slog.Logger, compare func(context.Context, string) (bool, error), within time.Duration) func(context.Context, string) bool {
+// authorize lets the token's comparison take as long as a connection may. Its failures go to the log, limited
+// in rate: everybody can cause them.
+func authorize(logger *slog.Logger, compare func(context.Context, string) (bool, error), within time.Duration) func(context.Context, string) (bool, error) {
 	if compare == nil {
 		return nil
 	}
 	var mu sync.Mutex
 	var lines bucket
-	return func(ctx context.Context, presented string) bool {
+	return func(ctx context.Context, presented string) (bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, cmp.Or(within, time.Second))
 		defer cancel()
 		ok, err := compare(ctx, presented)
@@ -156,6 +156,6 @@ func authorize(logger *slog.Logger, compare func(context.Context, string) (bool,
 		if logs {
 			logger.Error("nobody is let in", "cause", err.Error())
 		}
-		return ok
+		return ok, err
 	}
 }

@@ -79,7 +79,7 @@ func TestTokenFile(t *testing.T) {
 	up := healthtest.Start(t)
 	file := filepath.Join(t.TempDir(), "token")
 	a, log := newApp(t, settings.Settings{Addr: up.Addr(), AuthTokenFile: file}, Platform{})
-	if r := get(t, a.Handler, "/", "Bearer whatever"); r.StatusCode != 401 {
+	if r := get(t, a.Handler, "/", "Bearer whatever"); r.StatusCode != 503 {
 		t.Errorf("without a file: %d", r.StatusCode)
 	}
 	if !strings.Contains(log.String(), "nobody is let in") || strings.Contains(log.String(), "whatever") {

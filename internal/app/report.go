@@ -66,7 +66,7 @@ func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Pr
 			r.logger.InfoContext(ctx, "serving again", "service", v.Service)
 		}
 		if r.logger.Enabled(ctx, slog.LevelDebug) {
-			r.logger.DebugContext(ctx, "check", "service", v.Service, "status", v.Status.String(), "duration", v.Duration)
+			r.logger.DebugContext(ctx, "check", "service", v.Service, "status", v.Status.String(), "duration_seconds", v.Duration.Seconds())
 		}
 		return
 	}
@@ -103,7 +103,7 @@ func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Pr
 		slog.String("status", v.Status.String()),
 		slog.String("phase", string(v.Phase)),
 		slog.String("grpc_code", v.GRPCCode()),
-		slog.Duration("duration", v.Duration),
+		slog.Float64("duration_seconds", v.Duration.Seconds()),
 		slog.Any("attempts", proof.Lines()),
 	}
 	if v.Err != nil {

@@ -205,7 +205,9 @@ func (replyWatcher) HandleConn(context.Context, stats.ConnStats)                
 // answer is what one RPC came to.
 type answer struct {
 	// final says that the server (or a front end of it) has spoken; otherwise the RPC was lost.
-	final  bool
+	final bool
+	// unread says of a lost RPC that the server had not looked at it.
+	unread bool
 	status Status
 	code   codes.Code
 	err    error
@@ -280,7 +282,7 @@ func listed(response *healthpb.HealthListResponse) answer {
 
 // refused judges an RPC's error.
 func (c *conn) refused(err error, p *progress) answer {
-	a := answer{status: RPCFailed, code: status.Code(err), err: err}
+	a := answer{status: RPCFailed, code: status.Code(err), err: err, unread: unread(err)}
 	r := p.Load()
 	switch {
 	case r == nil || drained(err): // its context had ended before, or a GOAWAY had excluded it
@@ -317,6 +319,12 @@ func drained(err error) bool {
 	message := status.Convert(err).Message()
 	return message == "the connection is draining" ||
 		message == "the stream is rejected because server is draining the connection"
+}
+
+// unread tells a lost RPC that the server has not looked at: a GOAWAY has said so, or the connection was gone
+// before the request was sent. grpc-go would make such a request once more, on a connection that it does not get.
+func unread(err error) bool {
+	return drained(err) || strings.Contains(status.Convert(err).Message(), errSpent.Error())
 }
 
 // fromProtocol turns an answer's status into ours; a value that the protocol does not know is Unknown.

@@ -492,10 +492,30 @@ func TestGoAwayAtOnce(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		want(t, c.Check(ctx, ""), ConnectionFailed, PhaseRPC)
-		if n := c.dials.Load(); n != lossesAllowed {
-			t.Errorf("%d dials, want %d", n, lossesAllowed)
+		if n := c.dials.Load(); n != lossesAllowed/unreadCounts {
+			t.Errorf("%d dials, want %d", n, lossesAllowed/unreadCounts)
 		}
 	}
+}
+
+// Several servers of one name that drain one after the other, each with the request not looked at.
+func TestGoAwayOfSeveralServersInTurn(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("s", serving)
+	up.SetDelay("s", time.Minute)
+	way := healthtest.Forward(t, up.Target())
+	c := checker(t, way.Addr(), services("s"), func(o *Options) { o.RPCTimeout = time.Minute })
+	verdict := make(chan Verdict, 1)
+	go func() { verdict <- c.Check(t.Context(), "s") }()
+	for n := 1; n < lossesAllowed; n++ {
+		eventually(t, "the RPC has arrived", func() bool { return int(up.RPCsFor("s")) == n })
+		if n == lossesAllowed-1 {
+			up.SetDelay("s", 0)
+		}
+		way.GoAway(0, http2.ErrCodeNo)
+	}
+	want(t, <-verdict, Serving, PhaseNone)
 }
 
 // The limit for made-up names counts second RPCs too, says OVERLOADED to the others at once, and is

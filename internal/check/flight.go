@@ -73,7 +73,7 @@ type flight struct {
 	since   moment // a connection is fresh, and a failure counts, where the dial began no earlier
 	tries   []*try // under way
 	wanted  string // the reason for which a fresh connection is wanted; empty when none is
-	losses  int    // fresh connections that were lost during the RPC
+	losses  int    // what the losses of fresh connections during the RPC come to: see lossesAllowed
 	alone   bool   // a fresh connection has failed that others used too: the next one is for this flight alone
 	failure *Verdict
 	proof   Proof
@@ -116,10 +116,16 @@ type standing struct {
 	proof   Proof
 }
 
-// lossesAllowed is how many fresh connections may be lost under a check's RPC before that is the verdict.
-// One is not proof: a server that drains while it restarts may take it along, and one that allows
-// so many requests for a connection may have spent it on those of others. The last is the check's alone.
-const lossesAllowed = 2
+// lossesAllowed is what losses of fresh connections under a check's RPC may come to before that is the verdict.
+// One loss is not proof: a server that drains while it restarts may take it along, and one that allows
+// so many requests for a connection may have spent it on those of others. From the second on a connection is
+// the check's alone. Where the server had not even looked at the request, as it says with GOAWAY, the loss
+// says less still: several servers of one name may drain one after the other.
+const (
+	lossesAllowed = 4
+	lossCounts    = 2
+	unreadCounts  = 1
+)
 
 // run is the flight's one goroutine of control.
 func (f *flight) run() {
@@ -297,7 +303,11 @@ func (f *flight) handle(e event, now reading) (over bool) {
 	}
 	f.lane.link.discard(t.conn)
 	if !f.reuses(t) {
-		f.losses++
+		if e.answer.unread {
+			f.losses += unreadCounts
+		} else {
+			f.losses += lossCounts
+		}
 		f.alone = true
 	}
 	if f.losses < lossesAllowed {

@@ -58,8 +58,20 @@ func TestFaultMatrix(t *testing.T) {
 		name := fmt.Sprintf("%s/%s/%s slow/%s", cell.fault, cell.connection, cell.slow, cell.then)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// A machine so busy that this process stood still meanwhile has made another test of it.
-			for !cell.try(t) {
+			for try := 1; ; try++ {
+				faults, longest := cell.try(t)
+				if len(faults) == 0 {
+					return
+				}
+				// A machine so busy that this process did not run for a while has made another test of it.
+				if longest > 20*time.Millisecond && try < 10 {
+					t.Logf("this process was kept from running for %v: once more, after %q", longest, faults)
+					continue
+				}
+				for _, fault := range faults {
+					t.Error(fault)
+				}
+				return
 			}
 		})
 	}
@@ -73,8 +85,9 @@ type cell struct {
 	within                        time.Duration
 }
 
-// try runs the cell once. It says whether the process ran all the while.
-func (cell cell) try(t *testing.T) (ran bool) {
+// try runs the cell once. It returns what was wrong, and for how long at most the process was kept from running.
+func (cell cell) try(t *testing.T) (faults []string, longest time.Duration) {
+	wrong := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	up := healthtest.Start(t)
 	up.SetStatus("s", serving)
 	way := healthtest.Forward(t, up.Target())
@@ -149,32 +162,31 @@ func (cell cell) try(t *testing.T) (ran bool) {
 		t.Fatalf("no such fault: %s %s", cell.fault, cell.connection)
 	}
 	done := make(chan Verdict, 1)
+	gap := watchGaps()
 	began := time.Now()
 	go func() { done <- c.Check(context.Background(), "s") }()
 	meanwhile()
 	v := <-done
 	took := time.Since(began)
-	if c.retried("frozen") > 0 {
-		return false
-	}
+	longest = gap()
 	if v.Status != cell.status || !slices.Contains(cell.phases, v.Phase) {
-		t.Errorf("verdict %v, phase %q; want %v, phase %q; cause: %v", v.Status, v.Phase, cell.status, cell.phases, v.Err)
+		wrong("verdict %v, phase %q; want %v, phase %q; cause: %v", v.Status, v.Phase, cell.status, cell.phases, v.Err)
 	}
 	if bound := min(cell.within, 2*time.Second) + time.Second; took > bound {
-		t.Errorf("took %v, want %v at most", took, bound)
+		wrong("took %v, want %v at most", took, bound)
 	}
 	dials, rpcs := c.dials.Load()-dialsBefore, func() int32 { return c.rpcs.Load() - rpcsBefore }
 	if dials < 1 || dials > cell.dials {
-		t.Errorf("%d dials, want 1 to %d", dials, cell.dials)
+		wrong("%d dials, want 1 to %d", dials, cell.dials)
 	}
 	eventually(t, "every RPC has ended", func() bool { return up.InFlight() == 0 || cell.fault == "silent in the RPC" })
 	if n := rpcs(); n > cell.rpcs {
-		t.Errorf("%d RPCs, want %d at most", n, cell.rpcs)
+		wrong("%d RPCs, want %d at most", n, cell.rpcs)
 	}
 	if v.Status != Serving && (v.Err == nil || len(c.proofs) != 1 || len(c.proofs[0].Attempts) == 0) {
-		t.Errorf("cause %v, proofs %+v", v.Err, c.proofs)
+		wrong("cause %v, proofs %+v", v.Err, c.proofs)
 	}
-	return true
+	return faults, longest
 }
 
 // The issue's own example: budgets 1 s + 1 s, the reused connection swallows everything, a fresh one

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"sync"
 
 	"example.com/grpc-health-http/internal/settings"
 )
@@ -58,7 +59,8 @@ func serverConfig(roots *x509.CertPool, pair *tls.Certificate) *tls.Config {
 
 // Token returns what compares a presented token with that of HTTP_AUTH_TOKEN_FILE, white space
 // around it aside, in a time that tells nothing; nil where no token is wanted. Its error is why
-// there is no token to compare with: then nobody gets in.
+// there is no token to compare with: then nobody gets in. A token that differs may be the next one, so
+// that what is held is read again, once in 5 s at most.
 func Token(s *settings.Settings, o Options) func(ctx context.Context, presented string) (bool, error) {
 	if s.AuthTokenFile == "" {
 		return nil
@@ -68,13 +70,27 @@ func Token(s *settings.Settings, o Options) func(ctx context.Context, presented 
 		token, err := line(f, content)
 		return sha256.Sum256(token), err
 	})
-	return func(ctx context.Context, presented string) (bool, error) {
-		want, err := h.get(ctx, false)
-		if err != nil {
-			return false, err
+	var mu sync.Mutex
+	var refreshed moment
+	mayRefresh := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		now := h.clock()
+		if refreshed != (moment{}) && now.since(refreshed) < freshFor {
+			return false
 		}
+		refreshed = now
+		return true
+	}
+	return func(ctx context.Context, presented string) (bool, error) {
 		// Hashes have one length, so that the comparison does not tell the token's.
 		got := sha256.Sum256([]byte(presented))
-		return subtle.ConstantTimeCompare(got[:], want[:]) == 1, nil
+		want, err := h.get(ctx, false)
+		equal := subtle.ConstantTimeCompare(got[:], want[:]) == 1
+		if err != nil || equal || !mayRefresh() {
+			return err == nil && equal, err
+		}
+		want, err = h.get(ctx, true)
+		return err == nil && subtle.ConstantTimeCompare(got[:], want[:]) == 1, err
 	}
 }

@@ -232,16 +232,24 @@ func TestToken(t *testing.T) {
 	}
 	write(t, path, []byte("second"))
 	present("first token", true) // not 5 s old
+	present("second", false)     // another wrong one had it read again within the last 5 s
 	c.advance(stale)
 	present("second", true)
 	present("first token", false)
+	wantReload(t, e, AuthToken, "")
+	c.advance(freshFor - 1)
+	write(t, path, []byte("third"))
+	c.advance(1)
+	present("second", true) // 5 s old, and no more
+	present("third", true)
+	present("second", false)
 	wantReload(t, e, AuthToken, "")
 
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	c.advance(stale)
-	present("second", true)
+	present("third", true)
 	present("", false)
 	wantReload(t, e, AuthToken, "no such file or directory")
 }

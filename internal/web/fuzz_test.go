@@ -35,7 +35,7 @@ func FuzzRequest(f *testing.F) {
 		return []check.Verdict{{Status: check.Serving}, {Service: "</title>\n<b>", Status: check.NotServing}}
 	}})
 	closed := web.New(web.Options{Check: find, Services: []string{"a", "b"}, Path: "/",
-		Authorize: func(_ context.Context, presented string) bool { return presented == "t" }})
+		Authorize: func(_ context.Context, presented string) (bool, error) { return presented == "t", nil }})
 	legal := []int{200, 400, 401, 404, 503}
 	elements := []string{"html", "head", "meta", "title", "body", "h1", "ul", "li", "code"}
 

@@ -24,8 +24,9 @@ type Options struct {
 	Services []string
 	// Path is the exact path that is answered; empty answers every path.
 	Path string
-	// Authorize says whether the presented token, never empty, opens the door; nil needs no token.
-	Authorize func(ctx context.Context, presented string) bool
+	// Authorize says whether the presented token, never empty, opens the door; nil needs no token. An
+	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
+	Authorize func(ctx context.Context, presented string) (bool, error)
 }
 
 // New returns the handler. Apart from the check itself it keeps nothing between requests.
@@ -53,7 +54,7 @@ type handler struct {
 	services  []string
 	byDefault []string // what is checked when nothing is asked for
 	path      string
-	authorize func(ctx context.Context, presented string) bool
+	authorize func(ctx context.Context, presented string) (bool, error)
 	// ready holds the text answers about the only default service, so that the usual request of
 	// a load balancer allocates little; nil where several services are configured.
 	ready map[check.Status]page
@@ -68,13 +69,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !readOnly(w, r) {
 		return
 	}
-	if h.authorize != nil {
-		token := presentedToken(r)
-		if token == "" || !h.authorize(r.Context(), token) {
-			w.Header()["Www-Authenticate"] = challenges
-			refuse(w, r, http.StatusUnauthorized, "send the token as a Bearer token or as the Basic password")
-			return
-		}
+	if h.authorize != nil && !h.authorized(w, r) {
+		return
 	}
 	var q query
 	if r.URL.RawQuery != "" {
@@ -100,6 +96,22 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		verdicts = check.All(r.Context(), h.checkOne, q.services)
 	}
 	h.render(w, r, q.format, verdicts)
+}
+
+// authorized lets pass who presents the token, and answers everybody else.
+func (h *handler) authorized(w http.ResponseWriter, r *http.Request) bool {
+	ok, err := false, error(nil)
+	if token := presentedToken(r); token != "" {
+		ok, err = h.authorize(r.Context(), token)
+	}
+	switch {
+	case err != nil:
+		refuse(w, r, http.StatusServiceUnavailable, "there is no token to compare yours with: the log says why")
+	case !ok:
+		w.Header()["Www-Authenticate"] = challenges
+		refuse(w, r, http.StatusUnauthorized, "send the token as a Bearer token or as the Basic password")
+	}
+	return ok && err == nil
 }
 
 // answers says whether the path is ours. What browsers and crawlers ask for on their own is not,

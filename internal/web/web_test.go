@@ -169,9 +169,9 @@ func TestMethods(t *testing.T) {
 
 func TestOtherMethodsAskNothing(t *testing.T) {
 	t.Parallel()
-	address := start(t, web.Options{Check: neverAsked(t), Authorize: func(context.Context, string) bool {
+	address := start(t, web.Options{Check: neverAsked(t), Authorize: func(context.Context, string) (bool, error) {
 		t.Error("a token was looked at")
-		return true
+		return true, nil
 	}})
 	if a := ask(t, "POST", address, "Authorization: Bearer s3cret"); a.code != 405 {
 		t.Errorf("got %d, want 405", a.code)
@@ -698,11 +698,11 @@ func TestToken(t *testing.T) {
 			address := start(t, web.Options{
 				Check:    f,
 				Services: []string{"known"},
-				Authorize: func(_ context.Context, presented string) bool {
+				Authorize: func(_ context.Context, presented string) (bool, error) {
 					if presented == "" {
 						t.Error("an empty token was presented")
 					}
-					return presented == "s3cret"
+					return presented == "s3cret", nil
 				},
 			})
 			queries := []string{"", "?service=known", "?service=unknown", "?format=xml", "?list", "?service=%zz"}
