@@ -43,7 +43,7 @@ func newFunction(w io.Writer) http.Handler {
 func build(w io.Writer) http.Handler {
 	s, err := settings.FromEnvironment()
 	if err != nil {
-		return app.Misconfigured(app.NewLogger(w, &settings.Settings{LogFormat: "json"}), err)
+		return app.Misconfigured(app.NewFallbackLogger(w), err)
 	}
 	logger := app.NewLogger(w, s)
 	app.Warn(logger, s)

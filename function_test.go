@@ -277,6 +277,7 @@ func TestEveryStatus(t *testing.T) {
 	up.SetStatus("up", healthpb.HealthCheckResponse_SERVING)
 	up.SetStatus("down", healthpb.HealthCheckResponse_NOT_SERVING)
 	up.SetStatus("unknown", healthpb.HealthCheckResponse_UNKNOWN)
+	up.SetStatus("gone", healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
 	up.SetError("failing", codes.Internal)
 	t.Cleanup(up.Hang("hung"))
 	d := deploy(t, "GRPC_ADDR="+up.Addr(), "RPC_TIMEOUT=500ms", "ALLOW_LIST=true")
@@ -285,12 +286,15 @@ func TestEveryStatus(t *testing.T) {
 	d.want("?service=up", 200, "up SERVING\n")
 	d.want("?service=down", 503, "down NOT_SERVING\n")
 	d.want("?service=unknown", 503, "unknown UNKNOWN\n")
+	d.want("?service=gone", 404, "gone SERVICE_UNKNOWN\n")
 	d.want("?service=nobody", 404, "nobody SERVICE_UNKNOWN\n")
 	d.want("?service=failing", 503, "failing RPC_FAILED\n")
 	d.want("?service=hung", 503, "hung TIMEOUT\n")
 	d.want("?service=up&service=down", 503, "up SERVING\ndown NOT_SERVING\n")
-	if status, _, body := d.get("?service=up&format=json", ""); status != 200 || !strings.Contains(body, `"service":"up","status":"SERVING","grpc_code":"OK"`) {
-		t.Errorf("JSON: %d %s", status, body)
+	for query, header := range map[string]string{"?service=up&format=json": "", "?service=up": "Accept: application/json"} {
+		if status, _, body := d.get(query, header); status != 200 || !strings.Contains(body, `"service":"up","status":"SERVING","grpc_code":"OK"`) {
+			t.Errorf("JSON: %d %s", status, body)
+		}
 	}
 	if status, _, _ := d.get("favicon.ico", ""); status != 404 {
 		t.Errorf("favicon.ico: %d", status)
@@ -299,6 +303,46 @@ func TestEveryStatus(t *testing.T) {
 	deploy(t, "GRPC_ADDR="+plain.Addr()).want("", 503, "UNIMPLEMENTED\n")
 	plain.Stop()
 	deploy(t, "GRPC_ADDR="+plain.Addr()).want("", 503, "CONNECTION_FAILED\n")
+}
+
+func TestOverloaded(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("a", healthpb.HealthCheckResponse_SERVING)
+	release := up.Hang("a")
+	t.Cleanup(release)
+	d := deploy(t, "GRPC_ADDR="+up.Addr(), "MAX_CONCURRENT_CHECKS=1", "RPC_TIMEOUT=30s")
+	var first sync.WaitGroup
+	first.Go(func() { d.want("?service=a", 200, "a SERVING\n") })
+	for end := time.Now().Add(15 * time.Second); up.InFlightFor("a") == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the first RPC is not under way")
+		}
+	}
+	if status, header, body := d.get("?service=b", ""); status != 503 || body != "b OVERLOADED\n" || header.Get("Retry-After") != "1" {
+		t.Errorf("%d %v %q", status, header, body)
+	}
+	release()
+	first.Wait()
+}
+
+func TestToken(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	file := filepath.Join(t.TempDir(), "token")
+	const token = "the-token-of-callers"
+	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := deploy(t, "GRPC_ADDR="+up.Addr(), "HTTP_AUTH_TOKEN_FILE="+file)
+	for header, status := range map[string]int{"": 401, "Authorization: Bearer another": 401, "Authorization: Bearer " + token: 200} {
+		if got, _, _ := d.get("", header); got != status {
+			t.Errorf("%q: %d, want %d", header, got, status)
+		}
+	}
+	if strings.Contains(d.text(), token) {
+		t.Error("the log shows the token")
+	}
 }
 
 func TestConfiguredServices(t *testing.T) {
@@ -389,9 +433,16 @@ func TestHungUpstreamAndThePlatformsDeadline(t *testing.T) {
 	t.Cleanup(up.Hang(""))
 	d := deploy(t, "GRPC_ADDR="+up.Addr(), "RPC_TIMEOUT=1m", "CLOUD_RUN_TIMEOUT_SECONDS=3")
 	began := time.Now()
-	d.want("", 503, "TIMEOUT\n")
+	status, answer, body := d.get("", "")
 	if took := time.Since(began); took >= 3*time.Second {
 		t.Errorf("answered after %v, which is the platform's deadline", took)
+	}
+	if status != 503 || body != "TIMEOUT\n" {
+		t.Errorf("%d %q", status, body)
+	}
+	line := d.line("evidence", answer.Get("Grpc-Health-Evidence"))
+	if attempts, _ := line["attempts"].([]any); len(attempts) == 0 || !strings.Contains(fmt.Sprint(line["cause"]), "the request's own deadline") {
+		t.Errorf("the line with the proof: %v", line)
 	}
 }
 

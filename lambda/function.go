@@ -37,7 +37,7 @@ type function struct {
 func newFunction(stdout, stderr io.Writer) *function {
 	s, err := settings.FromEnvironment()
 	if err != nil {
-		return misconfigured(app.NewLogger(stderr, &settings.Settings{LogFormat: "json"}), err)
+		return misconfigured(app.NewFallbackLogger(stderr), err)
 	}
 	logger := app.NewLogger(stderr, s)
 	app.Warn(logger, s)

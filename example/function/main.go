@@ -38,6 +38,12 @@ func run() error {
 	}
 	os.Setenv("FUNCTION_TARGET", "HealthCheck")
 	port := cmp.Or(os.Getenv("PORT"), "8080")
+	// The framework does not say when it listens: at least nothing is announced where it cannot.
+	free, err := net.Listen("tcp", net.JoinHostPort("localhost", port))
+	if err != nil {
+		return fmt.Errorf("listen for HTTP (PORT sets another port): %w", err)
+	}
+	free.Close()
 	fmt.Printf("HealthCheck for %s: try curl -i http://localhost:%s/ (Ctrl-C ends it)\n", os.Getenv("GRPC_ADDR"), port)
 	return funcframework.StartHostPort("localhost", port)
 }

@@ -112,6 +112,17 @@ func TestWrongSettingsAreAnError(t *testing.T) {
 	}
 }
 
+func TestFallbackLogger(t *testing.T) {
+	for format, start := range map[string]string{"": "{", "text": "time=", "wrong": "{"} {
+		t.Setenv("LOG_FORMAT", format)
+		var out bytes.Buffer
+		NewFallbackLogger(&out).Error("m")
+		if !strings.HasPrefix(out.String(), start) {
+			t.Errorf("LOG_FORMAT %q: %s", format, out.String())
+		}
+	}
+}
+
 func TestCloudLogging(t *testing.T) {
 	t.Setenv("K_SERVICE", "health")
 	t.Setenv("GOOGLE_CLOUD_PROJECT", "p")

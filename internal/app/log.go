@@ -25,6 +25,15 @@ func NewLogger(w io.Writer, s *settings.Settings) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
+// NewFallbackLogger returns the logger for what is wrong with the settings: in JSON, unless LOG_FORMAT is text.
+func NewFallbackLogger(w io.Writer) *slog.Logger {
+	s := settings.Settings{LogFormat: "json"}
+	if os.Getenv("LOG_FORMAT") == "text" {
+		s.LogFormat = "text"
+	}
+	return NewLogger(w, &s)
+}
+
 // severities are Cloud Logging's names of slog's levels, where they differ.
 var severities = map[slog.Level]string{slog.LevelWarn: "WARNING"}
 
