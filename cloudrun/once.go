@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/app"
@@ -61,11 +62,11 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 	default:
 		stdout.Write(answer.Text(verdicts))
 	}
-	worst := check.Worst(verdicts)
+	worst, code := check.Worst(verdicts), math.MaxInt
 	for _, v := range verdicts {
 		if v.Status == worst {
-			return exitCode(v)
+			code = min(code, exitCode(v)) // of two time-outs, that of the connection
 		}
 	}
-	return exitServing // not reached: there is at least one verdict
+	return code
 }

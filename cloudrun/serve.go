@@ -22,9 +22,6 @@ import (
 // startTime is what reading the listener's files may take at the start.
 const startTime = 10 * time.Second
 
-// livenessPath says on both ports that the process is up.
-const livenessPath = "/livez"
-
 // roles are whose certificates they are, in the metrics.
 var roles = map[creds.Material]metrics.Role{
 	creds.ClientCertificate:   metrics.Client,
@@ -86,11 +83,11 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 	return serve.Run(ctx, logger, s.ShutdownGrace, servers...)
 }
 
-// withLivez answers livenessPath, and leaves the rest to next.
+// withLivez answers settings.LivenessPath, and leaves the rest to next.
 func withLivez(next http.Handler) http.Handler {
 	livez := web.Livez()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == livenessPath {
+		if r.URL.Path == settings.LivenessPath {
 			livez.ServeHTTP(w, r)
 			return
 		}

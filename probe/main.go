@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"strings"
@@ -90,14 +91,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if s.Format == "json" {
 		stdout.Write(answer.JSON(verdicts))
 	}
-	worst := verdicts[0]
+	worst, code := check.Worst(verdicts), math.MaxInt
 	for _, v := range verdicts {
 		fmt.Fprintln(stderr, message(v, len(verdicts) > 1))
-		if check.Worst([]check.Verdict{worst, v}) != worst.Status {
-			worst = v
+		if v.Status == worst {
+			code = min(code, exitCode(v, s.SPIFFE && noIdentity.Load())) // of two time-outs, that of the connection
 		}
 	}
-	return exitCode(worst, s.SPIFFE && noIdentity.Load())
+	return code
 }
 
 // exitCodes translates the verdicts that the connection's phases do not decide.

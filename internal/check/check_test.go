@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/healthtest"
 )
 
@@ -35,7 +36,7 @@ type counted struct {
 // checker makes a Checker of target that ends with the test.
 func checker(t testing.TB, target string, change ...func(*Options)) *counted {
 	t.Helper()
-	return checkerAt(t, systemClock(), target, change...)
+	return checkerAt(t, clock.System(), target, change...)
 }
 
 func checkerAt(t testing.TB, clock func() moment, target string, change ...func(*Options)) *counted {
@@ -368,7 +369,7 @@ func TestDeadlineOfTheCaller(t *testing.T) {
 	up := healthtest.Start(t)
 	defer up.Hang("hung")()
 	c := checker(t, up.Target(), func(o *Options) { o.RPCTimeout = time.Minute })
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	v := c.Check(ctx, "hung")
 	want(t, v, Timeout, PhaseRPC)
@@ -378,7 +379,7 @@ func TestDeadlineOfTheCaller(t *testing.T) {
 	silent := healthtest.Forward(t, "")
 	silent.SetMode(healthtest.Silent)
 	c = checker(t, silent.Addr(), func(o *Options) { o.ConnectTimeout = time.Minute })
-	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	want(t, c.Check(ctx, ""), Timeout, PhaseHTTP2)
 }
@@ -386,10 +387,10 @@ func TestDeadlineOfTheCaller(t *testing.T) {
 func TestMaxAge(t *testing.T) {
 	t.Parallel()
 	var wall, mono atomic.Int64
-	real := systemClock()
+	real := clock.System()
 	clock := func() moment {
 		m := real()
-		return moment{mono: m.mono + mono.Load(), wall: m.wall + wall.Load()}
+		return moment{Mono: m.Mono + mono.Load(), Wall: m.Wall + wall.Load()}
 	}
 	for name, jump := range map[string]*atomic.Int64{"the wall clock": &wall, "the monotonic clock": &mono} {
 		up := healthtest.Start(t)

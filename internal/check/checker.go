@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"example.com/grpc-health-http/internal/clock"
 )
 
 // Checker checks one upstream. It is safe for concurrent use, and does nothing between checks.
@@ -22,7 +24,7 @@ type Checker struct {
 }
 
 // New returns a Checker. It makes no connection yet.
-func New(o Options) *Checker { return newChecker(o, systemClock()) }
+func New(o Options) *Checker { return newChecker(o, clock.System()) }
 
 func newChecker(o Options, read func() moment) *Checker {
 	if o.ConnectTimeout <= 0 {
@@ -108,7 +110,7 @@ func (c *Checker) board(ctx context.Context, q question, arrived reading) (f *fl
 		co = &cohort{first: arrived, deadline: arrived.running + budget, done: make(chan struct{})}
 		f.cohorts = append(f.cohorts, co)
 	}
-	if co.last.before(arrived.moment) {
+	if co.last.Before(arrived.moment) {
 		co.last = arrived
 	}
 	co.waiting++
@@ -118,11 +120,7 @@ func (c *Checker) board(ctx context.Context, q question, arrived reading) (f *fl
 
 // leave takes a caller whose context has ended off its flight, and ends a flight that nobody waits for.
 func (c *Checker) leave(ctx context.Context, f *flight, co *cohort, arrived reading) result {
-	timeUp := errors.Is(ctx.Err(), context.DeadlineExceeded)
-	var s standing
-	if timeUp { // somebody may be there to read it
-		s = c.standing(f, co)
-	}
+	s := c.standing(f, co) // before leaving, which may end the flight
 	c.mu.Lock()
 	select {
 	case <-co.done:
@@ -136,12 +134,12 @@ func (c *Checker) leave(ctx context.Context, f *flight, co *cohort, arrived read
 	}
 	c.mu.Unlock()
 	r := result{verdict: s.verdict}
-	if !timeUp {
-		r.verdict = Verdict{Service: f.lane.question.service, Status: Timeout, Phase: PhaseRPC, Err: context.Cause(ctx)}
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) { // nobody is there to read it, but a command's exit code may come of it
+		r.verdict.Service, r.verdict.Err = f.lane.question.service, context.Cause(ctx)
 		return r
 	}
 	if errors.Is(r.verdict.Err, errTime) {
-		r.verdict.Err = fmt.Errorf("no answer before the request's own deadline, %v after it arrived", rounded(c.clock.tick().since(arrived.moment)))
+		r.verdict.Err = fmt.Errorf("no answer before the request's own deadline, %v after it arrived", rounded(c.clock.tick().Since(arrived.moment)))
 	}
 	c.report(ctx, f.lane.question, &r, arrived, s.proof)
 	return r
@@ -372,7 +370,7 @@ func (f *flight) takeLate(now reading) []*cohort {
 
 // report completes a result and tells the Trace, before any caller gets it.
 func (c *Checker) report(ctx context.Context, q question, r *result, began reading, proof Proof) {
-	took := c.clock.tick().since(began.moment)
+	took := c.clock.tick().Since(began.moment)
 	at := time.Now()
 	complete := func(v *Verdict) {
 		v.Duration, v.At = took, at

@@ -5,29 +5,12 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"example.com/grpc-health-http/internal/clock"
 )
 
-// moment is one reading of both clocks, in nanoseconds from a fixed start. A frozen machine stops
-// the monotonic clock; a stopped process does not; and the wall clock can be set: what judges by
-// time says which one it means.
-type moment struct{ mono, wall int64 }
-
-// since is the larger of what the two clocks say has passed.
-func (m moment) since(earlier moment) time.Duration {
-	return time.Duration(max(m.mono-earlier.mono, m.wall-earlier.wall))
-}
-
-// before compares monotonic time: which of two events in this process came first.
-func (m moment) before(other moment) bool { return m.mono < other.mono }
-
-// systemClock reads the machine's clocks.
-func systemClock() func() moment {
-	start := time.Now()
-	return func() moment {
-		now := time.Now()
-		return moment{mono: int64(now.Sub(start)), wall: now.UnixNano()}
-	}
-}
+// moment is one reading of the clocks: what judges by time says which of them it means.
+type moment = clock.Moment
 
 const (
 	// slice is the longest that anything sleeps while a check is under way, so that a gap between
@@ -85,13 +68,13 @@ func (c *runtimeClock) tick() reading {
 func (c *runtimeClock) tickLocked() reading {
 	now := c.read()
 	if c.active > 0 {
-		if now.since(c.last) > stoppedAfter {
+		if now.Since(c.last) > stoppedAfter {
 			c.stops++
-			c.lost += max(now.mono-c.last.mono-int64(slice), 0)
+			c.lost += max(now.Mono-c.last.Mono-int64(slice), 0)
 		}
 		c.last = now
 	}
-	return reading{moment: now, running: time.Duration(now.mono - c.lost), stops: c.stops}
+	return reading{moment: now, running: time.Duration(now.Mono - c.lost), stops: c.stops}
 }
 
 // sleep is how long to wait for the running time due before looking at the clock again.

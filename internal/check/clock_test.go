@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/healthtest"
 )
 
@@ -14,7 +15,7 @@ func TestRuntimeClock(t *testing.T) {
 	t.Parallel()
 	var now moment
 	c := &runtimeClock{read: func() moment { return now }}
-	pass := func(d time.Duration) { now.mono += int64(d); now.wall += int64(d) }
+	pass := func(d time.Duration) { now.Mono += int64(d); now.Wall += int64(d) }
 
 	pass(time.Hour) // nobody checks: no gap is a stop
 	begin := c.begin()
@@ -34,11 +35,11 @@ func TestRuntimeClock(t *testing.T) {
 		t.Errorf("a stopped process ran for %v with %d stops, want %v and 1", r.running-before.running, r.stops, slice)
 	}
 	before = c.tick()
-	now.wall += int64(time.Hour) // a frozen machine: its monotonic clock stood still
+	now.Wall += int64(time.Hour) // a frozen machine: its monotonic clock stood still
 	if r := c.tick(); r.stops != 2 || r.running != before.running {
 		t.Errorf("a frozen machine ran for %v with %d stops in all, want 0 and 2", r.running-before.running, r.stops)
 	}
-	now.wall -= int64(2 * time.Hour) // somebody set the clock back
+	now.Wall -= int64(2 * time.Hour) // somebody set the clock back
 	if r := c.tick(); r.stops != 2 || r.running != before.running {
 		t.Errorf("setting the clock back counts as a stop")
 	}
@@ -53,10 +54,10 @@ func TestRuntimeClock(t *testing.T) {
 func TestStopsAtEveryTick(t *testing.T) {
 	t.Parallel()
 	var jumps atomic.Int64
-	real := systemClock()
+	real := clock.System()
 	for name, clock := range map[string]func() moment{
-		"the process": func() moment { j := jumps.Add(int64(time.Second)); m := real(); return moment{m.mono + j, m.wall + j} },
-		"the machine": func() moment { m := real(); m.wall += jumps.Add(int64(time.Second)); return m },
+		"the process": func() moment { j := jumps.Add(int64(time.Second)); m := real(); return moment{Mono: m.Mono + j, Wall: m.Wall + j} },
+		"the machine": func() moment { m := real(); m.Wall += jumps.Add(int64(time.Second)); return m },
 	} {
 		for _, mode := range []healthtest.Mode{healthtest.Refuse, healthtest.Silent} {
 			way := healthtest.Forward(t, "")
@@ -75,7 +76,7 @@ func TestStopsAtEveryTick(t *testing.T) {
 
 func TestWithBudget(t *testing.T) {
 	t.Parallel()
-	c := &runtimeClock{read: systemClock()}
+	c := &runtimeClock{read: clock.System()}
 	c.begin()
 	began := time.Now()
 	ctx, cancel := c.withBudget(t.Context(), 250*time.Millisecond)
@@ -94,8 +95,8 @@ func TestMachineFrozenDuringACheck(t *testing.T) {
 	up.SetStatus("s", serving)
 	way := healthtest.Forward(t, up.Target())
 	var jump atomic.Int64
-	real := systemClock()
-	c := checkerAt(t, func() moment { m := real(); m.wall += jump.Load(); return m }, way.Addr(), services("s"))
+	real := clock.System()
+	c := checkerAt(t, func() moment { m := real(); m.Wall += jump.Load(); return m }, way.Addr(), services("s"))
 	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
 	up.SetDelay("s", 400*time.Millisecond)
 	done := make(chan Verdict, 1)
@@ -104,7 +105,7 @@ func TestMachineFrozenDuringACheck(t *testing.T) {
 	way.Swallow()
 	jump.Store(int64(time.Hour))
 	want(t, <-done, Serving, PhaseNone)
-	if c.retried("frozen") != 1 {
-		t.Errorf("retries %v, want one for the freeze", c.retries)
+	if c.retried("frozen") == 0 { // a busy machine may have stopped this process besides
+		t.Error("no retry for the freeze")
 	}
 }

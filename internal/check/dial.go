@@ -54,7 +54,7 @@ func (dl *dialer) dial(ctx context.Context, p *dialProgress) (c *conn, d Dial) {
 			break
 		}
 	}
-	d.Took, d.began = dl.clock.tick().since(began.moment), began.moment
+	d.Took, d.began = dl.clock.tick().Since(began.moment), began.moment
 	if c != nil {
 		c.began = began.moment
 	}
@@ -135,7 +135,7 @@ func (p *dialProgress) soFar(now moment) Dial {
 			a.Err = errUnderWay
 		}
 	}
-	d.Took, d.Err = now.since(p.began), errUnderWay
+	d.Took, d.Err = now.Since(p.began), errUnderWay
 	return d
 }
 

@@ -313,7 +313,8 @@ func TestAllAddressesFail(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
 	_, port, _ := net.SplitHostPort(up.Addr())
-	c := checker(t, "dns://"+dnsServer(t, []string{"127.0.0.2", "127.0.0.1", "127.0.0.3"})+"/upstream.test:"+port, tlsFrom(&tls.Config{}))
+	c := checker(t, "dns://"+dnsServer(t, []string{"127.0.0.2", "127.0.0.1", "127.0.0.3"})+"/upstream.test:"+port, tlsFrom(&tls.Config{}),
+		func(o *Options) { o.ConnectTimeout = 10 * time.Second })
 	v := c.Check(t.Context(), "")
 	want(t, v, ConnectionFailed, PhaseTLS) // the one that came furthest
 	tried := c.proofs[0].Attempts[0].Dial.Addresses

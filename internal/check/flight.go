@@ -205,8 +205,11 @@ func (f *flight) connect(ctx context.Context, t *try) {
 		t.stage.Store(newProgress(f.checker.clock.tick()))
 		budget, cancel := f.checker.clock.withBudget(ctx, f.checker.o.ConnectTimeout)
 		md, err = f.checker.o.Metadata(budget)
-		if err != nil && errors.Is(context.Cause(budget), errBudget) {
-			err = fmt.Errorf("%w (%w)", err, errBudget)
+		if err != nil && errors.Is(context.Cause(budget), errBudget) && !errors.Is(err, errBudget) {
+			if errors.Is(err, context.Canceled) {
+				err = fmt.Errorf("what to send with the RPC did not come within %v", f.checker.o.ConnectTimeout)
+			}
+			err = fmt.Errorf("%w: %w", err, errBudget)
 		}
 		cancel()
 		if err != nil {
@@ -336,7 +339,7 @@ func (f *flight) timeUp(t *try, now reading) {
 }
 
 // reuses says whether a try's connection is no fresh one.
-func (f *flight) reuses(t *try) bool { return t.conn.began.before(f.since) }
+func (f *flight) reuses(t *try) bool { return t.conn.began.Before(f.since) }
 
 // note adds a try's RPC to the proof.
 func (f *flight) note(t *try, now reading, outcome string) {
@@ -345,9 +348,9 @@ func (f *flight) note(t *try, now reading, outcome string) {
 
 // attempt is how the proof shows a try's RPC.
 func (f *flight) attempt(t *try, now reading, outcome string) Attempt {
-	a := Attempt{Dial: t.dial, RPC: now.since(t.asked.moment), Result: outcome}
+	a := Attempt{Dial: t.dial, RPC: now.Since(t.asked.moment), Result: outcome}
 	if f.reuses(t) {
-		a.Reused, a.Age = true, t.asked.since(t.conn.began)
+		a.Reused, a.Age = true, t.asked.Since(t.conn.began)
 	}
 	return a
 }
@@ -499,7 +502,7 @@ func (f *flight) settle(r result, asked reading) {
 		return
 	}
 	for _, g := range slices.Clone(f.lane.flights) {
-		if !g.settled && !asked.before(g.began.moment) {
+		if !g.settled && !asked.Before(g.began.moment) {
 			g.settled = true
 			for _, co := range g.cohorts {
 				co.finish(r)
@@ -508,7 +511,7 @@ func (f *flight) settle(r result, asked reading) {
 		}
 	}
 	if next := f.lane.next; next != nil {
-		for len(next.cohorts) > 0 && next.cohorts[0].last.before(asked.moment) {
+		for len(next.cohorts) > 0 && next.cohorts[0].last.Before(asked.moment) {
 			next.cohorts[0].finish(r)
 			next.cohorts = next.cohorts[1:]
 		}

@@ -61,7 +61,7 @@ func (l *link) standing(now moment) *conn {
 
 // usable says whether the current connection may serve a new check: it stands, and is not too old.
 func (l *link) usable(now moment) bool {
-	return l.current != nil && !l.current.gone.Load() && now.since(l.current.began) <= l.maxAge
+	return l.current != nil && !l.current.gone.Load() && now.Since(l.current.began) <= l.maxAge
 }
 
 // acquire returns a connection for one RPC, counted in with use: the standing one, or with fresh set
@@ -90,7 +90,7 @@ func (l *link) acquire(ctx context.Context, since moment, fresh bool, stage *ato
 		if mine != nil && mine.finished {
 			return mine.conn, mine.dial // counted in when the dial ended
 		}
-		if l.usable(now.moment) && (!fresh || !l.current.began.before(since)) {
+		if l.usable(now.moment) && (!fresh || !l.current.began.Before(since)) {
 			if mine != nil {
 				mine.waiting--
 			}
@@ -104,12 +104,12 @@ func (l *link) acquire(ctx context.Context, since moment, fresh bool, stage *ato
 				youngest = l.dials[len(l.dials)-1]
 			}
 			switch {
-			case youngest != nil && !youngest.began.before(since):
+			case youngest != nil && !youngest.began.Before(since):
 				mine = youngest
 				mine.waiting++
 				stage.Store(mine.progress)
-			case youngest != nil && now.since(youngest.began) < shareFor:
-				older = time.After(shareFor - now.since(youngest.began))
+			case youngest != nil && now.Since(youngest.began) < shareFor:
+				older = time.After(shareFor - now.Since(youngest.began))
 			case l.makeRoom():
 				mine = l.start(ctx, now)
 				stage.Store(mine.progress)
@@ -193,7 +193,7 @@ func (l *link) adopt(c *conn) {
 	switch {
 	case l.closed:
 		c.retire()
-	case l.current == nil || l.current.gone.Load() || l.current.began.before(c.began):
+	case l.current == nil || l.current.gone.Load() || l.current.began.Before(c.began):
 		if l.current != nil {
 			l.current.retire()
 		}

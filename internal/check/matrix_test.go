@@ -252,10 +252,10 @@ func TestSwallowedUnderManyCallers(t *testing.T) {
 	up := healthtest.Start(t)
 	up.SetStatus("s", serving)
 	way := healthtest.Forward(t, up.Target())
-	c := checker(t, way.Addr(), services("s"))
+	c := checker(t, way.Addr(), services("s"), func(o *Options) { o.ConnectTimeout, o.RPCTimeout = 3*time.Second, 3*time.Second })
 	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
 	way.Swallow()
-	up.SetDelay("s", 700*time.Millisecond)
+	up.SetDelay("s", 1500*time.Millisecond)
 	results := make(chan Verdict)
 	const callers = 300
 	for i := range callers {

@@ -6,8 +6,11 @@ package check
 import (
 	"context"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 )
@@ -15,6 +18,24 @@ import (
 // Func checks one service; the empty name is the whole server. A verdict is a value and never an
 // error: for a health check, failure is an answer.
 type Func func(ctx context.Context, service string) Verdict
+
+// MaxServices is how many services may be asked for at once, and MaxNameLength the length of the longest name
+// of one, in bytes.
+const (
+	MaxServices   = 100
+	MaxNameLength = 255
+)
+
+// NameFault says what is wrong with a service's name and what to do about it; empty where nothing is.
+func NameFault(name string) string {
+	switch {
+	case len(name) > MaxNameLength:
+		return "a service name is longer than 255 bytes: use the service's name only"
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
+		return "a service name has a control character, or is not UTF-8: write it without"
+	}
+	return ""
+}
 
 // All checks the services side by side, the whole server where there are none. The verdicts are in the
 // order of the names.

@@ -14,8 +14,9 @@ package creds
 import (
 	"context"
 	"os"
-	"strings"
 	"time"
+
+	"example.com/grpc-health-http/internal/clock"
 )
 
 // Material is a kind of thing that is read again.
@@ -43,8 +44,7 @@ type Options struct {
 	// name that the reader knows. It is called from many goroutines, with a context that ends
 	// after 10 s. nil is os.ReadFile. Its errors must not hold content.
 	Read func(ctx context.Context, name string) ([]byte, error)
-	// Setting is how messages name a setting, given its environment variable. nil gives
-	// "GRPC_CA_CERT (-grpc-ca-cert)".
+	// Setting is how messages name a setting, given its environment variable. nil gives the variable.
 	Setting func(variable string) string
 	// Reload may be nil. It must not block.
 	Reload Reload
@@ -57,7 +57,7 @@ type Options struct {
 	WorkloadAPI string
 
 	// Tests replace these; zero is the machine's clock, and the package's rule.
-	clock    func() moment
+	clock    func() clock.Moment
 	patience time.Duration
 }
 
@@ -65,11 +65,7 @@ func (o Options) setting(variable string) string {
 	if o.Setting != nil {
 		return o.Setting(variable)
 	}
-	flag := strings.ReplaceAll(strings.ToLower(variable), "_", "-")
-	if variable == headersVariable {
-		flag = "rpc-header" // a flag is given once for each header
-	}
-	return variable + " (-" + flag + ")"
+	return variable
 }
 
 func (o Options) read(ctx context.Context, name string) ([]byte, error) {

@@ -17,29 +17,31 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/healthtest"
 )
 
-// clock is a pair of clocks that stand still until a test moves them.
-type clock struct {
+// testClock is a pair of clocks that stand still until a test moves them.
+type testClock struct {
 	mu  sync.Mutex
-	now moment
+	now clock.Moment
 }
 
-func newClock() *clock { return &clock{now: moment{wall: time.Now().Round(0)}} }
+func newClock() *testClock { return &testClock{now: clock.Moment{Wall: time.Now().UnixNano()}} }
 
-func (c *clock) read() moment {
+func (c *testClock) read() clock.Moment {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
 }
 
-func (c *clock) advance(d time.Duration) { c.move(d, d) }
+func (c *testClock) advance(d time.Duration) { c.move(d, d) }
 
-func (c *clock) move(wall, mono time.Duration) {
+func (c *testClock) move(wall, mono time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.now.wall, c.now.mono = c.now.wall.Add(wall), c.now.mono+mono
+	c.now.Wall += int64(wall)
+	c.now.Mono += int64(mono)
 }
 
 // stale is the age of what is read again.
@@ -88,7 +90,7 @@ func (e *events) lastExpiry() time.Time {
 }
 
 // newOptions returns options for tests: a use waits for its read, however busy the machine is.
-func newOptions() (Options, *clock, *events) {
+func newOptions() (Options, *testClock, *events) {
 	c, e := newClock(), &events{}
 	return Options{Reload: e.reloaded, Expiry: e.expiry, clock: c.read, patience: 10 * time.Second}, c, e
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"example.com/grpc-health-http/internal/clock"
 )
 
 const (
@@ -17,26 +19,6 @@ const (
 	// readTimeout bounds a read by itself, for no use that waits for it does.
 	readTimeout = 10 * time.Second
 )
-
-// moment is one reading of both clocks. A frozen machine stops the monotonic clock, and the wall
-// clock can be set back: the age of something is the larger of what the two say.
-type moment struct {
-	wall time.Time
-	mono time.Duration
-}
-
-func (m moment) since(earlier moment) time.Duration {
-	return max(m.mono-earlier.mono, m.wall.Sub(earlier.wall))
-}
-
-// systemClock reads the machine's clocks.
-func systemClock() func() moment {
-	start := time.Now()
-	return func() moment {
-		now := time.Now()
-		return moment{wall: now.Round(0), mono: now.Sub(start)}
-	}
-}
 
 // digest tells content from other content.
 type digest [sha256.Size]byte
@@ -49,7 +31,7 @@ type loader[T any] func(ctx context.Context, held digest) (T, digest, error)
 type held[T any] struct {
 	name   string // for messages
 	load   loader[T]
-	clock  func() moment
+	clock  func() clock.Moment
 	report func(error)  // see Reload
 	took   func(T)      // told of each new value; may be nil
 	usable func(T) bool // says whether a held value is good still; may be nil
@@ -61,15 +43,15 @@ type held[T any] struct {
 	value      T
 	good       bool // value is one
 	content    digest
-	readAt     moment   // when the read began that brought value or confirmed it
-	reportedAt moment   // when a failure was reported last; zero after a success
-	underWay   *reading // the read under way that uses wait for, or nil
-	stalled    int      // reads that nobody waits for any more, and that have not ended
+	readAt     clock.Moment // when the read began that brought value or confirmed it
+	reportedAt clock.Moment // when a failure was reported last; zero after a success
+	underWay   *reading     // the read under way that uses wait for, or nil
+	stalled    int          // reads that nobody waits for any more, and that have not ended
 }
 
 // reading is one read.
 type reading struct {
-	began moment
+	began clock.Moment
 	done  chan struct{} // closed at its end
 	err   error         // set before done is closed
 }
@@ -84,7 +66,7 @@ const (
 
 func newHeld[T any](o Options, what Material, name string, load loader[T]) *held[T] {
 	if o.clock == nil {
-		o.clock = systemClock()
+		o.clock = clock.System()
 	}
 	return &held[T]{
 		name: name, load: load, clock: o.clock,
@@ -105,7 +87,7 @@ func (h *held[T]) get(ctx context.Context, refresh bool) (T, error) {
 	if h.good && h.usable != nil && !h.usable(h.value) {
 		h.good, h.content = false, digest{}
 	}
-	if h.good && (h.fixed || !refresh && h.clock().since(h.readAt) <= freshFor) {
+	if h.good && (h.fixed || !refresh && h.clock().Since(h.readAt) <= freshFor) {
 		return h.value, nil
 	}
 
@@ -147,7 +129,7 @@ func (h *held[T]) latest() T {
 func (h *held[T]) join(refresh bool) (r *reading, joined bool) {
 	now := h.clock()
 	if h.underWay != nil {
-		if now.since(h.underWay.began) <= stallsAfter || h.stalled == maxStalled {
+		if now.Since(h.underWay.began) <= stallsAfter || h.stalled == maxStalled {
 			return h.underWay, true
 		}
 		h.stalled++
@@ -187,17 +169,17 @@ func (h *held[T]) read(r *reading, content digest, refresh bool) {
 	case given && h.good: // which is from a later read, or will be
 	case err != nil:
 		now := h.clock()
-		if report = h.good && (h.reportedAt == moment{} || now.since(h.reportedAt) > freshFor); report {
+		if report = h.good && (h.reportedAt == clock.Moment{} || now.Since(h.reportedAt) > freshFor); report {
 			h.reportedAt = now
 		}
 	case h.good && found == h.content:
-		h.readAt, h.reportedAt = began, moment{}
+		h.readAt, h.reportedAt = began, clock.Moment{}
 	case found == content:
 		// What was held turned unusable meanwhile, and this read made no value of the same content.
 		err = fmt.Errorf("%s: no longer usable", h.name)
 	default:
 		replaced, report = true, h.good
-		h.value, h.good, h.content, h.readAt, h.reportedAt = value, true, found, began, moment{}
+		h.value, h.good, h.content, h.readAt, h.reportedAt = value, true, found, began, clock.Moment{}
 	}
 	h.mu.Unlock()
 

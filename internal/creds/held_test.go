@@ -127,7 +127,7 @@ func TestFirstReadIsAwaitedWithinTheContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := h.get(ctx, false)
-		wantError(t, err, "X (-x) name: not read in time")
+		wantError(t, err, "X name: not read in time")
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want the context's", err)
 		}
@@ -206,7 +206,7 @@ func TestFailureKeepsTheLastGoodOne(t *testing.T) {
 		spoil func(*reader)
 		want  string
 	}{
-		{"unreadable", func(r *reader) { r.fail("name", errors.New("permission denied")) }, "X (-x) name: permission denied"},
+		{"unreadable", func(r *reader) { r.fail("name", errors.New("permission denied")) }, "X name: permission denied"},
 		{"torn", func(r *reader) { r.set("name", []byte("torn")) }, "X: torn"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

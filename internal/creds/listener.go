@@ -9,6 +9,7 @@ import (
 	"errors"
 	"sync"
 
+	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -71,12 +72,12 @@ func Token(s *settings.Settings, o Options) func(ctx context.Context, presented 
 		return sha256.Sum256(token), err
 	})
 	var mu sync.Mutex
-	var refreshed moment
+	var refreshed clock.Moment
 	mayRefresh := func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		now := h.clock()
-		if refreshed != (moment{}) && now.since(refreshed) < freshFor {
+		if refreshed != (clock.Moment{}) && now.Since(refreshed) < freshFor {
 			return false
 		}
 		refreshed = now

@@ -85,7 +85,7 @@ func TestListenerRotation(t *testing.T) {
 	write(t, files.key, first.KeyPEM)
 	c.advance(stale)
 	wantServer(t, address, client, second)
-	wantReload(t, e, ListenerCertificate, "HTTPS_LISTEN_KEY (-https-listen-key) "+files.key+": does not hold the private key of")
+	wantReload(t, e, ListenerCertificate, "HTTPS_LISTEN_KEY "+files.key+": does not hold the private key of")
 	wantServer(t, address, client, second)
 	wantNoReload(t, e)
 	write(t, files.cert, first.CertPEM)
@@ -170,17 +170,17 @@ func TestListenerErrorsAtStart(t *testing.T) {
 		want     []string
 	}{
 		{"missing files", settings.Settings{HTTPSCert: missing, HTTPSKey: missing, HTTPSVerify: true, HTTPSCA: missing}, []string{
-			"HTTPS_LISTEN_CERT (-https-listen-cert) " + missing + ": no such file or directory",
-			"HTTPS_LISTEN_KEY (-https-listen-key) " + missing + ": no such file or directory",
-			"HTTPS_LISTEN_CA (-https-listen-ca) " + missing + ": no such file or directory",
+			"HTTPS_LISTEN_CERT " + missing + ": no such file or directory",
+			"HTTPS_LISTEN_KEY " + missing + ": no such file or directory",
+			"HTTPS_LISTEN_CA " + missing + ": no such file or directory",
 		}},
 		{"torn pair", settings.Settings{HTTPSCert: torn.cert, HTTPSKey: torn.key}, []string{"does not hold the private key of"}},
 		{"no roots", settings.Settings{HTTPSCert: files.cert, HTTPSKey: files.key, HTTPSVerify: true, HTTPSCA: files.key}, []string{
-			"HTTPS_LISTEN_CA (-https-listen-ca) " + files.key + ": holds no PEM certificate",
+			"HTTPS_LISTEN_CA " + files.key + ": holds no PEM certificate",
 		}},
 		{"wrong inline PEM", settings.Settings{HTTPSCert: string(leaf.KeyPEM), HTTPSKey: string(leaf.KeyPEM), HTTPSVerify: true, HTTPSCA: string(leaf.KeyPEM)}, []string{
-			"HTTPS_LISTEN_CERT (-https-listen-cert) inline PEM: holds no PEM certificate",
-			"HTTPS_LISTEN_CA (-https-listen-ca) inline PEM: holds no PEM certificate",
+			"HTTPS_LISTEN_CERT inline PEM: holds no PEM certificate",
+			"HTTPS_LISTEN_CA inline PEM: holds no PEM certificate",
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -213,7 +213,7 @@ func TestToken(t *testing.T) {
 	deny := func(presented, wantErr string) {
 		t.Helper()
 		got, err := allowed(t.Context(), presented)
-		wantError(t, err, "HTTP_AUTH_TOKEN_FILE (-http-auth-token-file) "+path+": "+wantErr)
+		wantError(t, err, "HTTP_AUTH_TOKEN_FILE "+path+": "+wantErr)
 		if got {
 			t.Errorf("presented %q: got in although there is no token", presented)
 		}

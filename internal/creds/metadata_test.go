@@ -63,7 +63,7 @@ func TestMetadataFromFiles(t *testing.T) {
 	write(t, key, nil)
 	c.advance(stale)
 	wantMetadata(t, get, metadata.MD{"x-key": {"fixed", "second"}, "x-bin": {"\x00\xff\n"}})
-	wantReload(t, e, HeaderValue, "RPC_HEADERS (-rpc-header) x-key "+key+": is empty")
+	wantReload(t, e, HeaderValue, "RPC_HEADERS x-key "+key+": is empty")
 }
 
 func TestMetadataErrors(t *testing.T) {
@@ -79,7 +79,7 @@ func TestMetadataErrors(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			write(t, path, []byte(test.content))
 			md, err := Metadata(&settings.Settings{Headers: []settings.Header{{Name: "x-key", File: path}}}, Options{}, nil)(t.Context())
-			wantError(t, err, "RPC_HEADERS (-rpc-header) x-key "+path+": ", test.want)
+			wantError(t, err, "RPC_HEADERS x-key "+path+": ", test.want)
 			if md != nil || strings.Contains(err.Error(), secret) {
 				t.Errorf("error %q holds the value, or metadata came with it", err)
 			}

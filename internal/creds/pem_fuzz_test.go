@@ -22,13 +22,13 @@ func FuzzPEM(f *testing.F) {
 	cert, key := Options{}.file("GRPC_CLIENT_CERT", "c"), Options{}.file("GRPC_CLIENT_KEY", "k")
 	// All that parsePair says of these files.
 	messages := map[string]bool{
-		"GRPC_CLIENT_CERT (-grpc-client-cert) c: holds an incomplete or damaged PEM block":                                    true,
-		"GRPC_CLIENT_CERT (-grpc-client-cert) c: holds no PEM certificate":                                                    true,
-		"GRPC_CLIENT_CERT (-grpc-client-cert) c: holds no valid certificate":                                                  true,
-		"GRPC_CLIENT_KEY (-grpc-client-key) k: holds an incomplete or damaged PEM block":                                      true,
-		"GRPC_CLIENT_KEY (-grpc-client-key) k: holds no PEM private key":                                                      true,
-		"GRPC_CLIENT_KEY (-grpc-client-key) k: the private key is encrypted; decrypt it first, with openssl pkey for example": true,
-		"GRPC_CLIENT_KEY (-grpc-client-key) k: does not hold the private key of GRPC_CLIENT_CERT (-grpc-client-cert) c":       true,
+		"GRPC_CLIENT_CERT c: holds an incomplete or damaged PEM block":                                     true,
+		"GRPC_CLIENT_CERT c: holds no PEM certificate":                                                     true,
+		"GRPC_CLIENT_CERT c: holds no valid certificate":                                                   true,
+		"GRPC_CLIENT_KEY k: holds an incomplete or damaged PEM block":                                      true,
+		"GRPC_CLIENT_KEY k: holds no PEM private key":                                                      true,
+		"GRPC_CLIENT_KEY k: the private key is encrypted; decrypt it first, with openssl pkey for example": true,
+		"GRPC_CLIENT_KEY k: does not hold the private key of GRPC_CLIENT_CERT c":                           true,
 	}
 	f.Fuzz(func(t *testing.T, certPEM, keyPEM []byte) {
 		if pool, err := parseRoots(cert, certPEM); (pool == nil) != (err != nil) {

@@ -32,9 +32,9 @@ func spiffeTransport(s *settings.Settings, o Options) (Transport, error) {
 	}
 	var h *held[*identity]
 	h = newHeld(o, SPIFFEIdentity, "SPIFFE Workload API", func(ctx context.Context, held digest) (*identity, digest, error) {
-		return fetchIdentity(ctx, o.WorkloadAPI, h.clock().wall, authorizer, held)
+		return fetchIdentity(ctx, o.WorkloadAPI, time.Unix(0, h.clock().Wall), authorizer, held)
 	})
-	h.usable = func(id *identity) bool { return h.clock().wall.Before(id.notAfter) }
+	h.usable = func(id *identity) bool { return time.Unix(0, h.clock().Wall).Before(id.notAfter) }
 	h.took = func(id *identity) { o.expires(ClientCertificate, id.notAfter) }
 	return func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error) {
 		id, err := h.get(ctx, refresh)

@@ -284,6 +284,6 @@ func TestWrongSPIFFEServerID(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"example.org/server", "spiffe://", "https://example.org/server", "spiffe://example.org/server/"} {
 		_, err := Upstream(&settings.Settings{SPIFFE: true, SPIFFEServerID: id}, Options{})
-		wantError(t, err, "SPIFFE_SERVER_ID (-spiffe-server-id): not a SPIFFE ID such as")
+		wantError(t, err, "SPIFFE_SERVER_ID: not a SPIFFE ID such as")
 	}
 }

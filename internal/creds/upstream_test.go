@@ -240,7 +240,7 @@ func TestTornPair(t *testing.T) {
 	transport := newTransport(t, &settings.Settings{
 		TLS: true, CACert: string(ca.PEM()), ClientCert: files.cert, ClientKey: files.key,
 	}, o)
-	mismatch := "GRPC_CLIENT_KEY (-grpc-client-key) " + files.key + ": does not hold the private key of GRPC_CLIENT_CERT (-grpc-client-cert) " + files.cert
+	mismatch := "GRPC_CLIENT_KEY " + files.key + ": does not hold the private key of GRPC_CLIENT_CERT " + files.cert
 
 	// First: there is no good one yet.
 	tc, err := transport(t.Context(), false)
@@ -307,13 +307,13 @@ func TestTornRoots(t *testing.T) {
 	whole := append(two.PEM(), one.PEM()...)
 	write(t, roots, whole[:len(whole)-40])
 	wantHandshake(t, transport, address, "localhost", "none")
-	wantReload(t, e, UpstreamRoots, "GRPC_CA_CERT (-grpc-ca-cert) "+roots+": holds an incomplete or damaged PEM block")
+	wantReload(t, e, UpstreamRoots, "GRPC_CA_CERT "+roots+": holds an incomplete or damaged PEM block")
 	if err := os.Remove(roots); err != nil {
 		t.Fatal(err)
 	}
 	c.advance(stale)
 	wantHandshake(t, transport, address, "localhost", "none")
-	wantReload(t, e, UpstreamRoots, "GRPC_CA_CERT (-grpc-ca-cert) "+roots+": no such file or directory")
+	wantReload(t, e, UpstreamRoots, "GRPC_CA_CERT "+roots+": no such file or directory")
 }
 
 // A certificate is picked up although the roots beside it cannot be read, and the other way round.
@@ -344,7 +344,7 @@ func TestSecretsByName(t *testing.T) {
 	o.Read = r.read
 	transport := newTransport(t, &settings.Settings{TLS: true, CACert: string(ca.PEM()), ClientCert: certARN, ClientKey: keyARN}, o)
 	_, err := transport(t.Context(), false)
-	wantError(t, err, "GRPC_CLIENT_CERT (-grpc-client-cert) "+certARN+": no such secret", keyARN)
+	wantError(t, err, "GRPC_CLIENT_CERT "+certARN+": no such secret", keyARN)
 	r.set(certARN, client.CertPEM)
 	r.set(keyARN, client.KeyPEM)
 	wantHandshake(t, transport, address, "localhost", serial(client))
@@ -359,8 +359,8 @@ func TestWrongInlinePEMIsAnErrorOfTheSettings(t *testing.T) {
 		settings settings.Settings
 		want     string
 	}{
-		{"roots", settings.Settings{CACert: string(client.KeyPEM)}, "GRPC_CA_CERT (-grpc-ca-cert) inline PEM: holds no PEM certificate"},
-		{"pair", settings.Settings{ClientCert: string(client.CertPEM), ClientKey: string(other.KeyPEM)}, "GRPC_CLIENT_KEY (-grpc-client-key) inline PEM: does not hold the private key of GRPC_CLIENT_CERT (-grpc-client-cert) inline PEM"},
+		{"roots", settings.Settings{CACert: string(client.KeyPEM)}, "GRPC_CA_CERT inline PEM: holds no PEM certificate"},
+		{"pair", settings.Settings{ClientCert: string(client.CertPEM), ClientKey: string(other.KeyPEM)}, "GRPC_CLIENT_KEY inline PEM: does not hold the private key of GRPC_CLIENT_CERT inline PEM"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -381,7 +381,7 @@ func TestPEMErrors(t *testing.T) {
 	keyDER, _ := pem.Decode(leaf.KeyPEM)
 	legacy := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: keyDER.Bytes})
 	damaged := []byte(strings.Replace(string(leaf.CertPEM), "\nMI", "\n*I", 1))
-	const certFile, keyFile = "GRPC_CLIENT_CERT (-grpc-client-cert) cert: ", "GRPC_CLIENT_KEY (-grpc-client-key) key: "
+	const certFile, keyFile = "GRPC_CLIENT_CERT cert: ", "GRPC_CLIENT_KEY key: "
 	for _, test := range []struct {
 		name      string
 		cert, key []byte
@@ -427,7 +427,7 @@ func TestPEMErrors(t *testing.T) {
 			r := newReader()
 			r.set("ca", test.roots)
 			_, err := newTransport(t, &settings.Settings{TLS: true, CACert: "ca"}, Options{Read: r.read})(t.Context(), false)
-			wantError(t, err, "GRPC_CA_CERT (-grpc-ca-cert) ca: "+test.want)
+			wantError(t, err, "GRPC_CA_CERT ca: "+test.want)
 			wantNoContent(t, err, test.roots)
 		})
 	}
@@ -441,7 +441,7 @@ func TestSettingNames(t *testing.T) {
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v is no os.ErrNotExist", err)
 	}
-	if got, want := (Options{}).setting("RPC_HEADERS"), "RPC_HEADERS (-rpc-header)"; got != want {
+	if got, want := (Options{}).setting("RPC_HEADERS"), "RPC_HEADERS"; got != want {
 		t.Errorf("setting %q, want %q", got, want)
 	}
 }

@@ -12,22 +12,17 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"example.com/grpc-health-http/internal/check"
 )
 
-const (
-	// maxServiceName is the length of the longest service name, in bytes.
-	maxServiceName = 255
-	// maxServices is how many services one setting may name.
-	maxServices = 100
-	// livenessPath is what grpc_health_proxy answers itself, on both ports.
-	livenessPath = "/livez"
-)
+// LivenessPath is what grpc_health_proxy answers itself, on both ports.
+const LivenessPath = "/livez"
+
+// maxTimeout bounds the budgets: nobody waits longer for a health check.
+const maxTimeout = time.Hour
 
 // validate checks the values against their rules and against each other.
 func (r *reader) validate() {
@@ -73,8 +68,11 @@ func (r *reader) validateUpstream() {
 	r.validateServices()
 	r.validateHeaders()
 	for _, timeout := range []*time.Duration{&r.ConnectTimeout, &r.RPCTimeout} {
-		if *timeout <= 0 {
+		switch {
+		case *timeout <= 0:
 			r.wrong(timeout, "must be above zero: write a duration such as 500ms or 2s")
+		case *timeout > maxTimeout:
+			r.wrong(timeout, "is more than an hour: write a duration such as 500ms or 2s")
 		}
 	}
 	if r.ConnMaxAge < 0 {
@@ -93,11 +91,18 @@ func (r *reader) validateUpstream() {
 
 func (r *reader) validateServices() {
 	var names []string
-	warned := false
+	warned, faults := false, make(map[string]bool)
 	for _, name := range r.Services {
 		name = strings.TrimSpace(name)
-		if fault := serviceNameFault(name); fault != "" {
-			r.wrong(&r.Services, fault)
+		fault := check.NameFault(name)
+		if name == "" {
+			fault = "has an empty member: write names with one comma between two of them"
+		}
+		if fault != "" {
+			if !faults[fault] {
+				r.wrong(&r.Services, fault)
+			}
+			faults[fault] = true
 			continue
 		}
 		if strings.Contains(name, "/") && !warned {
@@ -108,23 +113,10 @@ func (r *reader) validateServices() {
 			names = append(names, name)
 		}
 	}
-	if len(names) > maxServices {
+	if len(names) > check.MaxServices {
 		r.wrong(&r.Services, "names more than 100 services: name fewer")
 	}
 	r.Services = names
-}
-
-// serviceNameFault says what is wrong with a service's name, "" where nothing is.
-func serviceNameFault(name string) string {
-	switch {
-	case name == "":
-		return "has an empty member: write names with one comma between two of them"
-	case len(name) > maxServiceName:
-		return "a service name is longer than 255 bytes: use the service's name only"
-	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
-		return "a service name has a control character, or is not UTF-8: write it without"
-	}
-	return ""
 }
 
 func (r *reader) validateHeaders() {
@@ -239,6 +231,9 @@ func (r *reader) validateIdentity() {
 		if !r.TLS {
 			r.needs(&r.IDTokenAudience, &r.TLS)
 		}
+		if slices.ContainsFunc(r.Headers, func(h Header) bool { return h.Name == "authorization" }) {
+			r.excludes(&r.headerLines, &r.IDTokenAudience) // both are the authorization header
+		}
 		if !word(r.IDTokenAudience) {
 			r.wrong(&r.IDTokenAudience, "has a space, or a character that is not printable ASCII: write the URL of the upstream's service")
 		}
@@ -279,8 +274,8 @@ func (r *reader) validateListeners() {
 		switch {
 		case !strings.HasPrefix(*path, "/"):
 			r.wrong(path, "does not begin with /: write a path such as /health")
-		case *path == livenessPath:
-			r.wrong(path, livenessPath+" says that this process is up: use another path")
+		case *path == LivenessPath:
+			r.wrong(path, LivenessPath+" says that this process is up: use another path")
 		case !word(*path) || strings.ContainsAny(*path, "?#"):
 			r.wrong(path, "has a character that no path has: write a path such as /health")
 		}

@@ -8,14 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
-)
 
-// Limits of what a request may ask for.
-const (
-	maxServices   = 100
-	maxNameLength = 255 // bytes
+	"example.com/grpc-health-http/internal/check"
 )
 
 // format is a kind of body; empty leaves the choice to the Accept header.
@@ -52,11 +46,11 @@ func parseQuery(raw string) (query, error) {
 		}
 		switch key {
 		case "service", "serviceName":
-			if asked++; asked > maxServices {
-				return query{}, fmt.Errorf("more than %d services are asked for: ask in several requests", maxServices)
+			if asked++; asked > check.MaxServices {
+				return query{}, fmt.Errorf("more than %d services are asked for: ask in several requests", check.MaxServices)
 			}
-			if err := checkName(value); err != nil {
-				return query{}, err
+			if fault := check.NameFault(value); fault != "" {
+				return query{}, errors.New(fault)
 			}
 			if !slices.Contains(q.services, value) {
 				q.services = append(q.services, value)
@@ -76,19 +70,6 @@ func parseQuery(raw string) (query, error) {
 		return query{}, errors.New("list and service are both asked for: ask for one of them")
 	}
 	return q, nil
-}
-
-// checkName says what is wrong with a service's name.
-func checkName(name string) error {
-	switch {
-	case len(name) > maxNameLength:
-		return fmt.Errorf("a service name is longer than %d bytes", maxNameLength)
-	case !utf8.ValidString(name):
-		return errors.New("a service name is not valid UTF-8")
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return errors.New("a service name has a control character")
-	}
-	return nil
 }
 
 // offers are the media types that can be sent, the preferred first.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
+	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/creds"
 )
 
@@ -34,7 +35,7 @@ const (
 type Reader struct {
 	logger *slog.Logger
 	client func() *secretsmanager.Client
-	clock  func() moment
+	clock  func() clock.Moment
 	failed atomic.Int64 // dials that failed
 
 	mu      sync.Mutex
@@ -45,7 +46,7 @@ type Reader struct {
 // process's environment at the first secret that is read.
 func New(logger *slog.Logger) *Reader {
 	return &Reader{
-		logger: logger, client: sync.OnceValue(newClient), clock: systemClock(),
+		logger: logger, client: sync.OnceValue(newClient), clock: clock.System(),
 		secrets: make(map[string]*secret),
 	}
 }
@@ -90,7 +91,7 @@ type secret struct {
 	mu        sync.Mutex
 	good      bool // content is
 	content   []byte
-	fetchedAt moment        // when the fetch began that brought content
+	fetchedAt clock.Moment  // when the fetch began that brought content
 	failed    int64         // dials that had failed by then
 	latest    *fetching     // nil before the first
 	renewed   chan struct{} // closed, and made anew, when content comes
@@ -98,7 +99,7 @@ type secret struct {
 
 // fetching is one fetch. It belongs to no single read, so no read's context ends it.
 type fetching struct {
-	began moment
+	began clock.Moment
 	done  chan struct{} // closed at its end
 	err   error         // set before done is closed
 }
@@ -110,16 +111,16 @@ func (s *secret) read(ctx context.Context, r *Reader) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := r.clock()
-	if s.good && now.since(s.fetchedAt) < freshFor && r.failed.Load() == s.failed && !creds.Refresh(ctx) {
+	if s.good && now.Since(s.fetchedAt) < freshFor && r.failed.Load() == s.failed && !creds.Refresh(ctx) {
 		return s.content, nil
 	}
 	for {
-		if s.latest == nil || now.since(s.latest.began) >= fetchInterval {
+		if s.latest == nil || now.Since(s.latest.began) >= fetchInterval {
 			s.latest = &fetching{began: now, done: make(chan struct{})}
 			go s.fetch(r, s.latest)
 		}
 		f, renewed := s.latest, s.renewed
-		another := time.NewTimer(fetchInterval - now.since(f.began))
+		another := time.NewTimer(fetchInterval - now.Since(f.began))
 		s.mu.Unlock()
 		brought := false
 		select {
@@ -164,7 +165,7 @@ func (s *secret) fetch(r *Reader, f *fetching) {
 	defer close(f.done)
 	f.err = err
 	switch {
-	case err == nil && (!s.good || !f.began.before(s.fetchedAt)):
+	case err == nil && (!s.good || !f.began.Before(s.fetchedAt)):
 		s.good, s.content, s.fetchedAt, s.failed = true, content, f.began, failed
 		close(s.renewed)
 		s.renewed = make(chan struct{})
@@ -189,28 +190,4 @@ func member(content []byte, key string) ([]byte, error) {
 		return nil, errors.New("the value of the key in the secret's JSON object is no text")
 	}
 	return []byte(*text), nil
-}
-
-// moment is one reading of both clocks: a frozen machine stops the monotonic clock, and the wall clock can
-// be set back.
-type moment struct {
-	wall time.Time
-	mono time.Duration
-}
-
-// since is the larger of what the two clocks say.
-func (m moment) since(earlier moment) time.Duration {
-	return max(m.mono-earlier.mono, m.wall.Sub(earlier.wall))
-}
-
-// before compares monotonic time: which of two events in this process came first.
-func (m moment) before(other moment) bool { return m.mono < other.mono }
-
-// systemClock reads the machine's clocks.
-func systemClock() func() moment {
-	start := time.Now()
-	return func() moment {
-		now := time.Now()
-		return moment{wall: now.Round(0), mono: now.Sub(start)}
-	}
 }
