@@ -56,7 +56,11 @@ func TestStopsAtEveryTick(t *testing.T) {
 	var jumps atomic.Int64
 	real := clock.System()
 	for name, clock := range map[string]func() moment{
-		"the process": func() moment { j := jumps.Add(int64(time.Second)); m := real(); return moment{Mono: m.Mono + j, Wall: m.Wall + j} },
+		"the process": func() moment {
+			j := jumps.Add(int64(time.Second))
+			m := real()
+			return moment{Mono: m.Mono + j, Wall: m.Wall + j}
+		},
 		"the machine": func() moment { m := real(); m.Wall += jumps.Add(int64(time.Second)); return m },
 	} {
 		for _, mode := range []healthtest.Mode{healthtest.Refuse, healthtest.Silent} {
