@@ -2,6 +2,7 @@ package check
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -305,8 +306,8 @@ func (dl *dialer) connect(ctx context.Context, to address, tc credentials.Transp
 		if errors.As(err, &own) {
 			a.Phase = PhaseCredentials
 		}
-		a.Err = dl.orBudget(ctx, fmt.Errorf("TLS handshake with %s: %w%s", to, err, wire.hint(encrypted)),
-			"the TLS handshake with "+to.String()+" did not end"+wire.hint(encrypted))
+		a.Err = dl.orBudget(ctx, fmt.Errorf("TLS handshake with %s: %w%s", to, err, wire.hint(encrypted, dl.tlsSetting())),
+			"the TLS handshake with "+to.String()+" did not end"+wire.hint(encrypted, dl.tlsSetting()))
 		return nil, a
 	}
 
@@ -327,7 +328,7 @@ func (dl *dialer) connect(ctx context.Context, to address, tc credentials.Transp
 		case errors.Is(cause, io.EOF):
 			cause = errors.New("closed by the peer")
 		}
-		hint := watched.hint(false)
+		hint := watched.hint(false, dl.tlsSetting())
 		if encrypted && !strings.Contains(hint, "HTTP/1") {
 			hint = "" // the others are about TLS, which stands
 		}
@@ -349,6 +350,9 @@ func (dl *dialer) authority() string {
 	}
 	return dl.o.Target.authority()
 }
+
+// tlsSetting is how causes name the setting that asks for TLS to the upstream.
+func (dl *dialer) tlsSetting() string { return cmp.Or(dl.o.TLSSetting, "TLS to the upstream") }
 
 // orBudget names the budget as the cause where it is the cause, and says what had not happened by then.
 func (dl *dialer) orBudget(ctx context.Context, err error, not string) error {
@@ -436,19 +440,19 @@ func (w *watchedConn) stood() bool {
 	return w.count > typeAt && w.seen[typeAt] == settings
 }
 
-// hint says what the peer's first bytes look like, where that helps.
-func (w *watchedConn) hint(encrypted bool) string {
+// hint says what the peer's first bytes look like, where that helps, and what to do about it.
+func (w *watchedConn) hint(encrypted bool, tlsSetting string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch first := string(w.seen[:w.count]); {
 	case !encrypted && len(first) >= 2 && (first[0] == 0x15 || first[0] == 0x16) && first[1] == 3:
-		return " (it speaks TLS: switch TLS to the upstream on)"
+		return "; it speaks TLS: set " + tlsSetting
 	case first == "HTTP/":
-		return " (it speaks HTTP/1: is the address that of the gRPC port?)"
+		return "; it speaks HTTP/1: is the address that of the gRPC port?"
 	case !encrypted && w.count == 0 && w.err != nil && !errors.Is(w.err, net.ErrClosed):
-		return " (a server that wants TLS does this: is TLS to the upstream switched on?)"
+		return "; a server that wants TLS does this: is " + tlsSetting + " set?"
 	case encrypted && w.count > 0 && first[0] != 0x15 && first[0] != 0x16:
-		return " (it does not speak TLS: is the server a plaintext one?)"
+		return "; it does not speak TLS: is it a plaintext server? Then do without " + tlsSetting
 	}
 	return ""
 }

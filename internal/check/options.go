@@ -35,6 +35,8 @@ type Options struct {
 	Authority string
 	// ServerName is the name that the upstream's certificate must carry; empty takes the target's host.
 	ServerName string
+	// TLSSetting is how causes name the setting that asks for TLS to the upstream; empty describes it.
+	TLSSetting string
 	// Gzip compresses requests and lets the server compress its answers.
 	Gzip bool
 	// Proxy names the HTTP proxy to reach hostPort through; nil, or a nil URL, dials directly.

@@ -29,9 +29,29 @@ func writeHelp(out io.Writer, v variant) {
 			group = s.group
 			fmt.Fprintf(&b, "\n%s:\n", group)
 		}
-		fmt.Fprintf(&b, "  %s\n        %s\n        (%s)\n", strings.Join(s.usages(v), ", "), plain(s.help), s.origin(v))
+		fmt.Fprintf(&b, "  %s\n", strings.Join(s.usages(v), ", "))
+		fmt.Fprintf(&b, "        %s\n        (%s)\n", strings.Join(wrapped(plain(s.help)), "\n        "), s.origin(v))
 	}
 	io.WriteString(out, b.String())
+}
+
+// helpWidth is the length of the longest line of a help text, its indentation left out.
+const helpWidth = 88
+
+// wrapped breaks a text into lines between words.
+func wrapped(text string) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && len(line)+1+len(word) > helpWidth {
+			lines, line = append(lines, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
 }
 
 // usages are the setting's flags as a user writes them.

@@ -245,8 +245,8 @@ func parse[T any](field *T, text string, parser func(string) (T, error)) error {
 	return nil
 }
 
-// suggestion says what to do about an unknown flag: the nearest known one, a part or a whole of it
-// being as near as a single mistyped letter.
+// suggestion says what to do about an unknown flag: the nearest known one, its beginning being the
+// nearest, and another part or a whole of it as near as a single mistyped letter.
 func suggestion(name string, known map[string]knownFlag) string {
 	best, bestDistance := "", 0
 	name = strings.ToLower(name)
@@ -255,6 +255,9 @@ func suggestion(name string, known map[string]knownFlag) string {
 		d := distance(name, lower)
 		if min(len(name), len(lower)) > 2 && (strings.Contains(lower, name) || strings.Contains(name, lower)) {
 			d = min(d, 1)
+		}
+		if len(name) > 2 && strings.HasPrefix(lower, name) {
+			d = 0
 		}
 		if 2*d <= len(name)+1 && (best == "" || d < bestDistance) {
 			best, bestDistance = candidate, d

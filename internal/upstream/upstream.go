@@ -35,6 +35,7 @@ func Options(s *settings.Settings, o creds.Options, token func(ctx context.Conte
 		UserAgent:      s.UserAgent,
 		Authority:      s.Authority,
 		ServerName:     s.ServerName,
+		TLSSetting:     s.Name("GRPC_TLS"),
 		Gzip:           s.Gzip,
 		Credentials:    transport,
 		Metadata:       creds.Metadata(s, o, token),
