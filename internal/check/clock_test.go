@@ -91,6 +91,30 @@ func TestWithBudget(t *testing.T) {
 	}
 }
 
+// A process that stands still for a moment while the server works on its answer: what the server has done by
+// then is not lost, for a second RPC goes beside the first.
+func TestStallDuringASlowAnswer(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("s", serving)
+	var jump atomic.Int64
+	real := clock.System()
+	c := checkerAt(t, func() moment { m := real(); m.Mono += jump.Load(); m.Wall += jump.Load(); return m }, up.Target(),
+		services("s"), func(o *Options) { o.RPCTimeout = time.Minute }) // silent after 15 s
+	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+	release := up.Hang("s")
+	done := make(chan Verdict, 1)
+	go func() { done <- c.Check(t.Context(), "s") }()
+	eventually(t, "the RPC is under way", func() bool { return up.InFlightFor("s") == 1 })
+	jump.Store(int64(time.Second))
+	eventually(t, "a second one is, too", func() bool { return up.InFlightFor("s") == 2 })
+	if n := up.RPCsFor("s"); n != 3 {
+		t.Errorf("%d RPCs, want one before and two for the check", n)
+	}
+	release()
+	want(t, <-done, Serving, PhaseNone)
+}
+
 // A machine that was frozen while an RPC was under way: only its wall clock shows it. What the
 // server's own deadline for the RPC did meanwhile is no answer.
 func TestMachineFrozenDuringACheck(t *testing.T) {

@@ -143,9 +143,8 @@ func (f *flight) run() {
 		case <-f.ctx.Done():
 			return
 		}
-		stops := now.stops
+		before := now
 		now = c.clock.tick()
-		stopped := now.stops != stops
 		for more := true; more; {
 			switch {
 			case e.show != nil:
@@ -161,8 +160,8 @@ func (f *flight) run() {
 				more = false
 			}
 		}
-		if stopped {
-			f.restart(now)
+		if now.stops != before.stops {
+			f.restart(now, now.Since(before.moment))
 		}
 		if f.advance(now) {
 			return
@@ -289,7 +288,9 @@ func (f *flight) handle(e event, now reading) (over bool) {
 			a.Result = e.failed.Error() // what to send with the RPC was not to be had
 		}
 		f.proof.Attempts = append(f.proof.Attempts, a)
-		f.fail(dialVerdict(e))
+		if !t.since.Before(f.since) { // else it proves nothing: the process has stood still
+			f.fail(dialVerdict(e))
+		}
 		return false
 	}
 	if e.answer == nil {
@@ -377,10 +378,20 @@ func dialVerdict(e event) Verdict {
 	return v
 }
 
-// restart begins anew after the process was stopped: nothing from before it says how the server is now.
-func (f *flight) restart(now reading) {
-	for len(f.tries) > 0 {
-		f.drop(f.tries[0], nil)
+// outdated is how long the process may have stood still for an RPC from before it to count: the answer
+// can have waited since then, and says how the server was, not how it is.
+const outdated = 5 * time.Second
+
+// restart begins anew after the process stood still for a while: no failure from before says how the server is
+// now. The oldest try goes on beside the new one, unless it is outdated: a machine that is merely
+// busy must not cost the time that the server has already worked on its answer.
+func (f *flight) restart(now reading, still time.Duration) {
+	kept := 1
+	if still > outdated {
+		kept = 0
+	}
+	for len(f.tries) > kept {
+		f.drop(f.tries[len(f.tries)-1], nil)
 	}
 	f.since = now.moment
 	f.failure, f.losses, f.alone = nil, 0, false
@@ -389,7 +400,8 @@ func (f *flight) restart(now reading) {
 
 // want asks for a try on a fresh connection, unless one is under way or has failed.
 func (f *flight) want(reason string) {
-	if f.failure != nil || f.wanted != "" || slices.ContainsFunc(f.tries, func(t *try) bool { return t.fresh }) {
+	underWay := func(t *try) bool { return t.fresh && !t.since.Before(f.since) }
+	if f.failure != nil || f.wanted != "" || slices.ContainsFunc(f.tries, underWay) {
 		return
 	}
 	f.wanted = reason
