@@ -144,7 +144,7 @@ func TestEveryAnswerOfTheServer(t *testing.T) {
 			}
 		}
 	}
-	if n := up.Connections(); n != 1 {
+	if n := up.Connections(); n != 1 && c.retried("frozen") == 0 { // a busy machine may have stopped this process
 		t.Errorf("%d connections for healthy answers, want 1", n)
 	}
 }
@@ -398,7 +398,7 @@ func TestMaxAge(t *testing.T) {
 		for range 3 {
 			want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
 		}
-		if n := up.Connections(); n != 1 {
+		if n := up.Connections(); n != 1 && c.retried("frozen") == 0 { // a busy machine may have stopped this process
 			t.Fatalf("%d connections before the age is reached, want 1", n)
 		}
 		jump.Add(int64(11 * time.Second))

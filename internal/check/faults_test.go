@@ -30,7 +30,7 @@ func TestCloseDuringADial(t *testing.T) {
 	up := healthtest.Start(t)
 	way := healthtest.Forward(t, up.Target())
 	way.Hold(300 * time.Millisecond)
-	c := checker(t, way.Addr())
+	c := checker(t, way.Addr(), func(o *Options) { o.ConnectTimeout = 10 * time.Second })
 	done := make(chan Verdict, 1)
 	go func() { done <- c.Check(t.Context(), "") }()
 	eventually(t, "the dial is under way", func() bool { return way.Connections() == 1 })
