@@ -1,6 +1,7 @@
 # Both commands, static, in an image without a shell:
 #
-#   docker build --build-arg VERSION="$(git describe --tags --always)" -t grpc-health-http .
+#   docker build --build-arg VERSION="$(git describe --tags --always)" \
+#       --build-arg COMMIT="$(git rev-parse HEAD)" -t grpc-health-http .
 
 FROM golang:1.26 AS build
 WORKDIR /src
@@ -8,12 +9,15 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-# What -version and the metric grpc_health_check_build_info tell; "devel" where it is not given.
+# What -version and the metric grpc_health_check_build_info tell; "devel" and "unknown" where they are not given.
 ARG VERSION=
+ARG COMMIT=
 RUN CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -o /out/grpc_health_proxy \
-        -ldflags "-s -w -X example.com/grpc-health-http/internal/version.tag=$VERSION" ./cloudrun
+        -ldflags "-s -w -X example.com/grpc-health-http/internal/version.tag=$VERSION \
+                -X example.com/grpc-health-http/internal/version.commit=$COMMIT" ./cloudrun
 RUN CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -o /out/grpc_health_probe \
-        -ldflags "-s -w -X example.com/grpc-health-http/internal/version.tag=$VERSION" ./probe
+        -ldflags "-s -w -X example.com/grpc-health-http/internal/version.tag=$VERSION \
+                -X example.com/grpc-health-http/internal/version.commit=$COMMIT" ./probe
 
 # Of a base image static programs would use nothing but the root certificates, and the build stage has those.
 FROM scratch

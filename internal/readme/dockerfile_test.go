@@ -36,15 +36,15 @@ func TestDockerfile(t *testing.T) {
 			continue
 		}
 		build := exec.Command("sh", "-c", strings.ReplaceAll(command, "/out/", bin+"/"))
-		build.Dir, build.Env = root, append(os.Environ(), "VERSION=v1.2.3-test")
+		build.Dir, build.Env = root, append(os.Environ(), "VERSION=v1.2.3-test", "COMMIT=c0ffee")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", instruction, err, out)
 		}
 	}
 	for _, name := range []string{"grpc_health_proxy", "grpc_health_probe"} {
 		out, err := exec.Command(filepath.Join(bin, name), "-version").Output()
-		if err != nil || !strings.HasPrefix(string(out), "v1.2.3-test ") {
-			t.Errorf("%s -version: %q, %v: want the version of the build argument", name, out, err)
+		if err != nil || !strings.HasPrefix(string(out), "v1.2.3-test (commit c0ffee, ") {
+			t.Errorf("%s -version: %q, %v: want the version and the commit of the build arguments", name, out, err)
 		}
 	}
 

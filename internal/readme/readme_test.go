@@ -26,7 +26,7 @@ const root = "../.."
 var notRun = map[string]string{
 	"go run ./example/quickstart": "runs until Ctrl-C; its own test tries everything that it prints",
 	"go test ./...":               "is what runs this test",
-	`docker build --build-arg VERSION="$(git describe --tags --always)" -t grpc-health-http .`: "wants a container engine and " +
+	`docker build --build-arg VERSION="$(git describe --tags --always)" \`: "wants a container engine and " +
 		"a registry; TestDockerfile does what can be done without",
 	`gcloud functions deploy health --gen2 --region=europe-west1 --runtime=go126 --source=. --entry-point=HealthCheck \`: "wants a " +
 		"project on Google Cloud; function_test.go does what the build pack does",
