@@ -67,6 +67,31 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// TestWorkflows finds what is used by a name that somebody can move, and rights that no job has asked for.
+func TestWorkflows(t *testing.T) {
+	t.Parallel()
+	workflows, err := filepath.Glob(filepath.Join(root, ".github/workflows/*.yml"))
+	if err != nil || len(workflows) == 0 {
+		t.Fatalf("no workflows: %v", err)
+	}
+	pinned := regexp.MustCompile(`@[0-9a-f]{40} # v\d|uses: \./`)
+	for _, path := range workflows {
+		name, err := filepath.Rel(root, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content := read(t, name)
+		for _, use := range regexp.MustCompile(`(?m)^.*\buses:.*$`).FindAllString(content, -1) {
+			if !pinned.MatchString(use) {
+				t.Errorf("%s: not pinned by a commit: %s", name, use)
+			}
+		}
+		if !strings.Contains(content, "\npermissions: {}\n") {
+			t.Errorf("%s: jobs have rights by default", name)
+		}
+	}
+}
+
 // TestVersion asks programs that are no release which build they are.
 func TestVersion(t *testing.T) {
 	t.Parallel()
