@@ -1,0 +1,315 @@
+// Package kubernetes keeps the manifests true. It has tests only, in a module of their own: what uses
+// grpc-health-http needs none of the modules that describe Kubernetes' objects.
+package kubernetes
+
+import (
+	"bytes"
+	"cmp"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	certmanager "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// healthCheckPolicy and backendConfig are what the manifests use of two objects of GKE, in the words of their
+// references: https://googlecloudplatform.github.io/gke-gateway-api/ and
+// https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration. Their Go modules would bring whole controllers.
+type (
+	healthCheckPolicy struct {
+		meta.TypeMeta   `json:",inline"`
+		meta.ObjectMeta `json:"metadata"`
+		Spec            struct {
+			TargetRef struct {
+				Group string `json:"group"`
+				Kind  string `json:"kind"`
+				Name  string `json:"name"`
+			} `json:"targetRef"`
+			Default struct {
+				timing `json:",inline"`
+				Config struct {
+					Type            string `json:"type"`
+					HTTPHealthCheck struct {
+						PortSpecification string `json:"portSpecification"`
+						Port              int32  `json:"port"`
+						RequestPath       string `json:"requestPath"`
+					} `json:"httpHealthCheck"`
+				} `json:"config"`
+			} `json:"default"`
+		} `json:"spec"`
+	}
+	backendConfig struct {
+		meta.TypeMeta   `json:",inline"`
+		meta.ObjectMeta `json:"metadata"`
+		Spec            struct {
+			HealthCheck struct {
+				timing      `json:",inline"`
+				Type        string `json:"type"`
+				Port        int32  `json:"port"`
+				RequestPath string `json:"requestPath"`
+			} `json:"healthCheck"`
+		} `json:"spec"`
+	}
+	timing struct {
+		CheckIntervalSec   int64 `json:"checkIntervalSec"`
+		TimeoutSec         int64 `json:"timeoutSec"`
+		HealthyThreshold   int64 `json:"healthyThreshold"`
+		UnhealthyThreshold int64 `json:"unhealthyThreshold"`
+	}
+)
+
+// empty returns an object to decode into.
+var empty = map[string]func() any{
+	"apps/v1 Deployment":                     func() any { return new(apps.Deployment) },
+	"cert-manager.io/v1 Certificate":         func() any { return new(certmanager.Certificate) },
+	"cloud.google.com/v1 BackendConfig":      func() any { return new(backendConfig) },
+	"monitoring.coreos.com/v1 PodMonitor":    func() any { return new(monitoring.PodMonitor) },
+	"networking.gke.io/v1 HealthCheckPolicy": func() any { return new(healthCheckPolicy) },
+	"networking.k8s.io/v1 NetworkPolicy":     func() any { return new(networking.NetworkPolicy) },
+	"v1 Pod":                                 func() any { return new(core.Pod) },
+	"v1 Service":                             func() any { return new(core.Service) },
+}
+
+// objects decodes every manifest as an API server would that refuses fields that it does not know, and fields that are
+// there twice.
+func objects(t *testing.T) map[string][]any {
+	t.Helper()
+	names, err := filepath.Glob("*.yaml")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no manifests: %v", err)
+	}
+	all := make(map[string][]any)
+	for _, name := range names {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for document := range bytes.SplitSeq(content, []byte("\n---\n")) {
+			asJSON, err := yaml.YAMLToJSONStrict(document)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			var kind meta.TypeMeta
+			if err := json.UnmarshalCaseSensitivePreserveInts(asJSON, &kind); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			newObject := empty[kind.APIVersion+" "+kind.Kind]
+			if newObject == nil {
+				t.Fatalf("%s: unknown kind %s %s", name, kind.APIVersion, kind.Kind)
+			}
+			object := newObject()
+			strict, err := json.UnmarshalStrict(asJSON, object)
+			if err != nil {
+				t.Fatalf("%s: %s: %v", name, kind.Kind, err)
+			}
+			for _, err := range strict {
+				t.Errorf("%s: %s: %v", name, kind.Kind, err)
+			}
+			all[name] = append(all[name], object)
+		}
+	}
+	return all
+}
+
+// pod is a pod of a manifest, or of a template in one.
+type pod struct {
+	file   string
+	labels map[string]string
+	spec   core.PodSpec
+}
+
+// containers are all that run in it.
+func (p pod) containers() []core.Container {
+	return slices.Concat(p.spec.InitContainers, p.spec.Containers)
+}
+
+// port returns the number of a port by its name, or 0.
+func port(name string, containers ...core.Container) int32 {
+	for _, c := range containers {
+		for _, port := range c.Ports {
+			if port.Name == name {
+				return port.ContainerPort
+			}
+		}
+	}
+	return 0
+}
+
+// probes are those that a container has.
+func probes(c core.Container) []*core.Probe {
+	return slices.DeleteFunc([]*core.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe}, func(p *core.Probe) bool { return p == nil })
+}
+
+func pods(t *testing.T) []pod {
+	t.Helper()
+	var all []pod
+	for file, objects := range objects(t) {
+		for _, object := range objects {
+			switch o := object.(type) {
+			case *apps.Deployment:
+				all = append(all, pod{file, o.Spec.Template.Labels, o.Spec.Template.Spec})
+			case *core.Pod:
+				all = append(all, pod{file, o.Labels, o.Spec})
+			}
+		}
+	}
+	return all
+}
+
+// TestRestricted holds each pod to the Pod Security Standard "restricted", and to a little more
+// (https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted).
+func TestRestricted(t *testing.T) {
+	t.Parallel()
+	for _, p := range pods(t) {
+		is := func(what string, holds bool) {
+			if !holds {
+				t.Errorf("%s: not %s", p.file, what)
+			}
+		}
+		s := p.spec.SecurityContext
+		is("runAsNonRoot", s != nil && s.RunAsNonRoot != nil && *s.RunAsNonRoot)
+		is("seccompProfile RuntimeDefault", s != nil && s.SeccompProfile != nil && s.SeccompProfile.Type == core.SeccompProfileTypeRuntimeDefault)
+		is("automountServiceAccountToken: false", p.spec.AutomountServiceAccountToken != nil && !*p.spec.AutomountServiceAccountToken)
+		for _, c := range p.containers() {
+			s := c.SecurityContext
+			if s == nil {
+				t.Errorf("%s: %s has no security context", p.file, c.Name)
+				continue
+			}
+			is("allowPrivilegeEscalation: false", s.AllowPrivilegeEscalation != nil && !*s.AllowPrivilegeEscalation)
+			is("capabilities: drop ALL", s.Capabilities != nil && slices.Equal(s.Capabilities.Drop, []core.Capability{"ALL"}) && s.Capabilities.Add == nil)
+			is("readOnlyRootFilesystem", s.ReadOnlyRootFilesystem != nil && *s.ReadOnlyRootFilesystem)
+		}
+	}
+}
+
+// TestSettings looks the proxy's variables and the probe's flags up in the README, whose table another test compares
+// with the programs.
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := func(file, setting string) {
+		if !regexp.MustCompile("(?m)^\\| .*`" + setting + "`").Match(readme) {
+			t.Errorf("%s: no setting %s", file, setting)
+		}
+	}
+	for _, p := range pods(t) {
+		for _, c := range p.containers() {
+			for _, variable := range c.Env {
+				known(p.file, variable.Name)
+			}
+			for _, probe := range probes(c) {
+				if probe.Exec == nil {
+					continue
+				}
+				for _, argument := range probe.Exec.Command[1:] {
+					flag, _, _ := strings.Cut(argument, "=")
+					known(p.file, flag)
+				}
+			}
+		}
+	}
+}
+
+// TestPorts follows the names and numbers of ports, from those who ask to the containers.
+func TestPorts(t *testing.T) {
+	t.Parallel()
+	all := pods(t)
+	for _, p := range all {
+		for _, c := range p.containers() {
+			for _, probe := range probes(c) {
+				if probe.HTTPGet == nil {
+					continue
+				}
+				// The kubelet looks a name up in the container that it probes; a number may be of another one.
+				asked := probe.HTTPGet.Port
+				number := cmp.Or(asked.IntVal, port(asked.StrVal, c))
+				if !slices.ContainsFunc(p.containers(), func(c core.Container) bool {
+					return slices.ContainsFunc(c.Ports, func(port core.ContainerPort) bool { return port.ContainerPort == number })
+				}) {
+					t.Errorf("%s: %s is probed on %s, which is no port", p.file, c.Name, &asked)
+				}
+			}
+		}
+	}
+	// has finds a pod with the labels that has the port.
+	has := func(labels map[string]string, name string) bool {
+		return slices.ContainsFunc(all, func(p pod) bool {
+			for label, value := range labels {
+				if p.labels[label] != value {
+					return false
+				}
+			}
+			return port(name, p.containers()...) != 0
+		})
+	}
+	var healthPorts []int32
+	for file, objects := range objects(t) {
+		for _, object := range objects {
+			switch o := object.(type) {
+			case *core.Service:
+				for _, port := range o.Spec.Ports {
+					if !has(o.Spec.Selector, port.TargetPort.StrVal) {
+						t.Errorf("%s: the Service %s leads to no port %s", file, o.Name, &port.TargetPort)
+					}
+				}
+			case *monitoring.PodMonitor:
+				for _, endpoint := range o.Spec.PodMetricsEndpoints {
+					if !has(o.Spec.Selector.MatchLabels, *endpoint.Port) {
+						t.Errorf("%s: no pod has the labels and the port %s", file, *endpoint.Port)
+					}
+				}
+			case *networking.NetworkPolicy:
+				for _, rule := range o.Spec.Ingress {
+					for _, port := range rule.Ports {
+						if !has(o.Spec.PodSelector.MatchLabels, port.Port.StrVal) {
+							t.Errorf("%s: no pod has the labels and the port %s", file, port.Port)
+						}
+					}
+				}
+			case *healthCheckPolicy:
+				healthPorts = append(healthPorts, o.Spec.Default.Config.HTTPHealthCheck.Port)
+			case *backendConfig:
+				healthPorts = append(healthPorts, o.Spec.HealthCheck.Port)
+			}
+		}
+	}
+	for _, p := range all {
+		if want := port("health", p.containers()...); want != 0 && (len(healthPorts) != 2 || healthPorts[0] != want || healthPorts[1] != want) {
+			t.Errorf("GKE asks the ports %d, and %s has %d", healthPorts, p.file, want)
+		}
+	}
+}
+
+// TestSecrets finds who mounts the Secret that cert-manager writes.
+func TestSecrets(t *testing.T) {
+	t.Parallel()
+	for file, objects := range objects(t) {
+		for _, object := range objects {
+			certificate, ok := object.(*certmanager.Certificate)
+			if !ok {
+				continue
+			}
+			if !slices.ContainsFunc(pods(t), func(p pod) bool {
+				return slices.ContainsFunc(p.spec.Volumes, func(v core.Volume) bool {
+					return v.Secret != nil && v.Secret.SecretName == certificate.Spec.SecretName
+				})
+			}) {
+				t.Errorf("%s: no pod mounts the Secret %s", file, certificate.Spec.SecretName)
+			}
+		}
+	}
+}
