@@ -83,8 +83,15 @@ func TestQueries(t *testing.T) {
 	}
 	upstream.SetStatus(flapping, healthpb.HealthCheckResponse_NOT_SERVING)
 
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, rule := range p.rules(t) {
 		t.Run(rule.Name, func(t *testing.T) {
+			if rule.Type == "alerting" && !strings.Contains(string(readme), "`"+rule.Name+"`") {
+				t.Errorf("README.md does not say when %s alerts", rule.Name)
+			}
 			switch {
 			case rule.Type == "recording":
 				p.await(t, rule.Name)

@@ -28,9 +28,9 @@ var notRun = map[string]string{
 	"go test ./...":               "is what runs this test",
 	`docker build --build-arg VERSION="$(git describe --tags --always)" \`: "wants a container engine and " +
 		"a registry; TestDockerfile does what can be done without",
-	"prometheus --config.file=example/prometheus/prometheus.yml":              "runs until Ctrl-C; the tests of example/prometheus run it",
-	"kubectl apply -f example/kubernetes/sidecar.yaml":                        "wants a cluster; the tests of example/kubernetes decode it",
-	`cosign verify-blob checksums.txt --bundle checksums.txt.sigstore.json \`: "wants a release",
+	`prometheus --config.file=example/prometheus/prometheus.yml --storage.tsdb.path="$(mktemp -d)"`: "runs until Ctrl-C; the tests of example/prometheus run it",
+	"kubectl apply -f example/kubernetes/sidecar.yaml":                                              "wants a cluster; the tests of example/kubernetes decode it",
+	`cosign verify-blob checksums.txt --bundle checksums.txt.sigstore.json \`:                       "wants a release",
 	`gcloud functions deploy health --gen2 --region=europe-west1 --runtime=go126 --source=. --entry-point=HealthCheck \`: "wants a " +
 		"project on Google Cloud; function_test.go does what the build pack does",
 	`aws lambda create-function --function-name grpc-health \`:                           "wants an account on AWS; lambda's tests run the package",
