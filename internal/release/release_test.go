@@ -32,6 +32,11 @@ func TestReproducible(t *testing.T) {
 	ldflags := strings.NewReplacer("{{ .Tag }}", tag, "{{ .FullCommit }}", commit).Replace(strings.Join(list(t, build, "ldflags"), " "))
 	flags := append(list(t, build, "flags"), "-tags="+strings.Join(list(t, build, "tags"), ","), "-ldflags="+ldflags)
 
+	mains := regexp.MustCompile(`(?m)^    main: (\S+)$`).FindAllStringSubmatch(build, -1)
+	if len(mains) != 2 {
+		t.Fatalf("%d commands, want 2, in\n%s", len(mains), build)
+	}
+
 	checkout, archive := t.TempDir(), filepath.Join(t.TempDir(), "another", "directory")
 	copySource(t, checkout)
 	git(t, checkout, "init", "-q")
@@ -40,7 +45,7 @@ func TestReproducible(t *testing.T) {
 	for _, goos := range list(t, build, "goos") {
 		for _, goarch := range list(t, build, "goarch") {
 			env := append(list(t, build, "env"), "GOOS="+goos, "GOARCH="+goarch)
-			for _, main := range regexp.MustCompile(`(?m)^    main: (\S+)$`).FindAllStringSubmatch(build, -1) {
+			for _, main := range mains {
 				t.Run(goos+" "+goarch+" "+main[1], func(t *testing.T) {
 					args := append(slices.Clone(flags), main[1])
 					one := compile(t, checkout, env, args...)
