@@ -73,7 +73,7 @@ func TestCommands(t *testing.T) {
 				if len(prints) > 0 {
 					prints[len(prints)-1] += rewrite(b.text)
 				}
-			case "dockerfile", "yaml":
+			case "dockerfile", "yaml", "mermaid":
 			default:
 				t.Errorf("line %d: a block of %q: neither run nor known", b.line, b.language)
 			}
