@@ -4,11 +4,13 @@ package app
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/grpc-health-http/internal/check"
@@ -58,6 +60,14 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	}
 	options.Trace = p.Trace
 	options.Trace.Verdict = newReporter(p.Logger, s.Services).verdict
+	var certificateEnds atomic.Pointer[time.Time]
+	options.Trace.PeerCertificate = func(leaf *x509.Certificate) {
+		ends := leaf.NotAfter
+		certificateEnds.Store(&ends)
+		if p.Trace.PeerCertificate != nil {
+			p.Trace.PeerCertificate(leaf)
+		}
+	}
 	checker := check.New(options)
 
 	a := &App{Checker: checker, Check: checker.Check, Credentials: credentials}
@@ -80,10 +90,16 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		list = nil
 	}
 	a.Handler = web.New(web.Options{
-		Check:     a.Check,
-		List:      list,
-		Services:  s.Services,
-		Path:      p.Path,
+		Check:    a.Check,
+		List:     list,
+		Services: s.Services,
+		Path:     p.Path,
+		CertificateEnds: func() time.Time {
+			if ends := certificateEnds.Load(); ends != nil {
+				return *ends
+			}
+			return time.Time{}
+		},
 		Authorize: authorize(p.Logger, creds.Token(s, credentials), s.ConnectTimeout),
 	})
 	return a, nil

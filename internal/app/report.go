@@ -19,14 +19,16 @@ const (
 	burst          = 20
 )
 
-// reporter logs what checks come to, and gives each failure the id of the line that holds its proof.
+// reporter logs what checks come to. It tells each verdict since when it stands, and each failure the id of
+// the line that holds its proof.
 type reporter struct {
 	logger     *slog.Logger
 	configured []string
 	now        func() time.Time
 
+	standings standings
+
 	mu   sync.Mutex
-	last map[string]check.Status // the latest status of each configured service
 	seen map[kind]*repeated
 	// Names that callers made up have a bucket of their own: they cannot silence the configured ones.
 	budget, madeUp bucket
@@ -53,7 +55,7 @@ func newReporter(logger *slog.Logger, configured []string) *reporter {
 	}
 	return &reporter{
 		logger: logger, configured: configured, now: time.Now,
-		last: make(map[string]check.Status), seen: make(map[kind]*repeated),
+		standings: newStandings(configured), seen: make(map[kind]*repeated),
 	}
 }
 
@@ -61,8 +63,9 @@ func newReporter(logger *slog.Logger, configured []string) *reporter {
 // latest line of its kind.
 func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Proof) {
 	known := slices.Contains(r.configured, v.Service)
+	turned := r.standings.note(v)
 	if v.Status == check.Serving {
-		if known && r.turned(v) && r.allowed(&r.budget) {
+		if known && turned && r.allowed(&r.budget) {
 			r.logger.InfoContext(ctx, "serving again", "service", v.Service)
 		}
 		if r.logger.Enabled(ctx, slog.LevelDebug) {
@@ -76,7 +79,6 @@ func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Pr
 	k := kind{madeUp: !known, status: v.Status, phase: v.Phase}
 	budget := &r.madeUp
 	if known {
-		r.turned(v)
 		k.service = v.Service
 		budget = &r.budget
 	}
@@ -126,15 +128,6 @@ var levels = map[check.Status]slog.Level{
 	check.Timeout:          slog.LevelWarn,
 	check.RPCFailed:        slog.LevelWarn,
 	check.Overloaded:       slog.LevelWarn,
-}
-
-// turned notes a configured service's status, and says whether it differs from the one before.
-func (r *reporter) turned(v *check.Verdict) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	before, known := r.last[v.Service]
-	r.last[v.Service] = v.Status
-	return known && before != v.Status
 }
 
 // allowed takes a line from a bucket.

@@ -33,7 +33,7 @@ func newReported(t *testing.T, level slog.Level, configured ...string) *reported
 
 // report tells a verdict and returns its evidence.
 func (r *reported) report(service string, status check.Status, phase check.Phase) string {
-	v := check.Verdict{Service: service, Status: status, Phase: phase, Asked: true, Code: codes.Unavailable, Err: errors.New("a cause")}
+	v := check.Verdict{Service: service, Status: status, Phase: phase, Asked: true, Code: codes.Unavailable, At: r.at, Err: errors.New("a cause")}
 	r.verdict(context.Background(), &v, check.Proof{Attempts: []check.Attempt{{Result: "a result"}}})
 	return v.Evidence
 }

@@ -67,7 +67,7 @@ type Trace struct {
 	// PeerCertificate: the upstream showed this leaf certificate, also where verifying it failed.
 	PeerCertificate func(leaf *x509.Certificate)
 	// Verdict: a check reached its verdict, told once however many requests share it, before any
-	// of them gets it. It may set Evidence. ctx has the values of the first request's context.
+	// of them gets it. It may set Since and Evidence. ctx has the values of the first request's context.
 	Verdict func(ctx context.Context, v *Verdict, proof Proof)
 }
 

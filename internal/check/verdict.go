@@ -86,6 +86,9 @@ type Verdict struct {
 	Duration time.Duration
 	// At is when the verdict was reached.
 	At time.Time
+	// Since is when the service was first seen to have Status, and has had no other since; zero where
+	// nobody keeps it. Trace.Verdict sets it.
+	Since time.Time
 	// Evidence is the id of the log line that holds the proof; empty for SERVING.
 	Evidence string
 	// Err is the cause, for logs and the command line only: it never reaches an HTTP caller. Nil

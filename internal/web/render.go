@@ -1,12 +1,11 @@
 package web
 
 import (
-	"bytes"
-	"html/template"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/check"
@@ -30,8 +29,6 @@ var (
 	statusValues = makeStatusValues()
 	retrySoon    = []string{"1"} // seconds
 	varyAccept   = []string{"Accept"}
-	// The page needs nothing but itself: no script, no style, no form, no frame around it.
-	pagePolicy = []string{"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
 )
 
 func makeStatusValues() map[check.Status][]string {
@@ -42,10 +39,10 @@ func makeStatusValues() map[check.Status][]string {
 	return values
 }
 
-// render answers with the verdicts. asked is the format of the query; where it is empty the Accept
-// header decides.
-func (h *handler) render(w http.ResponseWriter, r *http.Request, asked format, verdicts []check.Verdict) {
+// render answers a query with the verdicts. Where it asks for no format the Accept header decides.
+func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdicts []check.Verdict) {
 	header := w.Header()
+	asked := q.format
 	if asked == "" {
 		asked = negotiate(r.Header["Accept"])
 		header["Vary"] = varyAccept
@@ -67,8 +64,13 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, asked format, v
 	case formatJSON:
 		send(w, r, httpCodes[worst], contentJSON, page{body: answer.JSON(verdicts)})
 	case formatHTML:
-		header["Content-Security-Policy"] = pagePolicy
-		send(w, r, httpCodes[worst], contentHTML, page{body: htmlBody(worst, verdicts)})
+		p := loadPage()
+		header["Content-Security-Policy"] = p.policy
+		var certificateEnds time.Time
+		if h.certificateEnds != nil {
+			certificateEnds = h.certificateEnds()
+		}
+		send(w, r, httpCodes[worst], contentHTML, page{body: p.render(newPage(q, worst, verdicts, certificateEnds))})
 	default:
 		send(w, r, httpCodes[worst], contentText, h.text(worst, verdicts))
 	}
@@ -101,30 +103,4 @@ func readyPages(service string) map[check.Status]page {
 		pages[s] = page{body: body, length: []string{strconv.Itoa(len(body))}}
 	}
 	return pages
-}
-
-var htmlPage = template.Must(template.New("page").Parse(`<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>{{.Status}}</title></head>
-<body>
-<h1>{{.Status}}</h1>
-<ul>
-{{- range .Verdicts}}
-<li>{{with .Service}}<code>{{.}}</code>{{else}}whole server{{end}}: {{.Status}}{{with .Phase}}, phase {{.}}{{end}}{{with .GRPCCode}}, gRPC code {{.}}{{end}}</li>
-{{- end}}
-</ul>
-</body>
-</html>
-`))
-
-func htmlBody(worst check.Status, verdicts []check.Verdict) []byte {
-	var body bytes.Buffer
-	err := htmlPage.Execute(&body, struct {
-		Status   check.Status
-		Verdicts []check.Verdict
-	}{worst, verdicts})
-	if err != nil {
-		panic(err) // the template is fixed, and a buffer takes everything
-	}
-	return body.Bytes()
 }

@@ -72,6 +72,18 @@ func parseQuery(raw string) (query, error) {
 	return q, nil
 }
 
+// link asks the same in another format.
+func (q query) link(f format) string {
+	values := url.Values{"format": {string(f)}}
+	if len(q.services) > 0 {
+		values["service"] = q.services
+	}
+	if q.list {
+		values["list"] = []string{""}
+	}
+	return "?" + values.Encode()
+}
+
 // offers are the media types that can be sent, the preferred first.
 var offers = [...]struct {
 	mediaType string

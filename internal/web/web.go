@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"example.com/grpc-health-http/internal/check"
 )
@@ -24,6 +25,9 @@ type Options struct {
 	Services []string
 	// Path is the exact path that is answered; empty answers every path.
 	Path string
+	// CertificateEnds says when the upstream's certificate ends, as it was seen last; zero, or nil,
+	// where none was seen.
+	CertificateEnds func() time.Time
 	// Authorize says whether the presented token, never empty, opens the door; nil needs no token. An
 	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
 	Authorize func(ctx context.Context, presented string) (bool, error)
@@ -32,11 +36,12 @@ type Options struct {
 // New returns the handler. Apart from the check itself it keeps nothing between requests.
 func New(o Options) http.Handler {
 	h := &handler{
-		check:     o.Check,
-		services:  slices.Clone(o.Services),
-		byDefault: slices.Clone(o.Services),
-		path:      o.Path,
-		authorize: o.Authorize,
+		check:           o.Check,
+		services:        slices.Clone(o.Services),
+		byDefault:       slices.Clone(o.Services),
+		path:            o.Path,
+		authorize:       o.Authorize,
+		certificateEnds: o.CertificateEnds,
 	}
 	if len(h.services) == 0 {
 		h.list = o.List
@@ -49,12 +54,13 @@ func New(o Options) http.Handler {
 }
 
 type handler struct {
-	check     check.Func
-	list      func(ctx context.Context) []check.Verdict
-	services  []string
-	byDefault []string // what is checked when nothing is asked for
-	path      string
-	authorize func(ctx context.Context, presented string) (bool, error)
+	check           check.Func
+	list            func(ctx context.Context) []check.Verdict
+	services        []string
+	byDefault       []string // what is checked when nothing is asked for
+	path            string
+	authorize       func(ctx context.Context, presented string) (bool, error)
+	certificateEnds func() time.Time
 	// ready holds the text answers about the only default service, so that the usual request of
 	// a load balancer allocates little; nil where several services are configured.
 	ready map[check.Status]page
@@ -95,7 +101,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		verdicts = check.All(r.Context(), h.checkOne, q.services)
 	}
-	h.render(w, r, q.format, verdicts)
+	h.render(w, r, q, verdicts)
 }
 
 // authorized lets pass who presents the token, and answers everybody else.

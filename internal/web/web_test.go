@@ -2,6 +2,8 @@ package web_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -607,18 +609,111 @@ func TestCauseStaysInside(t *testing.T) {
 	}
 }
 
-func TestHTML(t *testing.T) {
+func TestPage(t *testing.T) {
 	t.Parallel()
-	address := start(t, web.Options{Check: says(check.NotServing)})
-	a := ask(t, "GET", address+"/?format=html&service=&service="+url.QueryEscape(`<script>alert("1")</script>`))
-	if a.code != 503 || strings.Contains(a.body, "<script") || !strings.Contains(a.body, "&lt;script&gt;") {
-		t.Errorf("got %d:\n%s", a.code, a.body)
+	at := time.Date(2026, 11, 20, 21, 22, 4, 0, time.FixedZone("", 3600))
+	verdicts := map[string]check.Verdict{
+		"":                            {Status: check.Serving, Asked: true, Duration: 800 * time.Microsecond, At: at, Since: at.Add(-26 * time.Hour)},
+		"&b":                          {Status: check.ConnectionFailed, Phase: check.PhaseTLS, Evidence: "ID", At: at},
+		`<script>alert("1")</script>`: {Status: check.NotServing, Asked: true, At: at},
 	}
-	if !strings.Contains(a.body, "whole server") || !strings.HasPrefix(a.body, "<!DOCTYPE html>") {
-		t.Errorf("not the page that was expected:\n%s", a.body)
+	address := start(t, web.Options{
+		Check:           func(_ context.Context, service string) check.Verdict { return verdicts[service] },
+		CertificateEnds: func() time.Time { return time.Now().Add(27*24*time.Hour + time.Hour) },
+	}) + "/"
+	a := ask(t, "GET", address+"?format=html&service=&service=%26b&service="+url.QueryEscape(`<script>alert("1")</script>`))
+	if a.code != 503 || !strings.HasPrefix(a.body, "<!DOCTYPE html>") || strings.Contains(a.body, "<script>alert") {
+		t.Errorf("got %d, and not the page, or with a service's script", a.code)
 	}
-	if got := a.header.Get("Content-Security-Policy"); !strings.HasPrefix(got, "default-src 'none';") || strings.Contains(got, "unsafe") {
-		t.Errorf("Content-Security-Policy %q", got)
+	rest := a.body // has what is still to come, the worst service first
+	for _, want := range []string{
+		`data-tone="bad"`, "<title>Connection failed – 3 services</title>", `href="data:image/svg`,
+		">3 services<", ">Connection failed</h1>", ">1 of 3 services are serving.<",
+		">&amp;b<", ">CONNECTION_FAILED<", ">tls<",
+		">&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;<", ">NOT_SERVING<",
+		">Whole server<", ">SERVING<", ">OK<", ">0.8 ms<", ">20 Nov 2026, 20:22:04 UTC<", ">19 Nov 2026, 18:22:04 UTC<",
+		">ID<", ">27 days left<",
+		`href="?format=text&amp;service=&amp;service=%26b&amp;service=%3Cscript%3E`, `href="?format=json&amp;service=&amp;`,
+	} {
+		_, after, found := strings.Cut(rest, want)
+		if !found {
+			t.Errorf("%q is missing, or not in its place", want)
+			continue
+		}
+		rest = after
+	}
+	one := ask(t, "GET", address+"?format=html").body
+	for _, want := range []string{"<title>Serving – Whole server</title>", "The server says that it is serving.", `Since <time datetime="2026-11-19T18:22:04.000Z">`} {
+		if !strings.Contains(one, want) {
+			t.Errorf("%q is missing on the page of one service", want)
+		}
+	}
+}
+
+// Every status has its words.
+func TestPageOfEveryStatus(t *testing.T) {
+	t.Parallel()
+	said := make(map[string]check.Status)
+	for _, status := range append(check.Statuses(), check.Status(99)) {
+		a := ask(t, "GET", start(t, web.Options{Check: says(status)})+"/?format=html")
+		_, word, _ := strings.Cut(a.body, `<h1 id="word">`)
+		word, _, _ = strings.Cut(word, "</h1>")
+		_, meaning, _ := strings.Cut(a.body, ` id="meaning">`)
+		meaning, _, _ = strings.Cut(meaning, "</p>")
+		if word == "" || !strings.HasSuffix(meaning, ".") || !strings.Contains(a.body, `href="data:image`) || strings.Contains(a.body, `<tr role="row" class="" data-service=""><th role="rowheader" scope="row"><bdi data-cell="service">Whole`) {
+			t.Errorf("%v: word %q, meaning %q", status, word, meaning)
+		}
+		if other, ok := said[word+meaning]; ok && status != 99 {
+			t.Errorf("%v and %v say the same", status, other)
+		}
+		said[word+meaning] = status
+	}
+}
+
+func TestPagePolicy(t *testing.T) {
+	t.Parallel()
+	a := ask(t, "GET", start(t, web.Options{Check: says(check.Serving)})+"/?format=html")
+	hash := func(from, to string) string {
+		_, inner, _ := strings.Cut(a.body, from)
+		inner, _, found := strings.Cut(inner, to)
+		if !found || len(inner) < 1000 {
+			t.Fatalf("nothing between %s and %s", from, to)
+		}
+		sum := sha256.Sum256([]byte(inner))
+		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	}
+	want := "default-src 'none'; script-src " + hash("<script>", "</script>") + "; style-src " + hash("<style>", "</style>") +
+		"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	if got := a.header.Get("Content-Security-Policy"); got != want {
+		t.Errorf("Content-Security-Policy\n%s, want\n%s", got, want)
+	}
+}
+
+func TestPageCertificate(t *testing.T) {
+	t.Parallel()
+	const hour, day = time.Hour, 24 * time.Hour
+	for name, test := range map[string]struct {
+		left time.Duration
+		want string
+	}{
+		"days":     {27*day + hour, ">27 days left<"},
+		"two days": {2*day + hour/2, ">2 days left<"},
+		"hours":    {2*day - hour/2, ">47 hours left<"},
+		"one hour": {hour + hour/2, ">1 hour left<"},
+		"minutes":  {hour / 2, ">0 hours left<"},
+		"expired":  {-3*day - hour, ` class="over">expired 3 days ago<`},
+	} {
+		ends := time.Now().Add(test.left)
+		a := ask(t, "GET", start(t, web.Options{Check: says(check.Serving), CertificateEnds: func() time.Time { return ends }})+"/?format=html")
+		if !strings.Contains(a.body, test.want) || !strings.Contains(a.body, ends.UTC().Format(`datetime="2006-01-02T15:04:05.`)) {
+			t.Errorf("%s: %q, or the date, is missing", name, test.want)
+		}
+	}
+	never := func() time.Time { return time.Time{} }
+	for _, ends := range []func() time.Time{nil, never} {
+		if a := ask(t, "GET", start(t, web.Options{Check: says(check.Serving), CertificateEnds: ends})+"/?format=html"); !strings.Contains(a.body, ">none seen<") {
+			t.Error("the page does not say that no certificate was seen")
+		}
 	}
 }
 

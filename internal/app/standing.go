@@ -1,0 +1,42 @@
+package app
+
+import (
+	"sync"
+	"time"
+
+	"example.com/grpc-health-http/internal/bounded"
+	"example.com/grpc-health-http/internal/check"
+)
+
+// standings remember each service's status and since when it has it: what this process has seen, and
+// gone with it. Names that callers made up have none, for there is no end of them.
+type standings struct {
+	services *bounded.Services[*standing]
+}
+
+// standing is one service's.
+type standing struct {
+	mu     sync.Mutex
+	status check.Status
+	since  time.Time // zero before the first verdict
+}
+
+func newStandings(configured []string) standings {
+	return standings{bounded.New(configured, func(string) *standing { return new(standing) })}
+}
+
+// note takes a verdict in and sets its Since. turned says that the service had another status before.
+func (s standings) note(v *check.Verdict) (turned bool) {
+	of := s.services.Find(*v)
+	if of == s.services.Others() || v.Status == check.Overloaded { // nobody asked the server
+		return false
+	}
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	turned = !of.since.IsZero() && of.status != v.Status
+	if turned || of.since.IsZero() {
+		of.status, of.since = v.Status, v.At
+	}
+	v.Since = of.since
+	return turned
+}

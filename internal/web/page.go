@@ -1,0 +1,225 @@
+package web
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	_ "embed" // the page
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/grpc-health-http/internal/check"
+)
+
+//go:embed page.html
+var pageSource string
+
+// statusPage makes the page.
+type statusPage struct {
+	template *template.Template
+	words    words
+	// policy lets the page's own style and script in, and nothing else.
+	policy []string
+}
+
+// loadPage is put off until somebody wants the page: a cold start need not wait for it.
+var loadPage = sync.OnceValue(func() statusPage {
+	p := statusPage{template: template.Must(template.New("page").Parse(pageSource)), words: newWords()}
+	// The hashes are of what is sent: html/template drops the comments of scripts.
+	sent := string(p.render(pageData{}))
+	p.policy = []string{"default-src 'none'; script-src " + hash(sent, "<script>", "</script>") +
+		"; style-src " + hash(sent, "<style>", "</style>") +
+		"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
+	return p
+})
+
+// hash is the source expression for what is between two tags
+// (https://www.w3.org/TR/CSP3/#grammardef-hash-source).
+func hash(page, from, to string) string {
+	_, inner, _ := strings.Cut(page, from)
+	inner, _, _ = strings.Cut(inner, to)
+	sum := sha256.Sum256([]byte(inner))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
+func (p statusPage) render(data pageData) []byte {
+	data.Words = p.words
+	var body bytes.Buffer
+	if err := p.template.Execute(&body, data); err != nil {
+		panic(err) // the template is fixed, and a buffer takes everything
+	}
+	return body.Bytes()
+}
+
+// tone is how the page looks; its colours are in the page's style.
+type tone struct {
+	Name string       `json:"name"`
+	Icon template.URL `json:"icon"` // the tab's
+	Path string       `json:"-"`    // the sign in SVG, on 24 by 24
+}
+
+func newTone(name, colour, path string) tone {
+	icon := `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><rect width="24" height="24" rx="6" fill="` + colour +
+		`"/><path d="` + path + `" fill="none" stroke="#fff" stroke-width="3.2" stroke-linecap="round" stroke-linejoin="round"/></svg>`
+	return tone{Name: name, Icon: template.URL("data:image/svg+xml," + url.PathEscape(icon)), Path: path}
+}
+
+// wording is what the page says of a status.
+type wording struct {
+	Status  string `json:"status"`
+	Tone    string `json:"tone"`
+	Word    string `json:"word"`
+	Meaning string `json:"meaning"`
+}
+
+// wordings translate a status; tone "lost" is for a page that gets no answer.
+var wordings = map[check.Status]wording{
+	check.Serving:          {Tone: "good", Word: "Serving", Meaning: "The server says that it is serving."},
+	check.NotServing:       {Tone: "bad", Word: "Not serving", Meaning: "The server answers, and says that it is not serving."},
+	check.Unknown:          {Tone: "unsure", Word: "Unknown", Meaning: "The server answers, and does not say how it is."},
+	check.ServiceUnknown:   {Tone: "unsure", Word: "Service unknown", Meaning: "The server answers, and does not know this service."},
+	check.Unimplemented:    {Tone: "bad", Word: "Not implemented", Meaning: "The server answers, and has no health service."},
+	check.ConnectionFailed: {Tone: "bad", Word: "Connection failed", Meaning: "There is no connection to the server."},
+	check.Timeout:          {Tone: "bad", Word: "Timed out", Meaning: "The server did not answer in time."},
+	check.RPCFailed:        {Tone: "bad", Word: "RPC failed", Meaning: "The server answers with an error."},
+	check.Overloaded:       {Tone: "unsure", Word: "Overloaded", Meaning: "Too many checks are under way to make this one."},
+}
+
+// wordingOf is Unknown's for a status that is none.
+func wordingOf(status check.Status) wording {
+	if w, known := wordings[status]; known {
+		return w
+	}
+	return wordings[check.Unknown]
+}
+
+// words are what the page's script speaks with.
+type words struct {
+	Tones       []tone    `json:"tones"`
+	Statuses    []wording `json:"statuses"` // worst first
+	WholeServer string    `json:"wholeServer"`
+	None        string    `json:"none"`
+}
+
+func newWords() words {
+	w := words{
+		Tones: []tone{
+			newTone("good", "#177a55", "M5 12.5l4.6 4.6L19 7.4"),
+			newTone("bad", "#bd2730", "M6.5 6.5l11 11M17.5 6.5l-11 11"),
+			newTone("unsure", "#946200", "M8 9a4 4 0 1 1 6.2 3.3c-1.4 1-2.2 1.6-2.2 3.2M12 19.5v.01"),
+			newTone("lost", "#4a545c", "M6 12h12"),
+		},
+		WholeServer: wholeServer,
+		None:        noServices,
+	}
+	for _, status := range check.Statuses() {
+		word := wordings[status]
+		word.Status = status.String()
+		w.Statuses = append(w.Statuses, word)
+	}
+	return w
+}
+
+const (
+	wholeServer = "Whole server"
+	noServices  = "The server lists no services."
+)
+
+// pageData is what the template shows.
+type pageData struct {
+	wording
+	Title              string
+	Subject            string
+	Since              time.Time // of the only service; else zero
+	Rows               []pageRow
+	NoRow              pageRow // what the script makes rows of
+	Certificate        pageCertificate
+	Evidence           string
+	TextLink, JSONLink string
+	Words              words
+}
+
+// pageRow is a service. Its times are in UTC.
+type pageRow struct {
+	check.Verdict
+	Name, Tone, Took string
+}
+
+// pageCertificate says how long the upstream's certificate is valid.
+type pageCertificate struct {
+	Text string
+	Over bool
+	Ends time.Time // zero where none was seen
+}
+
+// newPage describes an answer to q, the worst services first.
+func newPage(q query, worst check.Status, verdicts []check.Verdict, certificateEnds time.Time) pageData {
+	d := pageData{
+		wording:     wordingOf(worst),
+		Certificate: newPageCertificate(certificateEnds, time.Now()),
+		Evidence:    strings.Join(evidence(verdicts), ", "),
+		TextLink:    q.link(formatText),
+		JSONLink:    q.link(formatJSON),
+	}
+	ranks := check.Statuses()
+	verdicts = slices.Clone(verdicts)
+	slices.SortStableFunc(verdicts, func(a, b check.Verdict) int {
+		return cmp.Compare(slices.Index(ranks, a.Status), slices.Index(ranks, b.Status))
+	})
+	serving := 0
+	for _, v := range verdicts {
+		if v.Status == check.Serving {
+			serving++
+		}
+		v.At, v.Since = v.At.UTC(), v.Since.UTC()
+		d.Rows = append(d.Rows, pageRow{
+			Verdict: v,
+			Name:    cmp.Or(v.Service, wholeServer),
+			Tone:    wordingOf(v.Status).Tone,
+			Took:    fmt.Sprintf("%.1f ms", v.Duration.Seconds()*1000),
+		})
+	}
+	switch len(d.Rows) {
+	case 0:
+		d.Subject, d.Meaning = "No services", noServices
+	case 1:
+		d.Subject, d.Since = d.Rows[0].Name, d.Rows[0].Since
+	default:
+		d.Subject = fmt.Sprintf("%d services", len(d.Rows))
+		d.Meaning = fmt.Sprintf("%d of %d services are serving.", serving, len(d.Rows))
+	}
+	d.Title = d.Word + " – " + d.Subject
+	return d
+}
+
+func newPageCertificate(ends, now time.Time) pageCertificate {
+	if ends.IsZero() {
+		return pageCertificate{Text: "none seen"}
+	}
+	c := pageCertificate{Ends: ends.UTC(), Over: !now.Before(ends)}
+	amount := plural(ends.Sub(now).Abs())
+	if c.Over {
+		c.Text = "expired " + amount + " ago"
+	} else {
+		c.Text = amount + " left"
+	}
+	return c
+}
+
+// plural is a time in whole days, or in whole hours where it is less than two days.
+func plural(d time.Duration) string {
+	n, unit := int(d.Hours()), "hour"
+	if n >= 48 {
+		n, unit = n/24, "day"
+	}
+	if n != 1 {
+		unit += "s"
+	}
+	return fmt.Sprintf("%d %s", n, unit)
+}
