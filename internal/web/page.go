@@ -111,7 +111,7 @@ func newWords() words {
 	w := words{
 		Tones: []tone{
 			newTone("good", "#177a55", "M5 12.5l4.6 4.6L19 7.4"),
-			newTone("bad", "#bd2730", "M6.5 6.5l11 11M17.5 6.5l-11 11"),
+			newTone("bad", "#bd2730", "M5.6 5.6l12.8 12.8M18.4 5.6L5.6 18.4"),
 			newTone("unsure", "#946200", "M8 9a4 4 0 1 1 6.2 3.3c-1.4 1-2.2 1.6-2.2 3.2M12 19.5v.01"),
 			newTone("lost", "#4a545c", "M6 12h12"),
 		},
