@@ -61,9 +61,9 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	options.Trace = p.Trace
 	options.Trace.Verdict = newReporter(p.Logger, s.Services).verdict
 	var certificateEnds atomic.Pointer[time.Time]
+	certificateEnds.Store(new(time.Time))
 	options.Trace.PeerCertificate = func(leaf *x509.Certificate) {
-		ends := leaf.NotAfter
-		certificateEnds.Store(&ends)
+		certificateEnds.Store(new(leaf.NotAfter))
 		if p.Trace.PeerCertificate != nil {
 			p.Trace.PeerCertificate(leaf)
 		}
@@ -90,17 +90,12 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		list = nil
 	}
 	a.Handler = web.New(web.Options{
-		Check:    a.Check,
-		List:     list,
-		Services: s.Services,
-		Path:     p.Path,
-		CertificateEnds: func() time.Time {
-			if ends := certificateEnds.Load(); ends != nil {
-				return *ends
-			}
-			return time.Time{}
-		},
-		Authorize: authorize(p.Logger, creds.Token(s, credentials), s.ConnectTimeout),
+		Check:           a.Check,
+		List:            list,
+		Services:        s.Services,
+		Path:            p.Path,
+		CertificateEnds: func() time.Time { return *certificateEnds.Load() },
+		Authorize:       authorize(p.Logger, creds.Token(s, credentials), s.ConnectTimeout),
 	})
 	return a, nil
 }

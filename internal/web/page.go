@@ -57,7 +57,7 @@ func (p statusPage) render(data pageData) []byte {
 	return body.Bytes()
 }
 
-// tone is how the page looks; its colours are in the page's style.
+// tone is how the page looks. Its colours are in the page's style, but for the tab's icon.
 type tone struct {
 	Name string       `json:"name"`
 	Icon template.URL `json:"icon"` // the tab's
@@ -203,7 +203,7 @@ func newPageCertificate(ends, now time.Time) pageCertificate {
 		return pageCertificate{Text: "none seen"}
 	}
 	c := pageCertificate{Ends: ends.UTC(), Over: !now.Before(ends)}
-	amount := plural(ends.Sub(now).Abs())
+	amount := wholeUnits(ends.Sub(now).Abs())
 	if c.Over {
 		c.Text = "expired " + amount + " ago"
 	} else {
@@ -212,8 +212,8 @@ func newPageCertificate(ends, now time.Time) pageCertificate {
 	return c
 }
 
-// plural is a time in whole days, or in whole hours where it is less than two days.
-func plural(d time.Duration) string {
+// wholeUnits is a time in whole days, or in whole hours where it is less than two days.
+func wholeUnits(d time.Duration) string {
 	n, unit := int(d.Hours()), "hour"
 	if n >= 48 {
 		n, unit = n/24, "day"

@@ -68,8 +68,8 @@ func start(t *testing.T) context.Context {
 // bridge serves an app's handler on loopback.
 type bridge struct {
 	url string
-	// gone makes it hang up on whoever asks.
-	gone atomic.Bool
+	// front, unless 0, is the HTTP status that a load balancer in front of it answers; -1 hangs up.
+	front atomic.Int64
 }
 
 // serve serves the health of up, with time for its checks unless the settings have their own.
@@ -82,10 +82,16 @@ func serve(t *testing.T, up *healthtest.Upstream, s settings.Settings) *bridge {
 	}
 	b := new(bridge)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if b.gone.Load() {
+		switch code := int(b.front.Load()); code {
+		case 0:
+			a.Handler.ServeHTTP(w, r)
+		case -1:
 			panic(http.ErrAbortHandler)
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(code)
+			_, _ = w.Write([]byte(`{"message":"no healthy target"}`))
 		}
-		a.Handler.ServeHTTP(w, r)
 	}))
 	t.Cleanup(func() {
 		server.CloseClientConnections()

@@ -198,7 +198,7 @@ func testBridgeGone(t *testing.T, chromium context.Context) {
 	p := open(t, chromium, serve(t, up, settings.Settings{}))
 	p.show("?format=html")
 	before := p.state()
-	p.bridge.gone.Store(true)
+	p.bridge.front.Store(-1)
 	lost := p.until("lost", func(s state) bool { return s.Tone == "lost" })
 	if lost.Word != "Cannot reach the bridge" || !strings.HasPrefix(lost.Title, lost.Word) || lost.Icon == before.Icon || !lost.Stale {
 		t.Errorf("without the bridge: %+v", lost)
@@ -206,7 +206,11 @@ func testBridgeGone(t *testing.T, chromium context.Context) {
 	if !strings.HasPrefix(lost.Since, "Before that: Serving, ") || lost.Bars[len(lost.Bars)-1] != "lost" {
 		t.Errorf("without the bridge: since %q, bars %v", lost.Since, lost.Bars)
 	}
-	p.bridge.gone.Store(false)
+	p.bridge.front.Store(502)
+	p.until("told of the load balancer", func(s state) bool {
+		return s.Word == "No verdict" && s.Tone == "lost" && strings.Contains(s.Meaning, "502") && s.Since == lost.Since
+	})
+	p.bridge.front.Store(0)
 	found := p.until("found again", func(s state) bool { return s.Tone == "good" })
 	if found.Stale || found.Title != before.Title || found.Live != before.Live {
 		t.Errorf("with the bridge again: %+v", found)
