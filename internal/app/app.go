@@ -30,7 +30,7 @@ type Platform struct {
 	Credentials creds.Options
 	// Trace is told what the checker does; its Verdict is not used.
 	Trace check.Trace
-	// Observe is told every verdict that a caller gets.
+	// Observe is told every verdict on a service that a caller gets.
 	Observe func(check.Verdict)
 }
 
@@ -100,9 +100,9 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	return a, nil
 }
 
-// observe tells of a verdict, unless none was reached: the caller has gone away, which says nothing of the service.
+// observe tells of a verdict on a service, which is none where the caller has gone away, or where a List failed.
 func observe(p Platform, v check.Verdict) {
-	if !v.At.IsZero() {
+	if !v.At.IsZero() && !v.List {
 		p.Observe(v)
 	}
 }

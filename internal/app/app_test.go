@@ -74,6 +74,25 @@ func TestListIsAllowedAndObserved(t *testing.T) {
 	}
 }
 
+// A List that fails says nothing of the whole server.
+func TestFailedListIsNoVerdictOnTheServer(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t, healthtest.WithoutHealth())
+	a, log := newApp(t, settings.Settings{Addr: up.Addr(), AllowList: true}, Platform{Observe: func(v check.Verdict) {
+		t.Errorf("observed %+v", v)
+	}})
+	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 503 {
+		t.Errorf("?list: %d", r.StatusCode)
+	}
+	if !strings.Contains(log.String(), "list=true") {
+		t.Errorf("log: %s", log)
+	}
+	list := a.Checker.List(t.Context())
+	if len(list) != 1 || !list[0].Since.IsZero() {
+		t.Errorf("%+v", list)
+	}
+}
+
 func TestTokenFile(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)

@@ -62,7 +62,7 @@ func newReporter(logger *slog.Logger, configured []string) *reporter {
 // verdict is a check.Trace's Verdict. A failure whose line would be one too many gets the id of the
 // latest line of its kind.
 func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Proof) {
-	known := slices.Contains(r.configured, v.Service)
+	known := !v.List && slices.Contains(r.configured, v.Service)
 	turned := r.standings.note(v)
 	if v.Status == check.Serving {
 		if known && turned && r.allowed(&r.budget) {
@@ -110,6 +110,9 @@ func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Pr
 	}
 	if v.Err != nil {
 		attributes = append(attributes, slog.String("cause", v.Err.Error()))
+	}
+	if v.List {
+		attributes = append(attributes, slog.Bool("list", true))
 	}
 	if quiet > 0 {
 		attributes = append(attributes, slog.Int("not_logged_before", quiet))

@@ -27,6 +27,9 @@ func newStandings(configured []string) standings {
 
 // note takes a verdict in and sets its Since. turned says that the service had another status before.
 func (s standings) note(v *check.Verdict) (turned bool) {
+	if v.List {
+		return false
+	}
 	of := s.services.Find(*v)
 	if of == s.services.Others() || v.Status == check.Overloaded { // nobody asked the server
 		return false

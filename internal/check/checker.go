@@ -382,7 +382,7 @@ func (c *Checker) report(ctx context.Context, q question, r *result, began readi
 		complete(&r.list[i])
 	}
 	if r.list == nil {
-		r.verdict.Service = q.service
+		r.verdict.Service, r.verdict.List = q.service, q.list
 		complete(&r.verdict)
 	}
 }

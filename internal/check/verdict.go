@@ -74,6 +74,8 @@ func All(ctx context.Context, check Func, services []string) []Verdict {
 type Verdict struct {
 	// Service is the name that was asked for; empty is the whole server.
 	Service string
+	// List says that the verdict is of a List RPC that failed: Service is empty, and nothing was found out about any.
+	List bool
 	// Status is the finding.
 	Status Status
 	// Code is the gRPC code of the attempt that decided. It means something only where Asked is true.
