@@ -20,8 +20,15 @@ import (
 	"time"
 )
 
-// patience bounds every wait for what must happen; nothing is expected to take anywhere near it.
-const patience = 30 * time.Second
+const (
+	// patience bounds every wait for what must happen; nothing is expected to take anywhere near it.
+	patience = 30 * time.Second
+	// budget is what the contract gives an answer, CONNECT_TIMEOUT + RPC_TIMEOUT. start sets them, for on a busy
+	// machine the default of 1 s each may be little.
+	budget = 3*time.Second + 2*time.Second
+	// slack is what a busy machine may add. Answers that waited for one another would be later by far.
+	slack = 15 * time.Second
+)
 
 // program builds the command once, as it is released: with the race detector a process can have no
 // more than 8,128 goroutines, and each connection wants one. (The manual runs with it.)
@@ -67,7 +74,9 @@ func start(t *testing.T, environment []string, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{"-http-listen-addr=127.0.0.1:0", "-metrics-http-listen-addr=127.0.0.1:0"}, args...)
+	args = append([]string{
+		"-http-listen-addr=127.0.0.1:0", "-metrics-http-listen-addr=127.0.0.1:0", "-connect-timeout=3s", "-rpc-timeout=2s",
+	}, args...)
 	p := &process{t: t, cmd: exec.Command(path, args...), ended: make(chan struct{})}
 	p.cmd.Env = append([]string{"HOME=/no-home"}, environment...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
