@@ -18,7 +18,7 @@ const (
 )
 
 // testSupport are the packages that only tests, and one another, may import.
-var testSupport = []string{module + "/internal/healthtest", module + "/internal/scripttest"}
+var testSupport = []string{module + "/internal/healthtest", module + "/internal/scripttest", module + "/internal/creds/spiffetest"}
 
 // goPackage is what go list says of a package.
 type goPackage struct {

@@ -5,111 +5,19 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"net"
-	"net/url"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
+	"example.com/grpc-health-http/internal/creds/spiffetest"
 	"example.com/grpc-health-http/internal/healthtest"
 	"example.com/grpc-health-http/internal/settings"
 )
-
-// workloadAPI is a SPIFFE Workload API on a unix socket.
-type workloadAPI struct {
-	workload.UnimplementedSpiffeWorkloadAPIServer
-	address string
-	fetches atomic.Int32
-
-	mu     sync.Mutex
-	answer *workload.X509SVIDResponse // nil: no identity issued
-	silent bool
-}
-
-func startWorkloadAPI(t *testing.T) *workloadAPI {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "agent.sock")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := &workloadAPI{address: "unix://" + socket}
-	server := grpc.NewServer()
-	workload.RegisterSpiffeWorkloadAPIServer(server, api)
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(server.Stop)
-	return api
-}
-
-func (a *workloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
-	a.fetches.Add(1)
-	md, _ := metadata.FromIncomingContext(stream.Context())
-	if len(md.Get("workload.spiffe.io")) == 0 {
-		return status.Error(codes.InvalidArgument, "security header missing from request")
-	}
-	a.mu.Lock()
-	answer, silent := a.answer, a.silent
-	a.mu.Unlock()
-	if answer == nil {
-		return status.Error(codes.PermissionDenied, "no identity issued")
-	}
-	if !silent {
-		if err := stream.Send(answer); err != nil {
-			return err
-		}
-	}
-	<-stream.Context().Done() // the stream stays, for updates
-	return nil
-}
-
-// issue makes the API answer with the leaf, and with the trust of the CA.
-func (a *workloadAPI) issue(t *testing.T, id string, ca *healthtest.CA, leaf *healthtest.Leaf) {
-	t.Helper()
-	key, err := x509.MarshalPKCS8PrivateKey(leaf.TLS.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, _ := pem.Decode(ca.PEM())
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.silent = false
-	a.answer = &workload.X509SVIDResponse{Svids: []*workload.X509SVID{{
-		SpiffeId: id, X509Svid: leaf.TLS.Certificate[0], X509SvidKey: key, Bundle: root.Bytes,
-	}}}
-}
-
-func (a *workloadAPI) refuse() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.answer = nil
-}
-
-func (a *workloadAPI) hang() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.silent = true
-}
-
-func spiffeURI(t *testing.T, id string) *url.URL {
-	t.Helper()
-	uri, err := url.Parse(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uri
-}
 
 const (
 	ourID    = "spiffe://example.org/checker"
@@ -119,7 +27,7 @@ const (
 // serveSPIFFE serves mTLS as serverID to all of the trust domain, which ca stands for.
 func serveSPIFFE(t *testing.T, ca *healthtest.CA) string {
 	t.Helper()
-	leaf := ca.Server(t, healthtest.URI(spiffeURI(t, serverID)))
+	leaf := ca.Server(t, spiffetest.ID(t, serverID))
 	domain := spiffeid.RequireTrustDomainFromString("example.org")
 	root, _ := pem.Decode(ca.PEM())
 	authority, err := x509.ParseCertificate(root.Bytes)
@@ -140,9 +48,9 @@ func TestSPIFFEServerID(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
 	address := serveSPIFFE(t, ca)
-	api := startWorkloadAPI(t)
-	ours := ca.Client(t, healthtest.URI(spiffeURI(t, ourID)))
-	api.issue(t, ourID, ca, ours)
+	api := spiffetest.Start(t)
+	ours := ca.Client(t, spiffetest.ID(t, ourID))
+	api.Issue(t, ourID, ca, ours)
 	for _, test := range []struct {
 		serverID string
 		wantErr  string
@@ -156,7 +64,7 @@ func TestSPIFFEServerID(t *testing.T) {
 		t.Run("wants "+test.serverID, func(t *testing.T) {
 			t.Parallel()
 			o, _, e := newOptions()
-			o.WorkloadAPI = api.address
+			o.WorkloadAPI = api.Address
 			transport := newTransport(t, &settings.Settings{SPIFFE: true, SPIFFEServerID: test.serverID}, o)
 			if test.wantErr == "" {
 				wantHandshake(t, transport, address, "localhost", serial(ours))
@@ -178,10 +86,10 @@ func TestSPIFFEServerID(t *testing.T) {
 func TestSPIFFEServerOfAnotherTrust(t *testing.T) {
 	t.Parallel()
 	ca, other := healthtest.NewCA(t), healthtest.NewCA(t)
-	api := startWorkloadAPI(t)
-	api.issue(t, ourID, other, other.Client(t, healthtest.URI(spiffeURI(t, ourID))))
+	api := spiffetest.Start(t)
+	api.Issue(t, ourID, other, other.Client(t, spiffetest.ID(t, ourID)))
 	o, _, _ := newOptions()
-	o.WorkloadAPI = api.address
+	o.WorkloadAPI = api.Address
 	tc, err := newTransport(t, &settings.Settings{SPIFFE: true}, o)(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
@@ -197,12 +105,12 @@ func TestSPIFFERotation(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
 	address := serveSPIFFE(t, ca)
-	uri := healthtest.URI(spiffeURI(t, ourID))
+	uri := spiffetest.ID(t, ourID)
 	first, second, third := ca.Client(t, uri), ca.Client(t, uri), ca.Client(t, uri)
-	api := startWorkloadAPI(t)
-	api.issue(t, ourID, ca, first)
+	api := spiffetest.Start(t)
+	api.Issue(t, ourID, ca, first)
 	o, c, e := newOptions()
-	o.WorkloadAPI = api.address
+	o.WorkloadAPI = api.Address
 	transport := newTransport(t, &settings.Settings{SPIFFE: true}, o)
 
 	before := wantHandshake(t, transport, address, "localhost", serial(first))
@@ -210,15 +118,15 @@ func TestSPIFFERotation(t *testing.T) {
 	if again := wantHandshake(t, transport, address, "localhost", serial(first)); again != before {
 		t.Error("the same identity gave other credentials")
 	}
-	if n := api.fetches.Load(); n != 2 {
+	if n := api.Fetches(); n != 2 {
 		t.Errorf("%d fetches, want 2", n)
 	}
-	api.issue(t, ourID, ca, second)
+	api.Issue(t, ourID, ca, second)
 	wantHandshake(t, transport, address, "localhost", serial(first)) // not 5 s old
 	c.advance(stale)
 	held := wantHandshake(t, transport, address, "localhost", serial(second))
 	wantReload(t, e, SPIFFEIdentity, "")
-	api.issue(t, ourID, ca, third)
+	api.Issue(t, ourID, ca, third)
 	if tc, err := transport(t.Context(), true); err != nil || tc == held {
 		t.Errorf("error %v; want the third identity at once", err)
 	}
@@ -226,29 +134,29 @@ func TestSPIFFERotation(t *testing.T) {
 	wantReload(t, e, SPIFFEIdentity, "")
 
 	// What was had stays until it expires, whatever becomes of the API.
-	api.refuse()
+	api.Refuse()
 	c.advance(stale)
 	wantHandshake(t, transport, address, "localhost", serial(third))
 	wantReload(t, e, SPIFFEIdentity, "no identity issued")
 	c.advance(time.Until(third.TLS.Leaf.NotAfter) + time.Minute)
 	_, err := transport(t.Context(), false)
-	wantError(t, err, "SPIFFE Workload API "+api.address, "no identity issued")
+	wantError(t, err, "SPIFFE Workload API "+api.Address, "no identity issued")
 }
 
 func TestSPIFFEWithoutIdentity(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
-	refusing, silent, outdated := startWorkloadAPI(t), startWorkloadAPI(t), startWorkloadAPI(t)
-	uri := healthtest.URI(spiffeURI(t, ourID))
-	silent.issue(t, ourID, ca, ca.Client(t, uri))
-	silent.hang()
-	outdated.issue(t, ourID, ca, ca.Client(t, uri, healthtest.Expired()))
+	refusing, silent, outdated := spiffetest.Start(t), spiffetest.Start(t), spiffetest.Start(t)
+	uri := spiffetest.ID(t, ourID)
+	silent.Issue(t, ourID, ca, ca.Client(t, uri))
+	silent.Hang()
+	outdated.Issue(t, ourID, ca, ca.Client(t, uri, healthtest.Expired()))
 	missing := "unix://" + filepath.Join(t.TempDir(), "missing.sock")
 	for _, test := range []struct{ name, address, want string }{
 		{"socket missing", missing, "SPIFFE Workload API " + missing},
-		{"refused", refusing.address, "no identity issued"},
-		{"silent", silent.address, "SPIFFE Workload API: not read in time"},
-		{"expired", outdated.address, "the certificate of " + ourID + " expired at"},
+		{"refused", refusing.Address, "no identity issued"},
+		{"silent", silent.Address, "SPIFFE Workload API: not read in time"},
+		{"expired", outdated.Address, "the certificate of " + ourID + " expired at"},
 		{"no address at all", "agent.sock", "SPIFFE Workload API agent.sock"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -269,10 +177,10 @@ func TestSPIFFEWithoutIdentity(t *testing.T) {
 
 func TestSPIFFEAddressFromTheEnvironment(t *testing.T) {
 	ca := healthtest.NewCA(t)
-	api := startWorkloadAPI(t)
-	ours := ca.Client(t, healthtest.URI(spiffeURI(t, ourID)))
-	api.issue(t, ourID, ca, ours)
-	t.Setenv("SPIFFE_ENDPOINT_SOCKET", api.address)
+	api := spiffetest.Start(t)
+	ours := ca.Client(t, spiffetest.ID(t, ourID))
+	api.Issue(t, ourID, ca, ours)
+	t.Setenv("SPIFFE_ENDPOINT_SOCKET", api.Address)
 	wantHandshake(t, newTransport(t, &settings.Settings{SPIFFE: true}, Options{}), serveSPIFFE(t, ca), "localhost", serial(ours))
 
 	t.Setenv("SPIFFE_ENDPOINT_SOCKET", "")

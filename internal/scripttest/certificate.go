@@ -7,6 +7,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"example.com/grpc-health-http/internal/creds/spiffetest"
 	"example.com/grpc-health-http/internal/healthtest"
 )
 
@@ -20,12 +21,9 @@ func authority(s *session, ts *testscript.TestScript, args []string) {
 func certificate(s *session, ts *testscript.TestScript, args []string) {
 	flags := flag.NewFlagSet("certificate", flag.ContinueOnError)
 	client, expired := flags.Bool("client", false, ""), flags.Bool("expired", false, "")
-	hosts := flags.String("name", "", "")
+	hosts, id := flags.String("name", "", ""), flags.String("spiffe", "", "")
 	args = parse(ts, flags, args, 2)
-	ca := s.authorities[args[0]]
-	if ca == nil {
-		ts.Fatalf("no authority %s", args[0])
-	}
+	ca := s.authority(ts, args[0])
 	var options []healthtest.LeafOption
 	if *expired {
 		options = append(options, healthtest.Expired())
@@ -39,12 +37,41 @@ func certificate(s *session, ts *testscript.TestScript, args []string) {
 			}
 		}
 	}
-	issue := ca.Server
-	if *client {
-		issue = ca.Client
+	if *id != "" {
+		options = append(options, spiffetest.ID(s.t, *id))
 	}
-	leaf := issue(s.t, options...)
+	sign := ca.Server
+	if *client {
+		sign = ca.Client
+	}
+	leaf := sign(s.t, options...)
 	leaf.WriteFiles(s.t, ts.MkAbs("."), args[1])
+	s.hidePEM(leaf.CertPEM)
+	s.hidePEM(leaf.KeyPEM)
+}
+
+func (s *session) authority(ts *testscript.TestScript, name string) *healthtest.CA {
+	ca := s.authorities[name]
+	if ca == nil {
+		ts.Fatalf("no authority %s", name)
+	}
+	return ca
+}
+
+func startWorkloadAPI(s *session, ts *testscript.TestScript, args []string) {
+	api := spiffetest.Start(s.t)
+	s.workloadAPIs[args[0]] = api
+	ts.Setenv(args[0], api.Address)
+}
+
+func issue(s *session, ts *testscript.TestScript, args []string) {
+	api := s.workloadAPIs[args[0]]
+	if api == nil {
+		ts.Fatalf("no Workload API %s", args[0])
+	}
+	ca := s.authority(ts, args[1])
+	leaf := ca.Client(s.t, spiffetest.ID(s.t, args[2]))
+	api.Issue(s.t, args[2], ca, leaf)
 	s.hidePEM(leaf.CertPEM)
 	s.hidePEM(leaf.KeyPEM)
 }

@@ -39,9 +39,13 @@
 //
 //	ca NAME
 //	    Make a certificate authority, and write NAME_crt.pem.
-//	certificate [-client] [-expired] [-name HOST[,ADDRESS]] CA NAME
-//	    Issue a certificate, for localhost, 127.0.0.1 and ::1 or for what -name says alone, and write
+//	certificate [-client] [-expired] [-name HOST[,ADDRESS]] [-spiffe ID] CA NAME
+//	    Issue a certificate, for localhost, 127.0.0.1 and ::1 or for what -name and -spiffe say alone, and write
 //	    NAME_crt.pem and NAME_key.pem.
+//	workloadapi NAME
+//	    Start a SPIFFE Workload API. $NAME is its address. It gives no identity until issue says so.
+//	issue NAME CA ID
+//	    Make it give a new identity with this ID, and the trust of the authority.
 //
 //	[!] get [-ca FILE] [-cert FILE -key FILE] [-bearer TOKEN] [-basic USER:PASSWORD] [-method METHOD]
 //	    [-accept TYPE] [-until PATTERN] URL
@@ -58,12 +62,15 @@
 //	secret TEXT
 //	    Name a text that must not be printed.
 //
+// The condition [googlecloud] holds on Google Cloud's machines.
+//
 // At the end of each script everything that its processes wrote and answered is searched for secrets: the
 // content of every PEM file, ID tokens, the tokens that callers sent, and what the script named with secret.
 package scripttest
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,6 +82,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"example.com/grpc-health-http/internal/creds/spiffetest"
 	"example.com/grpc-health-http/internal/healthtest"
 )
 
@@ -117,12 +125,22 @@ func Run(t *testing.T, name string, flags ...string) {
 			"asked":          command(2, asked),
 			"ca":             command(1, authority),
 			"certificate":    command(2, certificate),
+			"workloadapi":    command(1, startWorkloadAPI),
+			"issue":          command(3, issue),
 			"get":            get,
 			"ask":            command(2, ask),
 			"answered":       command(1, answered),
 			"taken":          command(1, taken),
 			"metadataserver": command(1, metadataServer),
 			"secret":         command(1, secret),
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "googlecloud" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			// As ALTS itself finds out.
+			product, _ := os.ReadFile("/sys/class/dmi/id/product_name") // elsewhere there may be none
+			return strings.HasPrefix(string(product), "Google"), nil
 		},
 		RequireUniqueNames: true,
 	})
@@ -150,12 +168,13 @@ type session struct {
 	dir     string
 	program string
 
-	processes   map[string]*process
-	upstreams   map[string]*healthtest.Upstream
-	releases    map[string]func()
-	frontEnds   map[string]frontEnd
-	authorities map[string]*healthtest.CA
-	answers     map[string]chan *reply
+	processes    map[string]*process
+	upstreams    map[string]*healthtest.Upstream
+	releases     map[string]func()
+	frontEnds    map[string]frontEnd
+	authorities  map[string]*healthtest.CA
+	workloadAPIs map[string]*spiffetest.WorkloadAPI
+	answers      map[string]chan *reply
 
 	mu      sync.Mutex
 	printed bytes.Buffer // by all processes, and in all answers
@@ -166,15 +185,16 @@ type sessionKey struct{}
 
 func newSession(env *testscript.Env, program string) *session {
 	s := &session{
-		t:           env.T().(testing.TB),
-		dir:         env.WorkDir,
-		program:     program,
-		processes:   make(map[string]*process),
-		upstreams:   make(map[string]*healthtest.Upstream),
-		releases:    make(map[string]func()),
-		frontEnds:   make(map[string]frontEnd),
-		authorities: make(map[string]*healthtest.CA),
-		answers:     make(map[string]chan *reply),
+		t:            env.T().(testing.TB),
+		dir:          env.WorkDir,
+		program:      program,
+		processes:    make(map[string]*process),
+		upstreams:    make(map[string]*healthtest.Upstream),
+		releases:     make(map[string]func()),
+		frontEnds:    make(map[string]frontEnd),
+		authorities:  make(map[string]*healthtest.CA),
+		workloadAPIs: make(map[string]*spiffetest.WorkloadAPI),
+		answers:      make(map[string]chan *reply),
 	}
 	env.Defer(s.end)
 	return s
