@@ -3,16 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
-
-	"example.com/grpc-health-http/internal/check"
-	"example.com/grpc-health-http/internal/web"
 )
 
 // quiet is a function over a handler, without a log.
@@ -114,48 +110,4 @@ func TestDimension(t *testing.T) {
 			t.Errorf("%q: %q, want %q", name, got, want)
 		}
 	}
-}
-
-// FuzzEvent sends whatever may come: there is always a result, and it is a JSON object of one of the forms.
-func FuzzEvent(f *testing.F) {
-	for _, seed := range []string{
-		"", "null", "[]", `"up"`, "{}", `{"service":"a"}`, `{"service":null}`, `{"service":"\ud800"}`, `{"SERVICE":"a"}`,
-		`{"source":"aws.events"}`, `{"source":["aws.events"]}`,
-		`{"version":"2.0","rawPath":"%","rawQueryString":"service=%zz;&&=","headers":{"":"","\n":"\u0000"},"requestContext":{"http":{"method":"\n"}},"body":"=","isBase64Encoded":true}`,
-		`{"requestContext":{"http":null},"rawPath":{}}`,
-		`{"httpMethod":"GET","path":"//","multiValueHeaders":{"Accept":null,"Authorization":["Basic #","Bearer"]},"multiValueQueryStringParameters":{"format":["json","html"],"service":[]}}`,
-		`{"httpMethod":"HEAD","requestContext":{"elb":0},"queryStringParameters":{"service":"a&list#"},"headers":{"accept":"text/html"}}`,
-		`{"httpMethod":7,"requestContext":[],"queryStringParameters":{"format":"text"}}`,
-	} {
-		f.Add([]byte(seed))
-	}
-	answers := quiet(web.New(web.Options{Check: func(_ context.Context, service string) check.Verdict {
-		all := check.Statuses()
-		return check.Verdict{Status: all[len(service)%len(all)]}
-	}}))
-	var log bytes.Buffer
-	answers.logger = slog.New(slog.NewTextHandler(&log, nil))
-	f.Fuzz(func(t *testing.T, payload []byte) {
-		result, err := answers.Invoke(t.Context(), payload)
-		if err != nil || log.Len() > 0 {
-			t.Fatalf("%v\n%s", err, log.String())
-		}
-		var form struct {
-			StatusCode int
-			Status     string
-			Error      string
-		}
-		if err := json.Unmarshal(result, &form); err != nil {
-			t.Fatalf("%s: %v", result, err)
-		}
-		kinds := 0
-		for _, is := range []bool{form.StatusCode >= 200 && form.StatusCode < 600, form.Status != "", form.Error != ""} {
-			if is {
-				kinds++
-			}
-		}
-		if kinds != 1 {
-			t.Fatalf("result %s", result)
-		}
-	})
 }
