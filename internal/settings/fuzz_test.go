@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"io"
 	"strings"
 	"testing"
 )
@@ -55,6 +56,44 @@ func FuzzArguments(f *testing.F) {
 				if (s == nil) == (err == nil) {
 					t.Errorf("settings %v with error %v", s, err)
 				}
+			}
+		}
+	})
+}
+
+// FuzzEnvironment sets one variable of all to whatever it may be: no problem and no warning repeats it, in
+// any variant, and there are settings or problems.
+func FuzzEnvironment(f *testing.F) {
+	names := variables()
+	for i := range names {
+		f.Add(uint8(i), "")
+	}
+	for _, seed := range []string{
+		"-----BEGIN CERTIFICATE-----\n", "arn:aws:secretsmanager:", "a: b\nte: x\n:", "spiffe://a/", "1s", "[::1]:1\x01", "a: @/", "true\xff", " ,,",
+	} {
+		for i := range names {
+			f.Add(uint8(i), seed)
+		}
+	}
+	f.Fuzz(func(t *testing.T, variable uint8, value string) {
+		value += marker
+		name := names[int(variable)%len(names)]
+		_, path, _ := strings.Cut(value, "@")
+		if strings.Contains(value, "\x00") || pathShaped(value) || pathShaped(path) {
+			t.Skip() // a path is told
+		}
+		t.Setenv("GRPC_ADDR", "localhost:50051")
+		t.Setenv(name, value)
+		for _, v := range []variant{function, lambda, container} {
+			s, err := read(v, nil, io.Discard)
+			if (s == nil) == (err == nil) {
+				t.Fatalf("%s: settings %v with error %v", name, s, err)
+			}
+			if err != nil && strings.Contains(err.Error(), marker) {
+				t.Errorf("%s: the value is repeated: %v", name, err)
+			}
+			if s != nil && strings.Contains(strings.Join(s.Warnings, "\n"), marker) {
+				t.Errorf("%s: the value is repeated: %v", name, s.Warnings)
 			}
 		}
 	})
