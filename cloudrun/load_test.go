@@ -197,6 +197,36 @@ func TestIdleAndSlowClients(t *testing.T) {
 	p.wantRest(before, 16<<20)
 }
 
+// Those who open more connections than the process can have open files cannot take the files that a check
+// needs: no verdict is a false one, and others are let in.
+func TestMoreConnectionsThanFiles(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	p := startBy(t, []string{"sh", "-c", `ulimit -n 64 && exec "$0" "$@"`}, nil, "-grpc-addr="+up.Addr(), "-conn-max-age=0s")
+	get := func(target string) (*reply, error) {
+		c := p.dial() // which stays open
+		_ = c.SetDeadline(time.Now().Add(budget))
+		return c.get(target)
+	}
+	for range 100 {
+		if _, err := get("/livez"); err != nil { // there was no room
+			break
+		}
+	}
+	for range 50 {
+		eventually(t, "an answer", func() bool {
+			r, err := get("/")
+			if err == nil && r.header.Get("Grpc-Health-Status") != "SERVING" {
+				t.Fatalf("%+v", r)
+			}
+			return err == nil
+		})
+	}
+	if u := p.usage(); u.descriptors > 64 {
+		t.Errorf("%+v", u)
+	}
+}
+
 // Two thousand callers of a hung service get their answer in time, from a few RPCs; the configured
 // service beside it is SERVING for everybody. What they took is given back.
 func TestHungServiceWithManyCallers(t *testing.T) {

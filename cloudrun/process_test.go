@@ -70,14 +70,20 @@ type process struct {
 // start runs the proxy, with ports that the system chooses, until the test ends, and waits until it answers.
 func start(t *testing.T, environment []string, args ...string) *process {
 	t.Helper()
+	return startBy(t, nil, environment, args...)
+}
+
+// startBy lets another command, which may be none, run the proxy.
+func startBy(t *testing.T, command, environment []string, args ...string) *process {
+	t.Helper()
 	path, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{
-		"-http-listen-addr=127.0.0.1:0", "-metrics-http-listen-addr=127.0.0.1:0", "-connect-timeout=3s", "-rpc-timeout=2s",
-	}, args...)
-	p := &process{t: t, cmd: exec.Command(path, args...), ended: make(chan struct{})}
+	line := append(slices.Clone(command), path,
+		"-http-listen-addr=127.0.0.1:0", "-metrics-http-listen-addr=127.0.0.1:0", "-connect-timeout=3s", "-rpc-timeout=2s")
+	line = append(line, args...)
+	p := &process{t: t, cmd: exec.Command(line[0], line[1:]...), ended: make(chan struct{})}
 	p.cmd.Env = append([]string{"HOME=/no-home"}, environment...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	if err := p.cmd.Start(); err != nil {

@@ -9,9 +9,10 @@ import (
 )
 
 // connections is a listener that knows the connections it has taken, and which of them have no
-// request, so that these alone can be closed at the end.
+// request, so that these alone can be closed at the end, or to make room for others.
 type connections struct {
 	net.Listener
+	most    int           // connections at a time
 	drained chan struct{} // closed when draining and no HTTP/1 connection is left
 
 	mu       sync.Mutex
@@ -21,21 +22,46 @@ type connections struct {
 	signaled bool
 }
 
-func newConnections(l net.Listener) *connections {
-	return &connections{Listener: l, drained: make(chan struct{}), all: make(map[*conn]struct{})}
+func newConnections(l net.Listener, most int) *connections {
+	return &connections{Listener: l, most: most, drained: make(chan struct{}), all: make(map[*conn]struct{})}
 }
 
-// Accept takes a connection.
+// Accept takes a connection. Where there are as many as there may be, one without a request ends for it, or
+// else it ends itself.
 func (cs *connections) Accept() (net.Conn, error) {
-	nc, err := cs.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		nc, err := cs.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &conn{Conn: nc}
+		if cs.take(c) {
+			return c, nil
+		}
+		_ = nc.Close() // nothing was read or written that could be lost
 	}
-	c := &conn{Conn: nc}
+}
+
+// take says whether there is room for the connection.
+func (cs *connections) take(c *conn) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	if len(cs.all) >= cs.most && !cs.makeRoom() {
+		return false
+	}
 	cs.all[c] = struct{}{}
-	return c, nil
+	return true
+}
+
+// makeRoom ends any connection without a request; a map gives them in no order. The caller holds cs.mu.
+func (cs *connections) makeRoom() bool {
+	for c := range cs.all {
+		if c.giveUp() {
+			delete(cs.all, c)
+			return true
+		}
+	}
+	return false
 }
 
 // stop takes no further connections; those that are open stay so. (Close, which http.Server calls
@@ -184,6 +210,18 @@ func (c *conn) linger(until time.Time) {
 	defer c.mu.Unlock()
 	c.lingers = until
 	_ = c.apply()
+}
+
+// giveUp ends the connection unless it has a request, and says whether it does.
+func (c *conn) giveUp() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy || c.http2 {
+		return false
+	}
+	c.lingers = time.Unix(1, 0)
+	_ = c.apply()
+	return true
 }
 
 func (c *conn) setActive(active bool) {

@@ -26,9 +26,15 @@ type Server struct {
 	TLS *tls.Config
 	// Budget is the longest that Handler takes to answer.
 	Budget time.Duration
+	// Aside says that few connections suffice: it may have an eighth of the files that the process can have
+	// open, the others five eighths. What is left is for the upstream and for what is read.
+	Aside bool
 	// HeaderTimeout is the time that a caller has to send a request's headers, and for the TLS
 	// handshake before them. 0 is 5 s.
 	HeaderTimeout time.Duration
+
+	// Tests replace it; 0 is what Aside says.
+	most int
 }
 
 const (
@@ -84,9 +90,23 @@ type running struct {
 	served chan struct{} // closed when no further connection will be taken
 }
 
+// share is how many connections a server may have, of the files that the process can have open. Without a
+// limit, those who open connections and leave them would take what checks need to reach the upstream, and so
+// make it look as if it were down.
+func share(files int, aside bool) int {
+	if aside {
+		return max(files/8, 1)
+	}
+	return max(files/8*5, 1)
+}
+
 // begin starts to serve. An end that nobody asked for is told to failed.
 func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
-	conns := newConnections(s.Listener)
+	most := s.most
+	if most == 0 {
+		most = share(openFiles(), s.Aside)
+	}
+	conns := newConnections(s.Listener, most)
 	headerTimeout := s.HeaderTimeout
 	if headerTimeout == 0 {
 		headerTimeout = defaultHeaderTimeout

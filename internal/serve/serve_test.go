@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/big"
 	"net"
 	"net/http"
@@ -437,6 +438,75 @@ func TestDrainHTTP2(t *testing.T) {
 			}
 			wait(t, "the drain ends", over)
 		})
+	}
+}
+
+// Where there are as many connections as there may be, one that is idle makes room for the next, and one that
+// has a request does not.
+func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	begun, release := make(chan struct{}, 3), make(chan struct{})
+	r := start(t, Server{most: 3, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			begun <- struct{}{}
+			<-release
+		}
+	})})
+	slow := strings.Replace(get, "/", "/slow", 1)
+	busy := dial(t, r.address())
+	io.WriteString(busy, slow)
+	wait(t, "the request arrives", begun)
+	// A moment after its answer a connection is not idle yet: what is refused then is tried again.
+	answered := func() (c *client) {
+		eventually(t, "an answer", func() bool {
+			c = dial(t, r.address())
+			response, err := c.ask(get)
+			return err == nil && response.StatusCode == 200
+		})
+		return c
+	}
+	var idle []*client
+	for range 20 {
+		idle = append(idle, answered())
+		if n := r.conns.open(); n > 3 {
+			t.Errorf("%d connections", n)
+		}
+	}
+	eventually(t, "all but two of them made room", func() bool {
+		closed := 0
+		for _, c := range idle {
+			c.SetReadDeadline(time.Now().Add(time.Millisecond))
+			if _, err := c.buffered.ReadByte(); err == io.EOF {
+				closed++
+			}
+		}
+		return closed >= 18
+	})
+
+	// All of them busy: there is no room.
+	for range 2 {
+		c := dial(t, r.address())
+		io.WriteString(c, slow)
+		wait(t, "the request arrives", begun)
+	}
+	if _, err := dial(t, r.address()).ask(get); err == nil {
+		t.Error("a fourth connection is served")
+	}
+	close(release)
+	if response, err := busy.answer(); err != nil || response.StatusCode != 200 {
+		t.Errorf("the busy connection: %v, %v", response, err)
+	}
+	answered() // there is room again
+}
+
+// Some files are always left for what is no connection of a caller.
+func TestShare(t *testing.T) {
+	t.Parallel()
+	for _, files := range []int{64, 1024, 1 << 20, math.MaxInt} {
+		health, aside := share(files, false), share(files, true)
+		if health < files/2 || aside < 1 || health > files-aside-files/8 {
+			t.Errorf("%d files: %d and %d connections", files, health, aside)
+		}
 	}
 }
 
