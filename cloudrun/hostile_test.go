@@ -71,7 +71,7 @@ func TestRequestShapes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer elsewhere.Close()
+	t.Cleanup(func() { elsewhere.Close() }) // when all shapes were tried, which is later than this function's end
 	go func() {
 		if conn, err := elsewhere.Accept(); err == nil {
 			conn.Close()

@@ -129,8 +129,9 @@ func TestIdleAndSlowClients(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if limit.Cur < idle+slow+4_000 { // Go has raised it as far as it may; other tests want some, too
-		t.Skipf("this machine allows %d open files, 15000 are wanted: raise the hard limit (ulimit -Hn)", limit.Cur)
+	// A listener has five eighths, and here other tests want some, too. Go has raised the limit as far as it may.
+	if want := uint64((idle+slow)*8/5 + 1_000); limit.Cur < want {
+		t.Skipf("this machine allows %d open files, %d are wanted: raise the hard limit (ulimit -Hn)", limit.Cur, want)
 	}
 	up := healthtest.Start(t)
 	p := start(t, frugal, "-grpc-addr="+up.Addr())

@@ -119,7 +119,7 @@ func (cs *connections) state(nc net.Conn, state http.ConnState) {
 	case http.StateActive, http.StateIdle:
 		// The handshake is over now: asking about it does not wait.
 		if secure != nil && secure.ConnectionState().NegotiatedProtocol == "h2" {
-			c.setHTTP2()
+			c.setHTTP2(state == http.StateActive)
 			cs.mu.Lock()
 			cs.signal()
 			cs.mu.Unlock()
@@ -167,7 +167,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if n > 0 {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if !c.busy {
+		if !c.busy && !c.http2 { // what HTTP/2 reads need not be a request
 			c.busy = true
 			// An error is that of a closed connection: the next read says so.
 			_ = c.apply()
@@ -216,11 +216,15 @@ func (c *conn) linger(until time.Time) {
 func (c *conn) giveUp() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.busy || c.http2 {
+	if c.busy {
 		return false
 	}
 	c.lingers = time.Unix(1, 0)
-	_ = c.apply()
+	if c.http2 {
+		_ = c.Conn.SetReadDeadline(c.lingers) // an error says that it has ended
+	} else {
+		_ = c.apply()
+	}
 	return true
 }
 
@@ -231,10 +235,10 @@ func (c *conn) setActive(active bool) {
 	_ = c.apply()
 }
 
-func (c *conn) setHTTP2() {
+func (c *conn) setHTTP2(active bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.http2 = true
+	c.http2, c.busy = true, active
 	_ = c.apply()
 }
 

@@ -499,6 +499,40 @@ func TestConnectionsAreBounded(t *testing.T) {
 	answered() // there is room again
 }
 
+// Over HTTP/2 it is the same.
+func TestConnectionsAreBoundedHTTP2(t *testing.T) {
+	t.Parallel()
+	begun, release := make(chan struct{}), make(chan struct{})
+	r := start(t, Server{most: 2, TLS: &tls.Config{Certificates: []tls.Certificate{certificate(t)}}, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(begun)
+			<-release
+		}
+		io.WriteString(w, r.Proto)
+	})})
+	fetch := func(c *http.Client, path string) string {
+		response, err := c.Get("https://" + r.address() + path)
+		if err != nil {
+			return err.Error()
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		return fmt.Sprint(string(body), err)
+	}
+	want := fmt.Sprint("HTTP/2.0", nil)
+	busy := make(chan string, 1)
+	go func() { busy <- fetch(httpClient(t, true), "/slow") }()
+	wait(t, "the request arrives", begun)
+	for range 10 {
+		c := httpClient(t, true) // whose connection stays open
+		eventually(t, "an answer", func() bool { return fetch(c, "/") == want })
+	}
+	close(release)
+	if got := <-busy; got != want {
+		t.Errorf("the busy connection: %s, want %s", got, want)
+	}
+}
+
 // Some files are always left for what is no connection of a caller.
 func TestShare(t *testing.T) {
 	t.Parallel()
