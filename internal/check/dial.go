@@ -292,7 +292,8 @@ func (dl *dialer) connect(ctx context.Context, to address, tc credentials.Transp
 	}
 	wire := watch(raw)
 	secured, auth, err := tc.ClientHandshake(ctx, serverName, wire)
-	encrypted := tc.Info().SecurityProtocol != "insecure"
+	protocol := tc.Info().SecurityProtocol
+	encrypted := protocol != "insecure"
 	if encrypted {
 		a.TLS = time.Since(began)
 	}
@@ -306,8 +307,8 @@ func (dl *dialer) connect(ctx context.Context, to address, tc credentials.Transp
 		if errors.As(err, &own) {
 			a.Phase = PhaseCredentials
 		}
-		a.Err = dl.orBudget(ctx, fmt.Errorf("TLS handshake with %s: %w%s", to, err, wire.hint(encrypted, dl.tlsSetting())),
-			"the TLS handshake with "+to.String()+" did not end"+wire.hint(encrypted, dl.tlsSetting()))
+		a.Err = dl.orBudget(ctx, fmt.Errorf("%s handshake with %s: %w%s", strings.ToUpper(protocol), to, err, wire.hint(encrypted, dl.tlsSetting())),
+			"the "+strings.ToUpper(protocol)+" handshake with "+to.String()+" did not end"+wire.hint(encrypted, dl.tlsSetting()))
 		return nil, a
 	}
 
