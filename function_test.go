@@ -461,41 +461,19 @@ func TestConcurrentRequests(t *testing.T) {
 	}
 }
 
-// mounted are secrets as the platform mounts them: each in a directory of its own.
-type mounted struct{ cert, key, ca string }
-
-func mount(t *testing.T, client *healthtest.Leaf, ca *healthtest.CA) mounted {
-	t.Helper()
-	m := mounted{filepath.Join(t.TempDir(), "cert"), filepath.Join(t.TempDir(), "key"), filepath.Join(t.TempDir(), "ca")}
-	m.write(t, client.CertPEM, client.KeyPEM, ca.PEM())
-	return m
-}
-
-func (m mounted) write(t *testing.T, cert, key, ca []byte) {
-	t.Helper()
-	for path, content := range map[string][]byte{m.cert: cert, m.key: key, m.ca: ca} {
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func (m mounted) env(addr string) []string {
-	return []string{"GRPC_ADDR=" + addr, "GRPC_TLS=true", "GRPC_CA_CERT=" + m.ca, "GRPC_CLIENT_CERT=" + m.cert, "GRPC_CLIENT_KEY=" + m.key, "CONN_MAX_AGE=0"}
-}
-
 func TestMutualTLSAndRotation(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.MutualTLS(t)))
 	first := ca.Client(t)
-	m := mount(t, first, ca)
-	d := deploy(t, m.env(up.Addr())...)
+	m := healthtest.Mount(t)
+	m.Write(t, first.CertPEM, first.KeyPEM, ca.PEM())
+	d := deploy(t, m.Env(up.Addr())...)
 	d.want("", 200, "SERVING\n")
 
 	// A torn pair is never used: the last good one goes on.
 	second := ca.Client(t)
-	m.write(t, second.CertPEM, first.KeyPEM, ca.PEM())
+	m.Write(t, second.CertPEM, first.KeyPEM, ca.PEM())
 	time.Sleep(5100 * time.Millisecond) // what is held is read again after 5 s
 	d.want("", 200, "SERVING\n")
 
@@ -503,7 +481,7 @@ func TestMutualTLSAndRotation(t *testing.T) {
 	other := healthtest.NewCA(t)
 	third := other.Client(t)
 	up.SetTLS(other.MutualTLS(t))
-	m.write(t, third.CertPEM, third.KeyPEM, other.PEM())
+	m.Write(t, third.CertPEM, third.KeyPEM, other.PEM())
 	d.want("", 200, "SERVING\n")
 	for _, secret := range []*healthtest.Leaf{first, second, third} {
 		if body := strings.Split(string(secret.KeyPEM), "\n")[1]; strings.Contains(d.text(), body) {
@@ -517,13 +495,14 @@ func TestTornPairAtTheFirstRequest(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.MutualTLS(t)))
 	first, second := ca.Client(t), ca.Client(t)
-	m := mount(t, first, ca)
-	m.write(t, first.CertPEM, second.KeyPEM, ca.PEM())
-	d := deploy(t, m.env(up.Addr())...)
+	m := healthtest.Mount(t)
+	m.Write(t, first.CertPEM, first.KeyPEM, ca.PEM())
+	m.Write(t, first.CertPEM, second.KeyPEM, ca.PEM())
+	d := deploy(t, m.Env(up.Addr())...)
 	if status, _, body := d.get("?format=json", ""); status != 503 || !strings.Contains(body, `"phase":"credentials"`) {
 		t.Errorf("torn: %d %s", status, body)
 	}
-	m.write(t, second.CertPEM, second.KeyPEM, ca.PEM())
+	m.Write(t, second.CertPEM, second.KeyPEM, ca.PEM())
 	d.want("", 200, "SERVING\n")
 }
 

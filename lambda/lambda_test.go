@@ -4,8 +4,6 @@ package main
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -454,27 +452,6 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// mounted are files, as a layer or a file system brings them: each in a directory of its own.
-type mounted struct{ cert, key, ca string }
-
-func mount(t *testing.T) mounted {
-	t.Helper()
-	return mounted{filepath.Join(t.TempDir(), "cert"), filepath.Join(t.TempDir(), "key"), filepath.Join(t.TempDir(), "ca")}
-}
-
-func (m mounted) write(t *testing.T, cert, key, ca []byte) {
-	t.Helper()
-	for path, content := range map[string][]byte{m.cert: cert, m.key: key, m.ca: ca} {
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func (m mounted) env(addr string) []string {
-	return []string{"GRPC_ADDR=" + addr, "GRPC_TLS=true", "GRPC_CA_CERT=" + m.ca, "GRPC_CLIENT_CERT=" + m.cert, "GRPC_CLIENT_KEY=" + m.key, "CONN_MAX_AGE=0"}
-}
-
 func TestOneWayTLS(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
@@ -488,19 +465,19 @@ func TestRotationOfFiles(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.MutualTLS(t)))
-	m, first, second := mount(t), ca.Client(t), ca.Client(t)
-	m.write(t, first.CertPEM, second.KeyPEM, ca.PEM())
-	d := deploy(t, m.env(up.Addr())...)
+	m, first, second := healthtest.Mount(t), ca.Client(t), ca.Client(t)
+	m.Write(t, first.CertPEM, second.KeyPEM, ca.PEM())
+	d := deploy(t, m.Env(up.Addr())...)
 
 	// A torn pair is never used, also where there is no other yet.
 	if v := d.ask(whole); v.Status != "CONNECTION_FAILED" || v.Services[0].Phase != "credentials" {
 		t.Errorf("torn at the first request: %+v", v)
 	}
-	m.write(t, first.CertPEM, first.KeyPEM, ca.PEM())
+	m.Write(t, first.CertPEM, first.KeyPEM, ca.PEM())
 	d.want("SERVING")
 
 	// The last good one goes on while a rotation is half done.
-	m.write(t, second.CertPEM, first.KeyPEM, ca.PEM())
+	m.Write(t, second.CertPEM, first.KeyPEM, ca.PEM())
 	time.Sleep(5100 * time.Millisecond) // what is held is read again after 5 s
 	d.want("SERVING")
 	if !strings.Contains(d.stderr.String(), "the last good one goes on") {
@@ -511,7 +488,7 @@ func TestRotationOfFiles(t *testing.T) {
 	other := healthtest.NewCA(t)
 	third := other.Client(t)
 	up.SetTLS(other.MutualTLS(t))
-	m.write(t, third.CertPEM, third.KeyPEM, other.PEM())
+	m.Write(t, third.CertPEM, third.KeyPEM, other.PEM())
 	d.want("SERVING")
 }
 

@@ -1,0 +1,31 @@
+package healthtest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Mounted is TLS material towards an upstream as platforms mount secrets: each in a directory of its own.
+type Mounted struct{ Cert, Key, CA string }
+
+// Mount returns places that hold nothing yet.
+func Mount(t testing.TB) Mounted {
+	t.Helper()
+	return Mounted{filepath.Join(t.TempDir(), "cert"), filepath.Join(t.TempDir(), "key"), filepath.Join(t.TempDir(), "ca")}
+}
+
+// Write replaces the contents, one after the other as the platforms do.
+func (m Mounted) Write(t testing.TB, cert, key, ca []byte) {
+	t.Helper()
+	for path, content := range map[string][]byte{m.Cert: cert, m.Key: key, m.CA: ca} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Env is the environment of a variant that checks addr with it, and dials for every RPC.
+func (m Mounted) Env(addr string) []string {
+	return []string{"GRPC_ADDR=" + addr, "GRPC_TLS=true", "GRPC_CA_CERT=" + m.CA, "GRPC_CLIENT_CERT=" + m.Cert, "GRPC_CLIENT_KEY=" + m.Key, "CONN_MAX_AGE=0"}
+}
