@@ -8,14 +8,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
@@ -122,6 +120,8 @@ func TestBrokenWaysIn(t *testing.T) {
 		way.SetMode(m)
 		return way.Addr()
 	}
+	silent := healthtest.StartNameServer(t)
+	silent.SetSilent()
 	withTLS := tlsFrom(&tls.Config{InsecureSkipVerify: true})
 	none := func(*Options) {}
 	for _, row := range []struct {
@@ -140,9 +140,9 @@ func TestBrokenWaysIn(t *testing.T) {
 		{"garbage", mode(healthtest.Garbage), none, ConnectionFailed, []Phase{PhaseHTTP2}},
 		{"garbage, TLS", mode(healthtest.Garbage), withTLS, ConnectionFailed, []Phase{PhaseTLS}},
 		{"HTTP/1", mode(healthtest.HTTP1), none, ConnectionFailed, []Phase{PhaseHTTP2}},
-		{"no such name", "dns://" + dnsServer(t, nil) + "/upstream.test:50051", none, ConnectionFailed, []Phase{PhaseDNS}},
-		{"silent name server", "dns://" + silentUDP(t) + "/upstream.test:50051", brief, Timeout, []Phase{PhaseDNS}},
-		{"full back-log", fullBacklog(t), brief, Timeout, []Phase{PhaseConnect}},
+		{"no such name", healthtest.StartNameServer(t).Target("50051"), none, ConnectionFailed, []Phase{PhaseDNS}},
+		{"silent name server", silent.Target("50051"), brief, Timeout, []Phase{PhaseDNS}},
+		{"full back-log", healthtest.DropSYNs(t, "127.0.0.1:0"), brief, Timeout, []Phase{PhaseConnect}},
 		{"no credentials", mode(healthtest.Pass), func(o *Options) {
 			o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) {
 				return nil, errors.New("torn")
@@ -265,7 +265,7 @@ func TestWaysToTheServer(t *testing.T) {
 		v4.Addr(), v6.Addr(), unix.Target(), "unix:" + unix.Addr(),
 		":" + port4, ":" + port6, "localhost:" + port4,
 		"dns:///127.0.0.1:" + port4, "dns:127.0.0.1:" + port4, "passthrough:///" + v4.Addr(), "passthrough:" + v6.Addr(),
-		"dns://" + dnsServer(t, []string{"127.0.0.1"}) + "/upstream.test:" + port4,
+		healthtest.StartNameServer(t, "127.0.0.1").Target(port4),
 	} {
 		c := checker(t, target)
 		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
@@ -290,15 +290,14 @@ func TestSecondAddressServes(t *testing.T) {
 			}
 			t.Cleanup(func() { l.Close() })
 		}},
-		{"swallows SYNs", func(t *testing.T, port string) { backlogged(t, "127.0.0.2:"+port) }},
+		{"swallows SYNs", func(t *testing.T, port string) { healthtest.DropSYNs(t, "127.0.0.2:"+port) }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			up := healthtest.Start(t) // on 127.0.0.1
 			_, port, _ := net.SplitHostPort(up.Addr())
 			row.first(t, port)
-			names := dnsServer(t, []string{"127.0.0.2", "127.0.0.1"})
-			c := checker(t, "dns://"+names+"/upstream.test:"+port)
+			c := checker(t, healthtest.StartNameServer(t, "127.0.0.2", "127.0.0.1").Target(port))
 			v := c.Check(t.Context(), "")
 			want(t, v, Serving, PhaseNone)
 			if up.Connections() != 1 {
@@ -313,7 +312,7 @@ func TestAllAddressesFail(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
 	_, port, _ := net.SplitHostPort(up.Addr())
-	c := checker(t, "dns://"+dnsServer(t, []string{"127.0.0.2", "127.0.0.1", "127.0.0.3"})+"/upstream.test:"+port, tlsFrom(&tls.Config{}),
+	c := checker(t, healthtest.StartNameServer(t, "127.0.0.2", "127.0.0.1", "127.0.0.3").Target(port), tlsFrom(&tls.Config{}),
 		func(o *Options) { o.ConnectTimeout = 10 * time.Second })
 	v := c.Check(t.Context(), "")
 	want(t, v, ConnectionFailed, PhaseTLS) // the one that came furthest
@@ -432,52 +431,3 @@ func TestThroughAProxy(t *testing.T) {
 		t.Errorf("cause %v", v.Err)
 	}
 }
-
-// dnsServer answers lookups of upstream.test with the addresses, and of everything where there are
-// none with NXDOMAIN. It returns its own address.
-func dnsServer(t testing.TB, addresses []string) string {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	go func() {
-		buffer := make([]byte, 1500)
-		for {
-			n, from, err := conn.ReadFrom(buffer)
-			if err != nil {
-				return
-			}
-			var m dnsmessage.Message
-			if m.Unpack(buffer[:n]) != nil || len(m.Questions) == 0 {
-				continue
-			}
-			m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
-			if len(addresses) == 0 {
-				m.RCode = dnsmessage.RCodeNameError
-			} else if m.Questions[0].Type == dnsmessage.TypeA {
-				for _, a := range addresses {
-					m.Answers = append(m.Answers, dnsmessage.Resource{
-						Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET},
-						Body:   &dnsmessage.AResource{A: netip.MustParseAddr(a).As4()},
-					})
-				}
-			}
-			if packed, err := m.Pack(); err == nil {
-				conn.WriteTo(packed, from)
-			}
-		}
-	}()
-	return conn.LocalAddr().String()
-}
-
-func silentUDP(t testing.TB) string {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn.LocalAddr().String()
-}
-
-func fullBacklog(t testing.TB) string { return backlogged(t, "127.0.0.1:0") }

@@ -379,7 +379,7 @@ func TestSecondAddressServesWithinAShortBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { swallower.Close() })
-	c := checker(t, "dns://"+dnsServer(t, []string{"127.0.0.2", "127.0.0.1"})+"/upstream.test:"+port,
+	c := checker(t, healthtest.StartNameServer(t, "127.0.0.2", "127.0.0.1").Target(port),
 		func(o *Options) { o.ConnectTimeout = 240 * time.Millisecond })
 	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
 }

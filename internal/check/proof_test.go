@@ -47,7 +47,7 @@ func TestProofAtTheCallersDeadline(t *testing.T) {
 	asked := up.Target()
 	silent := healthtest.Forward(t, up.Target())
 	silent.SetMode(healthtest.Silent)
-	swallower := backlogged(t, "127.0.0.1:0")
+	swallower := healthtest.DropSYNs(t, "127.0.0.1:0")
 	for name, row := range map[string]struct {
 		target string
 		change func(*Options)

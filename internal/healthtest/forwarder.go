@@ -34,6 +34,8 @@ const (
 	Garbage
 	// HTTP1 accepts and answers like a server that speaks HTTP/1.1 only.
 	HTTP1
+	// Backlogged has a listener whose queue is full: connecting hangs. Linux only.
+	Backlogged
 )
 
 const (
@@ -50,16 +52,17 @@ const (
 // use and effective at once.
 type Forwarder struct {
 	t       testing.TB
-	network string // of the target
-	target  string
 	address string
 
 	accepted atomic.Int64
 	running  sync.WaitGroup
 
 	mu          sync.Mutex
-	listener    net.Listener // nil while refusing
+	network     string // of the target
+	target      string
+	listener    net.Listener // nil while refusing or backlogged
 	reservation *reservation
+	backlog     *backlog
 	mode        Mode
 	hold        time.Duration
 	up, down    time.Duration
@@ -72,10 +75,8 @@ type Forwarder struct {
 // target need not be up, and may be empty where no mode that forwards is used.
 func Forward(t testing.TB, target string) *Forwarder {
 	t.Helper()
-	f := &Forwarder{t: t, network: "tcp", target: target, thawed: make(chan struct{}), links: make(map[*link]struct{})}
-	if path, ok := strings.CutPrefix(target, "unix://"); ok {
-		f.network, f.target = "unix", path
-	}
+	f := &Forwarder{t: t, thawed: make(chan struct{}), links: make(map[*link]struct{})}
+	f.SetTarget(target)
 	close(f.thawed)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -98,6 +99,17 @@ func (f *Forwarder) Connections() int { return int(f.accepted.Load()) }
 // OpenConnections counts the connections that the forwarder holds open towards clients now.
 func (f *Forwarder) OpenConnections() int { return len(f.open()) }
 
+// SetTarget replaces the target for new connections.
+func (f *Forwarder) SetTarget(target string) {
+	network := "tcp"
+	if path, ok := strings.CutPrefix(target, "unix://"); ok {
+		network, target = "unix", path
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.network, f.target = network, target
+}
+
 // SetMode says what is done with new connections. Those established go on as they are.
 func (f *Forwarder) SetMode(mode Mode) {
 	f.t.Helper()
@@ -107,12 +119,21 @@ func (f *Forwarder) SetMode(mode Mode) {
 		return
 	}
 	f.mode = mode
-	switch {
-	case mode == Refuse && f.listener != nil:
+	f.backlog.close()
+	f.backlog = nil
+	listens := mode != Refuse && mode != Backlogged
+	if !listens && f.listener != nil {
 		f.listener.Close()
 		f.listener = nil
 		f.reservation = reserve(f.address)
-	case mode != Refuse && f.listener == nil:
+	}
+	switch {
+	case mode == Backlogged:
+		var err error
+		if f.backlog, err = listenBacklogged(f.address); err != nil {
+			f.t.Errorf("forwarder drops SYNs: %v", err)
+		}
+	case listens && f.listener == nil:
 		listener, err := listenAgain("tcp", f.address)
 		if err != nil {
 			f.t.Errorf("forwarder listens again: %v", err)
@@ -148,6 +169,11 @@ func (f *Forwarder) Swallow() {
 	}
 }
 
+// SwallowOlder does the same to those of them that were accepted before a time, and counts them.
+func (f *Forwarder) SwallowOlder(than time.Time) int {
+	return f.older(than, func(l *link) { l.swallowed.Store(true) })
+}
+
 // CloseOnBytes closes each connection that is established now when its client sends the next bytes,
 // which the target never sees.
 func (f *Forwarder) CloseOnBytes() {
@@ -162,6 +188,9 @@ func (f *Forwarder) Reset() {
 		l.reset()
 	}
 }
+
+// ResetOlder does the same to those of them that were accepted before a time, and counts them.
+func (f *Forwarder) ResetOlder(than time.Time) int { return f.older(than, (*link).reset) }
 
 // GoAway sends the clients of the connections that are established now a GOAWAY, between two frames
 // of the target, which knows nothing of it. They must be plaintext HTTP/2.
@@ -202,6 +231,7 @@ func (f *Forwarder) end() {
 		f.listener = nil
 	}
 	f.reservation.release()
+	f.backlog.close()
 	f.mu.Unlock()
 	for _, l := range f.open() {
 		l.close()
@@ -228,9 +258,10 @@ func (f *Forwarder) serve(listener net.Listener) {
 }
 
 func (f *Forwarder) connection(client net.Conn) {
-	l := &link{forwarder: f, client: client, towardsClient: &injector{w: client}, done: make(chan struct{})}
+	l := &link{forwarder: f, client: client, accepted: time.Now(), towardsClient: &injector{w: client}, done: make(chan struct{})}
 	f.mu.Lock()
 	mode, hold, ended := f.mode, f.hold, f.ended
+	l.network, l.address = f.network, f.target
 	f.links[l] = struct{}{}
 	f.mu.Unlock()
 	defer func() {
@@ -245,7 +276,7 @@ func (f *Forwarder) connection(client net.Conn) {
 	switch mode {
 	case Pass, CloseOnRequest:
 		l.forward(mode == CloseOnRequest, hold)
-	case Refuse, ResetOnAccept: // Refuse: accepted just before the listener was closed
+	case Refuse, Backlogged, ResetOnAccept: // the first two: accepted just before the listener was closed
 		l.reset()
 	case Silent:
 		<-l.done
@@ -270,6 +301,16 @@ func (f *Forwarder) open() []*link {
 	return links
 }
 
+func (f *Forwarder) older(than time.Time, do func(*link)) (count int) {
+	for _, l := range f.open() {
+		if l.accepted.Before(than) {
+			do(l)
+			count++
+		}
+	}
+	return count
+}
+
 func (f *Forwarder) gate() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -289,6 +330,9 @@ func (f *Forwarder) delay(towardsClient bool) time.Duration {
 type link struct {
 	forwarder     *Forwarder
 	client        net.Conn
+	accepted      time.Time
+	network       string // of the target
+	address       string // of the target
 	towardsClient *injector
 
 	swallowed    atomic.Bool
@@ -360,7 +404,7 @@ func (l *link) forward(untilRequest bool, hold time.Duration) {
 	if !l.wait(hold) || !l.waitThawed() {
 		return
 	}
-	target, err := net.Dial(l.forwarder.network, l.forwarder.target)
+	target, err := net.Dial(l.network, l.address)
 	if err != nil {
 		l.reset()
 		return

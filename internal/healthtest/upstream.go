@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,9 @@ import (
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
+
+// takenWithin bounds how long GoAway waits for a server to read from the connections that it was given.
+const takenWithin = time.Second
 
 // restartWithin bounds how long Restart tries to get its address back.
 const restartWithin = 10 * time.Second
@@ -185,7 +189,7 @@ func (u *Upstream) Restart() {
 }
 
 // GoAway sends a NO_ERROR GOAWAY on every connection there is, while new ones are served. RPCs
-// under way end as usual. The channel is closed when the old connections are gone.
+// under way end as usual, and so do handshakes. The channel is closed when the old connections are gone.
 func (u *Upstream) GoAway() <-chan struct{} {
 	u.lifecycle.Lock()
 	defer u.lifecycle.Unlock()
@@ -194,10 +198,14 @@ func (u *Upstream) GoAway() <-chan struct{} {
 		close(drained)
 		return drained
 	}
-	old := u.servers[len(u.servers)-1]
+	old, in := u.servers[len(u.servers)-1], u.intake
 	u.startServer()
 	u.running.Go(func() {
 		defer close(drained)
+		// A connection that grpc-go has only just got it would close without a word.
+		for end := time.Now().Add(takenWithin); u.untaken(in) && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
 		old.GracefulStop()
 	})
 	return drained
@@ -264,6 +272,7 @@ func (u *Upstream) hand(conn net.Conn) {
 	counted := &countedConn{Conn: conn, upstream: u}
 	u.mu.Lock()
 	in := u.intake
+	counted.intake = in
 	if in != nil {
 		u.open[counted] = struct{}{}
 	}
@@ -298,6 +307,11 @@ func (u *Upstream) openConns() []*countedConn {
 	return conns
 }
 
+// untaken says whether a server has not begun to read from all the connections that it was given.
+func (u *Upstream) untaken(in *intake) bool {
+	return slices.ContainsFunc(u.openConns(), func(c *countedConn) bool { return c.intake == in && !c.taken.Load() })
+}
+
 // listenAgain binds an address that was in use a moment ago.
 func listenAgain(network, address string) (net.Listener, error) {
 	deadline := time.Now().Add(restartWithin)
@@ -314,6 +328,13 @@ func listenAgain(network, address string) (net.Listener, error) {
 type countedConn struct {
 	net.Conn
 	upstream *Upstream
+	intake   *intake     // of the server that got it
+	taken    atomic.Bool // that server reads from it
+}
+
+func (c *countedConn) Read(p []byte) (int, error) {
+	c.taken.Store(true)
+	return c.Conn.Read(p)
 }
 
 func (c *countedConn) Close() error {

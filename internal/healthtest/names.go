@@ -1,0 +1,107 @@
+package healthtest
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// nameServed is the one name that a NameServer knows.
+const nameServed = "upstream.test"
+
+// NameServer is a DNS server on loopback. All methods are safe for concurrent use.
+type NameServer struct {
+	conn    net.PacketConn
+	running sync.WaitGroup
+
+	mu        sync.Mutex
+	addresses []string
+	silent    bool
+}
+
+// StartNameServer starts a name server that ends with the test. It knows upstream.test by these IPv4
+// addresses; where there are none, no name exists (NXDOMAIN).
+func StartNameServer(t testing.TB, addresses ...string) *NameServer {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("start name server: %v", err)
+	}
+	n := &NameServer{conn: conn, addresses: addresses}
+	n.running.Go(func() {
+		if err := n.serve(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("name server: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		conn.Close()
+		n.running.Wait()
+	})
+	return n
+}
+
+// Target is a port of upstream.test as grpc-go's target, to be looked up here.
+func (n *NameServer) Target(port string) string {
+	return "dns://" + n.conn.LocalAddr().String() + "/" + nameServed + ":" + port
+}
+
+// SetAddresses replaces the addresses; with none the name is gone.
+func (n *NameServer) SetAddresses(addresses ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.addresses = addresses
+}
+
+// SetSilent makes the server answer nothing any more.
+func (n *NameServer) SetSilent() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.silent = true
+}
+
+func (n *NameServer) serve() error {
+	const most = 1500 // bytes of a query
+	for buffer := make([]byte, most); ; {
+		size, from, err := n.conn.ReadFrom(buffer)
+		if err != nil {
+			return err
+		}
+		n.mu.Lock()
+		addresses, silent := n.addresses, n.silent
+		n.mu.Unlock()
+		answer, err := answerQuery(buffer[:size], addresses)
+		if silent || err != nil {
+			continue // what is no query gets no answer either
+		}
+		if _, err := n.conn.WriteTo(answer, from); err != nil {
+			return err
+		}
+	}
+}
+
+func answerQuery(query []byte, addresses []string) ([]byte, error) {
+	var m dnsmessage.Message
+	if err := m.Unpack(query); err != nil {
+		return nil, err
+	}
+	m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
+	if len(addresses) == 0 {
+		m.RCode = dnsmessage.RCodeNameError
+	}
+	for _, q := range m.Questions {
+		if q.Type != dnsmessage.TypeA {
+			continue
+		}
+		for _, a := range addresses {
+			m.Answers = append(m.Answers, dnsmessage.Resource{
+				Header: dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET},
+				Body:   &dnsmessage.AResource{A: netip.MustParseAddr(a).As4()},
+			})
+		}
+	}
+	return m.Pack()
+}
