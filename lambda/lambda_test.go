@@ -15,6 +15,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/internal/healthtest/faults"
 	"example.com/grpc-health-http/lambda/secrets/secretstest"
 )
 
@@ -152,6 +153,18 @@ func TestEveryStatus(t *testing.T) {
 	d.want("UNIMPLEMENTED")
 	plain.Stop()
 	d.want("CONNECTION_FAILED")
+}
+
+// TestFaults runs the fault table against the built function.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	faults.Run(t, func(t *testing.T, env ...string) faults.Ask {
+		d := deploy(t, env...)
+		return func(t *testing.T) []byte {
+			t.Helper()
+			return []byte(d.invoke(whole))
+		}
+	})
 }
 
 func TestOverloaded(t *testing.T) {

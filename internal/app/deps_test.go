@@ -18,7 +18,10 @@ const (
 )
 
 // testSupport are the packages that only tests, and one another, may import.
-var testSupport = []string{module + "/internal/healthtest", module + "/internal/scripttest", module + "/internal/creds/spiffetest"}
+var testSupport = []string{
+	module + "/internal/creds/spiffetest", module + "/internal/healthtest", module + "/internal/healthtest/faults",
+	module + "/internal/proxytest", module + "/internal/scripttest", module + "/internal/soak",
+}
 
 // goPackage is what go list says of a package.
 type goPackage struct {

@@ -97,7 +97,7 @@ const (
 // and runs the scripts of testdata side by side.
 func Run(t *testing.T, name string, flags ...string) {
 	t.Helper()
-	program := build(t, name, flags)
+	program := Build(t, ".", name, flags...)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
@@ -146,15 +146,16 @@ func Run(t *testing.T, name string, flags ...string) {
 	})
 }
 
-// build builds the command as it is released, or with the race detector, which needs cgo.
-func build(t *testing.T, name string, flags []string) string {
+// Build builds the command of a folder under its name: as it is released, or with the race detector, which
+// needs cgo, where the test has it too. It returns the program's path.
+func Build(t testing.TB, folder, name string, flags ...string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), name)
 	args, cgo := []string{"build", "-trimpath", "-o", program}, "0"
 	if raceDetector {
 		args, cgo = []string{"build", "-race", "-o", program}, "1"
 	}
-	cmd := exec.Command("go", append(args, flags...)...)
+	cmd := exec.Command("go", append(append(args, flags...), folder)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", name, err, out)

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"testing"
+
+	"example.com/grpc-health-http/internal/healthtest/faults"
+	"example.com/grpc-health-http/internal/proxytest"
+	"example.com/grpc-health-http/internal/scripttest"
+)
+
+// TestFaults runs the fault table against the built command.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	program := scripttest.Build(t, ".", "grpc_health_proxy")
+	faults.Run(t, func(t *testing.T, env ...string) faults.Ask {
+		p := proxytest.Start(t, program, env...)
+		return func(t *testing.T) []byte {
+			t.Helper()
+			response, err := http.Get(p.URL + "?format=json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return body
+		}
+	})
+}
