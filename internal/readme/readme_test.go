@@ -26,6 +26,8 @@ const root = "../.."
 var notRun = map[string]string{
 	"go run ./example/quickstart": "runs until Ctrl-C; its own test tries everything that it prints",
 	"go test ./...":               "is what runs this test",
+	"go test -run TestFaults ./internal/app ./cloudrun ./lambda": "is among what runs beside this test",
+	"go run ./internal/soak -for 2m":                             "takes two minutes; its own test runs it for less",
 	`docker build --build-arg VERSION="$(git describe --tags --always)" \`: "wants a container engine and " +
 		"a registry; TestDockerfile does what can be done without",
 	`prometheus --config.file=example/prometheus/prometheus.yml --storage.tsdb.path="$(mktemp -d)"`: "runs until Ctrl-C; the tests of example/prometheus run it",

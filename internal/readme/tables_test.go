@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/healthtest/faults"
 	"example.com/grpc-health-http/internal/metrics"
 	"example.com/grpc-health-http/internal/web"
 )
@@ -103,6 +104,22 @@ func TestMetrics(t *testing.T) {
 		there = append(there, strings.Join([]string{
 			family.GetName(), strings.ToLower(family.GetType().String()), strings.Join(labels, ","),
 		}, " "))
+	}
+	same(t, documented, there)
+}
+
+// TestFaults compares the table of faults with what every variant is run against.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	const columns = 3 // the other tables of the section have others
+	var documented, there []string
+	for _, row := range rows(t, "Reliability", regexp.MustCompile("")) {
+		if len(row) == columns && row[0] != "what is wrong" {
+			documented = append(documented, strings.Join(row, " | "))
+		}
+	}
+	for _, f := range faults.Table() {
+		there = append(there, strings.Join([]string{f.Name, f.Fresh.String(), f.Reused.String()}, " | "))
 	}
 	same(t, documented, there)
 }

@@ -3,10 +3,12 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,8 +23,10 @@ type world struct {
 	testing.TB
 	states *states
 
-	up  *healthtest.Upstream
-	way *healthtest.Forwarder
+	up      *healthtest.Upstream
+	way     *healthtest.Forwarder
+	serving map[string]*atomic.Bool  // by service
+	slow    map[string]*atomic.Int64 // nanoseconds until an answer, by service
 
 	clients           *healthtest.CA // of client certificates
 	ca                *healthtest.CA // of the server's certificate
@@ -35,12 +39,15 @@ func newWorld(t testing.TB, states *states) *world {
 	w := &world{
 		TB: t, states: states, clients: healthtest.NewCA(t), ca: healthtest.NewCA(t),
 		caFile: filepath.Join(dir, "ca"), cert: filepath.Join(dir, "cert"), key: filepath.Join(dir, "key"),
+		serving: make(map[string]*atomic.Bool), slow: make(map[string]*atomic.Int64),
 	}
 	w.write(w.caFile, w.ca.PEM())
 	w.rewriteClient(func() {})
 	w.up = healthtest.Start(t, healthtest.TLS(w.serverTLS()))
 	for _, service := range services {
-		w.up.SetStatus(service, healthpb.HealthCheckResponse_SERVING)
+		w.serving[service], w.slow[service] = &atomic.Bool{}, &atomic.Int64{}
+		w.serving[service].Store(true)
+		w.up.Handle(service, w.answer)
 	}
 	w.way = healthtest.Forward(t, w.up.Target())
 	return w
@@ -63,11 +70,26 @@ func (w *world) serverTLS() *tls.Config {
 
 // say makes the server say SERVING or NOT_SERVING of a service.
 func (w *world) say(service string, serving bool) {
+	w.states.serving[service].change(serving, func() { w.serving[service].Store(serving) })
+}
+
+// answer is what the server says. Where it is slow it says how the service was when the RPC came: who passes
+// that on to a request that came later is found out.
+func (w *world) answer(ctx context.Context, service string) (*healthpb.HealthCheckResponse, error) {
 	status := healthpb.HealthCheckResponse_NOT_SERVING
-	if serving {
+	if w.serving[service].Load() {
 		status = healthpb.HealthCheckResponse_SERVING
 	}
-	w.states.serving[service].change(serving, func() { w.up.SetStatus(service, status) })
+	if slow := w.slow[service].Load(); slow > 0 {
+		timer := time.NewTimer(time.Duration(slow))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return &healthpb.HealthCheckResponse{Status: status}, nil
 }
 
 // write replaces a file at once, as a rename does.
@@ -137,6 +159,7 @@ var faults = []fault{
 	}},
 	{"service hangs", func(s *soak) bool {
 		service := s.service()
+		s.note("%s: hangs", service)
 		var release func()
 		s.states.answering[service].change(false, func() { release = s.world.up.Hang(service) })
 		s.wait(2500 * time.Millisecond)
@@ -151,10 +174,8 @@ var faults = []fault{
 	{"connections reset", func(s *soak) bool { return s.world.way.ResetOlder(s.oldest()) > 0 }},
 	{"connections black-holed", func(s *soak) bool { return s.world.way.SwallowOlder(s.oldest()) > 0 }},
 	{"slow service", func(s *soak) bool {
-		service := s.service()
-		s.world.up.SetDelay(service, s.upTo(400*time.Millisecond))
+		defer s.slowDown()()
 		s.wait(time.Second)
-		s.world.up.SetDelay(service, 0)
 		return true
 	}},
 	{"server certificate rotated", func(s *soak) bool {
@@ -178,13 +199,12 @@ var faults = []fault{
 		s.frozen(func() {})
 		return true
 	}},
-	{"frozen, connections black-holed meanwhile", func(s *soak) bool {
-		oldest := s.oldest()
+	{"frozen while connections are black-holed", func(s *soak) bool {
 		hit := 0
-		s.frozen(func() { hit = s.world.way.SwallowOlder(oldest) })
+		s.frozen(func() { hit = s.world.way.SwallowOlder(s.oldest()) })
 		return hit > 0
 	}},
-	{"frozen, restart meanwhile", func(s *soak) bool {
+	{"frozen during a restart", func(s *soak) bool {
 		s.frozen(func() {
 			s.states.reachable.change(false, s.world.up.Stop)
 			s.states.reachable.change(true, s.world.up.Restart)
@@ -193,8 +213,19 @@ var faults = []fault{
 	}},
 }
 
-// frozen stops the program for a while, during which something happens.
+// slowDown makes the server slow to answer for a service, until mended.
+func (s *soak) slowDown() (mended func()) {
+	service, delay := s.service(), s.upTo(400*time.Millisecond)
+	s.note("%s: slow, %v", service, delay)
+	slow := s.world.slow[service]
+	slow.Store(int64(delay))
+	return func() { slow.Store(0) }
+}
+
+// frozen stops the program for a while, during which something happens. RPCs are under way then.
 func (s *soak) frozen(meanwhile func()) {
+	defer s.slowDown()()
+	s.wait(200 * time.Millisecond)
 	s.states.stopped.begin()
 	s.proxy.Signal(s, syscall.SIGSTOP)
 	meanwhile()

@@ -99,16 +99,15 @@ func Table() []Fault {
 		both(Fault{Name: "`UNKNOWN`, or a value of a later protocol", Detail: "42", begin: says(42)}, said(check.Unknown)),
 		both(Fault{Name: "`SERVICE_UNKNOWN`", begin: says(healthpb.HealthCheckResponse_SERVICE_UNKNOWN)}, said(check.ServiceUnknown)),
 	}
+	coded := func(name string, code codes.Code, status check.Status) {
+		table = append(table, both(Fault{Name: name, Detail: code.String(), begin: func(s *stage) { s.up.SetError("", code) }}, said(status)))
+	}
+	coded("RPC status NOT_FOUND", codes.NotFound, check.ServiceUnknown)
+	coded("RPC status UNIMPLEMENTED", codes.Unimplemented, check.Unimplemented)
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
-		f := Fault{Name: "any other RPC status", Detail: code.String(), begin: func(s *stage) { s.up.SetError("", code) }}
-		status := check.RPCFailed
-		switch code {
-		case codes.NotFound:
-			f.Name, status = "RPC status NOT_FOUND", check.ServiceUnknown
-		case codes.Unimplemented:
-			f.Name, status = "RPC status UNIMPLEMENTED", check.Unimplemented
+		if code != codes.NotFound && code != codes.Unimplemented {
+			coded("any other RPC status", code, check.RPCFailed)
 		}
-		table = append(table, both(f, said(status)))
 	}
 	table = append(table,
 		both(Fault{Name: "no health service", begin: by(func(*stage) []healthtest.Option {
