@@ -206,14 +206,6 @@ func TestFrontEnds(t *testing.T) {
 			}
 		}
 	})
-	t.Run("wrong content type", func(t *testing.T) {
-		t.Parallel()
-		c := checker(t, h2c(t, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "text/html")
-			fmt.Fprint(w, "<p>hello")
-		}))
-		want(t, c.Check(t.Context(), ""), RPCFailed, PhaseNone)
-	})
 	t.Run("too large", func(t *testing.T) {
 		t.Parallel()
 		c := checker(t, h2c(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -272,38 +264,6 @@ func TestWaysToTheServer(t *testing.T) {
 	}
 	if authority := unix.Last().Authority; authority != "localhost" {
 		t.Errorf("authority %q on a unix socket", authority)
-	}
-}
-
-// The first address refuses, or swallows: the second one's server is found within the budget.
-func TestSecondAddressServes(t *testing.T) {
-	t.Parallel()
-	for _, row := range []struct {
-		name  string
-		first func(t *testing.T, port string)
-	}{
-		{"refuses", func(*testing.T, string) {}},
-		{"accepts and stays silent", func(t *testing.T, port string) {
-			l, err := net.Listen("tcp", "127.0.0.2:"+port)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { l.Close() })
-		}},
-		{"swallows SYNs", func(t *testing.T, port string) { healthtest.DropSYNs(t, "127.0.0.2:"+port) }},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
-			up := healthtest.Start(t) // on 127.0.0.1
-			_, port, _ := net.SplitHostPort(up.Addr())
-			row.first(t, port)
-			c := checker(t, healthtest.StartNameServer(t, "127.0.0.2", "127.0.0.1").Target(port))
-			v := c.Check(t.Context(), "")
-			want(t, v, Serving, PhaseNone)
-			if up.Connections() != 1 {
-				t.Errorf("%d connections", up.Connections())
-			}
-		})
 	}
 }
 

@@ -130,6 +130,20 @@ func TestForwarderRefuses(t *testing.T) {
 	}
 }
 
+func TestForwarderMovesNewConnections(t *testing.T) {
+	t.Parallel()
+	first, second := healthtest.Start(t), healthtest.Start(t, healthtest.Unix())
+	f := healthtest.Forward(t, first.Target())
+	established := dial(t, f.Addr())
+	want(t, established, "", "SERVING")
+	f.SetTarget(second.Target())
+	want(t, established, "", "SERVING")
+	want(t, dial(t, f.Addr()), "", "SERVING")
+	if first.RPCs() != 2 || second.RPCs() != 1 {
+		t.Errorf("RPCs: got %d and %d, want 2 and 1", first.RPCs(), second.RPCs())
+	}
+}
+
 func TestForwarderClosesOnRequest(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
@@ -175,6 +189,39 @@ func TestForwarderSwallowsWhatIsEstablished(t *testing.T) {
 	eventually(t, "only the swallowed connection is left", func() bool { return f.OpenConnections() == 1 })
 	if got := checkOnce(established, "", notNow); got != "DeadlineExceeded" {
 		t.Errorf("the end of the upstream is not swallowed: got %s", got)
+	}
+}
+
+func TestForwarderHitsOnlyTheOlder(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	f := healthtest.Forward(t, up.Target())
+	for _, hit := range []struct {
+		do   func(time.Time) int
+		want string
+	}{{f.SwallowOlder, "DeadlineExceeded"}, {f.ResetOlder, "Unavailable"}} {
+		f.Reset()
+		eventually(t, "no connection is left", func() bool { return f.OpenConnections() == 0 })
+		older := dial(t, f.Addr())
+		want(t, older, "", "SERVING")
+		since := time.Now()
+		younger := dial(t, f.Addr())
+		want(t, younger, "", "SERVING")
+		release := up.Hang("")
+		result := make(chan string, 1)
+		go func() { result <- checkOnce(older, "", time.Second) }()
+		eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+		if n := hit.do(since); n != 1 {
+			t.Errorf("%d connections were hit, want 1", n)
+		}
+		release()
+		if got := <-result; got != hit.want {
+			t.Errorf("the older connection: got %s, want %s", got, hit.want)
+		}
+		connections := f.Connections()
+		if want(t, younger, "", "SERVING"); f.Connections() != connections {
+			t.Error("the younger connection was hit, too")
+		}
 	}
 }
 
