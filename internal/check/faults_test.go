@@ -457,9 +457,13 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			}
 			l.mu.Unlock()
 		}
-		if n := len(c.lanes); n != 2 || c.madeUp != 0 || c.clock.active != 0 {
-			t.Errorf("left behind: %d lanes, %d RPCs of made-up names, %d checks", n, c.madeUp, c.clock.active)
-		}
+		eventually(t, "two lanes are left, no RPC of a made-up name, and no check", func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.clock.mu.Lock()
+			defer c.clock.mu.Unlock()
+			return len(c.lanes) == 2 && c.madeUp == 0 && c.clock.active == 0
+		})
 	})
 	eventually(t, "the goroutines have ended", func() bool { return runtime.NumGoroutine() <= base })
 }
