@@ -89,7 +89,8 @@ func run(ctx context.Context, t testing.TB, c config) *report {
 
 	ctx, stop := context.WithTimeout(ctx, c.length)
 	defer stop()
-	watching, stopWatching := context.WithCancel(context.Background())
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWatching()
 	var watch, all sync.WaitGroup
 	watch.Go(func() { watchStalls(watching, &s.states.stalls) })
 	for i := range callers {
@@ -98,7 +99,8 @@ func run(ctx context.Context, t testing.TB, c config) *report {
 			client := &http.Client{Transport: &http.Transport{}}
 			defer client.CloseIdleConnections()
 			for ctx.Err() == nil {
-				s.take(s.ask(client, i))
+				a := s.ask(client, i)
+				s.take(a, s.states.judge(a))
 				pause(ctx, random, thinkTime)
 			}
 		})
@@ -111,11 +113,11 @@ func run(ctx context.Context, t testing.TB, c config) *report {
 	for i, service := range services {
 		s.world.say(service, true)
 		a := s.ask(http.DefaultClient, i)
+		f := s.states.judge(a)
 		if a.Status != check.Serving.String() {
-			s.mu.Lock()
-			s.wrong(falseAlarm, a)
-			s.mu.Unlock()
+			f = falseAlarm
 		}
+		s.take(a, f)
 	}
 	http.DefaultClient.CloseIdleConnections()
 	stopWatching()
@@ -160,9 +162,8 @@ func (s *soak) ask(client *http.Client, caller int) (a answer) {
 	return a
 }
 
-// take judges an answer.
-func (s *soak) take(a answer) {
-	f := s.states.judge(a)
+// take counts an answer.
+func (s *soak) take(a answer, f finding) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.report.checks[a.Status]++
@@ -234,8 +235,9 @@ func (s *soak) flip(ctx context.Context, random *rand.Rand) {
 // inject makes faults until ctx ends; the last one is over then.
 func (s *soak) inject(ctx context.Context) {
 	const longest = 200 * time.Millisecond
+	kinds := faults()
 	for pause(ctx, s.random, longest) {
-		f := faults[s.random.IntN(len(faults))]
+		f := kinds[s.random.IntN(len(kinds))]
 		s.note("%s", f.kind)
 		if f.make(s) {
 			s.report.faults[f.kind]++

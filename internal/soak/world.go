@@ -126,91 +126,93 @@ type fault struct {
 	make func(*soak) bool
 }
 
-// faults are the kinds. Those that hit connections spare the ones that were made for a request under way:
+// faults returns the kinds. Those that hit connections spare the ones that were made for a request under way:
 // where such a one fails, the program is right to say so.
-var faults = []fault{
-	// The upstream is out: a true alarm.
-	{"restart", func(s *soak) bool {
-		s.states.reachable.change(false, s.world.up.Stop)
-		s.wait(600 * time.Millisecond)
-		s.states.reachable.change(true, s.world.up.Restart)
-		return true
-	}},
-	{"drain and restart", func(s *soak) bool {
-		s.states.reachable.change(false, s.world.up.GracefulStop)
-		s.wait(300 * time.Millisecond)
-		s.states.reachable.change(true, s.world.up.Restart)
-		return true
-	}},
-	{"nothing comes through", func(s *soak) bool {
-		s.states.reachable.change(false, func() {
-			s.world.way.SetMode(healthtest.Silent)
-			s.world.way.Swallow()
-		})
-		s.wait(2500 * time.Millisecond)
-		s.states.reachable.change(true, func() { s.world.way.SetMode(healthtest.Pass) })
-		return true
-	}},
-	{"closed port", func(s *soak) bool {
-		s.states.open.change(false, func() { s.world.way.SetMode(healthtest.Refuse) })
-		s.wait(2 * connMaxAge)
-		s.states.open.change(true, func() { s.world.way.SetMode(healthtest.Pass) })
-		return true
-	}},
-	{"service hangs", func(s *soak) bool {
-		service := s.service()
-		s.note("%s: hangs", service)
-		var release func()
-		s.states.answering[service].change(false, func() { release = s.world.up.Hang(service) })
-		s.wait(2500 * time.Millisecond)
-		s.states.answering[service].change(true, release)
-		return true
-	}},
-	// The upstream is well.
-	{"drain", func(s *soak) bool {
-		s.world.up.GoAway()
-		return true
-	}},
-	{"connections reset", func(s *soak) bool { return s.world.way.ResetOlder(s.oldest()) > 0 }},
-	{"connections black-holed", func(s *soak) bool { return s.world.way.SwallowOlder(s.oldest()) > 0 }},
-	{"slow service", func(s *soak) bool {
-		defer s.slowDown()()
-		s.wait(time.Second)
-		return true
-	}},
-	{"server certificate rotated", func(s *soak) bool {
-		s.world.up.SetTLS(s.world.serverTLS())
-		s.world.up.GoAway() // so that there are new connections
-		return true
-	}},
-	{"CA rotated", func(s *soak) bool {
-		s.world.rotateCA()
-		s.world.up.GoAway()
-		return true
-	}},
-	{"client certificate rotated", func(s *soak) bool {
-		s.world.rewriteClient(func() {
-			s.world.up.GoAway()
-			s.wait(50 * time.Millisecond)
-		})
-		return true
-	}},
-	{"frozen", func(s *soak) bool {
-		s.frozen(func() {})
-		return true
-	}},
-	{"frozen while connections are black-holed", func(s *soak) bool {
-		hit := 0
-		s.frozen(func() { hit = s.world.way.SwallowOlder(s.oldest()) })
-		return hit > 0
-	}},
-	{"frozen during a restart", func(s *soak) bool {
-		s.frozen(func() {
+func faults() []fault {
+	return []fault{
+		// The upstream is out: a true alarm.
+		{"restart", func(s *soak) bool {
 			s.states.reachable.change(false, s.world.up.Stop)
+			s.wait(600 * time.Millisecond)
 			s.states.reachable.change(true, s.world.up.Restart)
-		})
-		return true
-	}},
+			return true
+		}},
+		{"drain and restart", func(s *soak) bool {
+			s.states.reachable.change(false, s.world.up.GracefulStop)
+			s.wait(300 * time.Millisecond)
+			s.states.reachable.change(true, s.world.up.Restart)
+			return true
+		}},
+		{"nothing comes through", func(s *soak) bool {
+			s.states.reachable.change(false, func() {
+				s.world.way.SetMode(healthtest.Silent)
+				s.world.way.Swallow()
+			})
+			s.wait(2500 * time.Millisecond)
+			s.states.reachable.change(true, func() { s.world.way.SetMode(healthtest.Pass) })
+			return true
+		}},
+		{"closed port", func(s *soak) bool {
+			s.states.open.change(false, func() { s.world.way.SetMode(healthtest.Refuse) })
+			s.wait(2 * connMaxAge)
+			s.states.open.change(true, func() { s.world.way.SetMode(healthtest.Pass) })
+			return true
+		}},
+		{"service hangs", func(s *soak) bool {
+			service := s.service()
+			s.note("%s: hangs", service)
+			var release func()
+			s.states.answering[service].change(false, func() { release = s.world.up.Hang(service) })
+			s.wait(2500 * time.Millisecond)
+			s.states.answering[service].change(true, release)
+			return true
+		}},
+		// The upstream is well.
+		{"drain", func(s *soak) bool {
+			s.world.up.GoAway()
+			return true
+		}},
+		{"connections reset", func(s *soak) bool { return s.world.way.ResetOlder(s.oldest()) > 0 }},
+		{"connections black-holed", func(s *soak) bool { return s.world.way.SwallowOlder(s.oldest()) > 0 }},
+		{"slow service", func(s *soak) bool {
+			defer s.slowDown()()
+			s.wait(time.Second)
+			return true
+		}},
+		{"server certificate rotated", func(s *soak) bool {
+			s.world.up.SetTLS(s.world.serverTLS())
+			s.world.up.GoAway() // so that there are new connections
+			return true
+		}},
+		{"CA rotated", func(s *soak) bool {
+			s.world.rotateCA()
+			s.world.up.GoAway()
+			return true
+		}},
+		{"client certificate rotated", func(s *soak) bool {
+			s.world.rewriteClient(func() {
+				s.world.up.GoAway()
+				s.wait(50 * time.Millisecond)
+			})
+			return true
+		}},
+		{"frozen", func(s *soak) bool {
+			s.frozen(func() {})
+			return true
+		}},
+		{"frozen while connections are black-holed", func(s *soak) bool {
+			hit := 0
+			s.frozen(func() { hit = s.world.way.SwallowOlder(s.oldest()) })
+			return hit > 0
+		}},
+		{"frozen during a restart", func(s *soak) bool {
+			s.frozen(func() {
+				s.states.reachable.change(false, s.world.up.Stop)
+				s.states.reachable.change(true, s.world.up.Restart)
+			})
+			return true
+		}},
+	}
 }
 
 // slowDown makes the server slow to answer for a service, until mended.

@@ -1,6 +1,6 @@
-// Package faults is the one table of what can go wrong between a health check and its upstream, and what
-// a caller is then told. Every variant is run against it: the handler in process, and the built programs.
-// Only tests import it.
+// Package faults is the one table of what can go wrong between a health check and its upstream, and of what
+// a caller is then told. It is run against the handler that the HTTP variants share, and against the built
+// container and Lambda programs. Only tests import it.
 package faults
 
 import (
@@ -80,13 +80,11 @@ const (
 	Slow Bound = "as slow as the server"
 )
 
-// budgets are the settings of a run.
-type budgets struct{ connect, rpc time.Duration }
-
-// What ends with a budget has short ones; for the rest they are so long that who waits for one is too late.
-var (
-	brief = budgets{500 * time.Millisecond, 500 * time.Millisecond}
-	ample = budgets{4 * time.Second, 4 * time.Second}
+// What ends with a budget, CONNECT_TIMEOUT or RPC_TIMEOUT, has short ones; for the rest they are so long
+// that who waits for one is too late.
+const (
+	brief = 500 * time.Millisecond
+	ample = 4 * time.Second
 )
 
 // busy is what a busy machine may take besides.
@@ -95,22 +93,23 @@ const busy = 2500 * time.Millisecond
 // slowness is how long a slow server takes: longer than a reused connection may be silent.
 const slowness = 1300 * time.Millisecond
 
-func (w *Want) budgets() budgets {
+func (w *Want) budget() time.Duration {
 	if w.Status == check.Timeout {
 		return brief
 	}
 	return ample
 }
 
-func (b Bound) of(c budgets) time.Duration {
+// of is the Bound where both settings are the budget.
+func (b Bound) of(budget time.Duration) time.Duration {
 	return map[Bound]time.Duration{
 		AtOnce:         0,
 		Raced:          250 * time.Millisecond,
-		Connect:        c.connect,
-		RPC:            c.rpc,
-		Silence:        c.rpc / 4,
-		SilenceConnect: c.rpc/4 + c.connect,
-		SilenceRPC:     c.rpc/4 + c.rpc,
+		Connect:        budget,
+		RPC:            budget,
+		Silence:        budget / 4,
+		SilenceConnect: budget/4 + budget,
+		SilenceRPC:     budget/4 + budget,
 		Slow:           slowness,
 	}[b]
 }
@@ -156,11 +155,11 @@ func (f Fault) run(t *testing.T, start Start, want *Want, reused bool) {
 	if s.way == nil {
 		s.way = healthtest.Forward(t, s.up.Target())
 	}
-	c := want.budgets()
+	budget := want.budget()
 	ask := start(t, append(s.env,
 		"GRPC_ADDR="+cmp.Or(s.target, s.way.Addr()),
-		"CONNECT_TIMEOUT="+c.connect.String(),
-		"RPC_TIMEOUT="+c.rpc.String(),
+		"CONNECT_TIMEOUT="+budget.String(),
+		"RPC_TIMEOUT="+budget.String(),
 		"CONN_MAX_AGE=1m", // none is given up for its age here
 	)...)
 	if reused {
@@ -191,7 +190,7 @@ func (f Fault) run(t *testing.T, start Start, want *Want, reused bool) {
 	if v.Status != want.Status.String() || !slices.Contains(phases, check.Phase(v.Phase)) {
 		t.Errorf("told %s in phase %q (%s), want %s in %q", v.Status, v.Phase, v.Code, want.Status, phases)
 	}
-	if bound := want.Within.of(c) + busy; took > bound {
+	if bound := want.Within.of(budget) + busy; took > bound {
 		t.Errorf("took %v, want %v at most", took, bound)
 	}
 }
