@@ -231,7 +231,11 @@ func (s *soak) frozen(meanwhile func()) {
 	s.states.stopped.begin()
 	s.proxy.Signal(s, syscall.SIGSTOP)
 	meanwhile()
-	s.wait(2500 * time.Millisecond)
+	longest := 2 * time.Second
+	if s.random.IntN(4) == 0 {
+		longest = 7 * time.Second // long enough for what was under way to be given up
+	}
+	s.wait(longest)
 	s.proxy.Signal(s, syscall.SIGCONT)
 	s.states.stopped.end()
 }
