@@ -62,7 +62,7 @@ func TestWithoutProof(t *testing.T) {
 	})
 	t.Run("a cache", func(t *testing.T) {
 		t.Parallel()
-		r := soaked(t, config{program: program, env: []string{naiveCache + "=1s"}, length: 5 * time.Second})
+		r := soaked(t, config{program: program, env: []string{naiveCache + "=1s"}, length: 10 * time.Second})
 		if r.findings[falseComfort] == 0 || r.findings[falseAlarm] == 0 {
 			t.Error("no false comfort, or no false alarm, was seen")
 		}
