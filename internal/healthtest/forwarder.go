@@ -123,7 +123,7 @@ func (f *Forwarder) SetMode(mode Mode) {
 	f.backlog = nil
 	listens := mode != Refuse && mode != Backlogged
 	if !listens && f.listener != nil {
-		f.listener.Close()
+		stopListening(f.listener)
 		f.listener = nil
 		f.reservation = reserve(f.address)
 	}

@@ -2,6 +2,10 @@
 
 package healthtest
 
+import "net"
+
+func stopListening(listener net.Listener) { listener.Close() }
+
 // reservation does nothing where sockets cannot be bound without listening.
 type reservation struct{}
 

@@ -3,10 +3,32 @@
 package healthtest
 
 import (
+	"net"
 	"net/netip"
 	"sync"
 	"syscall"
 )
+
+// stopListening closes a TCP listener. A process that is being started has copies of all open files until it
+// runs, and would go on listening for so long: shutting the listener down reaches the copies, too. (Linux
+// does that; elsewhere it has no effect.)
+func stopListening(listener net.Listener) {
+	tcp, ok := listener.(*net.TCPListener)
+	if !ok {
+		listener.Close()
+		return
+	}
+	// Closed first, for Accept to say so.
+	ours, err := tcp.File()
+	tcp.Close()
+	if err != nil {
+		return
+	}
+	defer ours.Close()
+	if raw, err := ours.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+	}
+}
 
 // reservation keeps a TCP address from being given to anybody else while nothing listens there: a
 // socket that is bound and does not listen. Dials are refused, and since it has SO_REUSEADDR, as the

@@ -287,7 +287,7 @@ func (u *Upstream) closeListener() {
 	if u.listener == nil {
 		return
 	}
-	u.listener.Close()
+	stopListening(u.listener)
 	u.listener = nil
 	if u.network == "tcp" {
 		u.reservation = reserve(u.address)
