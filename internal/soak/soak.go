@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/healthtest"
 	"example.com/grpc-health-http/internal/proxytest"
 )
 
@@ -89,10 +90,9 @@ func run(ctx context.Context, t testing.TB, c config) *report {
 
 	ctx, stop := context.WithTimeout(ctx, c.length)
 	defer stop()
-	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	stopWatching := sync.OnceFunc(healthtest.WatchStandstills(func(from, to time.Time) { s.states.stalls.add(span{from, to}) }))
 	defer stopWatching()
-	var watch, all sync.WaitGroup
-	watch.Go(func() { watchStalls(watching, &s.states.stalls) })
+	var all sync.WaitGroup
 	for i := range callers {
 		random := rand.New(rand.NewPCG(c.seed, uint64(i)+1))
 		all.Go(func() {
@@ -121,7 +121,6 @@ func run(ctx context.Context, t testing.TB, c config) *report {
 	}
 	http.DefaultClient.CloseIdleConnections()
 	stopWatching()
-	watch.Wait()
 	s.report.stalls = s.states.stalls.spans
 	s.report.exit = s.proxy.End(t, syscall.SIGTERM)
 	if s.report.exit != 0 {
@@ -266,19 +265,6 @@ func pause(ctx context.Context, random *rand.Rand, longest time.Duration) bool {
 
 // last returns the last n lines at most.
 func last(lines []string, n int) []string { return lines[max(len(lines)-n, 0):] }
-
-// watchStalls notes when this process, which has the upstream in it, did not run for want of a processor.
-func watchStalls(ctx context.Context, stalls *timeline) {
-	const tick, stall = 5 * time.Millisecond, 50 * time.Millisecond
-	for before := time.Now(); ctx.Err() == nil; {
-		time.Sleep(tick)
-		now := time.Now()
-		if now.Sub(before) >= stall {
-			stalls.add(span{before, now})
-		}
-		before = now
-	}
-}
 
 // faulty says whether the run has found what must not be.
 func (r *report) faulty() bool {
