@@ -1,0 +1,138 @@
+locals {
+  other_settings = [
+    "ALLOW_LIST", "ALTS", "ALTS_TARGET_SERVICE_ACCOUNTS", "CONN_MAX_AGE", "GRPC_AUTHORITY", "GRPC_SNI_SERVER_NAME",
+    "GRPC_TLS", "GRPC_TLS_NO_VERIFY", "GZIP", "LOG_FORMAT", "LOG_LEVEL", "MAX_CONCURRENT_CHECKS", "RPC_HEADERS",
+    "SPIFFE", "SPIFFE_SERVER_ID", "USER_AGENT", "USE_PROXY",
+  ]
+  file_settings = ["GRPC_CA_CERT", "GRPC_CLIENT_CERT", "GRPC_CLIENT_KEY", "HTTP_AUTH_TOKEN_FILE"]
+  budget        = var.connect_timeout + var.rpc_timeout
+
+  # The settings that have variables of their own.
+  own_settings = {
+    GRPC_ADDR       = var.grpc_addr
+    SERVICE_NAME    = join(",", var.services)
+    CONNECT_TIMEOUT = "${var.connect_timeout}s"
+    RPC_TIMEOUT     = "${var.rpc_timeout}s"
+  }
+  environment = {
+    for name, value in merge(
+      var.settings,
+      local.own_settings,
+      var.secrets,
+      { RPC_HEADERS = join("\n", compact(concat(
+        [lookup(var.settings, "RPC_HEADERS", null)],
+        [for header, arn in var.secret_headers : "${header}: @${arn}"],
+      ))) },
+    ) : name => value if value != null && value != ""
+  }
+
+  # A path for each service; "(server)" is also how the metrics call the whole server.
+  paths = {
+    for service in length(var.services) == 0 ? [""] : var.services :
+    service == "" ? "(server)" : service => "/?${service == "" ? "" : "service=${urlencode(service)}&"}format=json"
+  }
+}
+
+resource "aws_lambda_function" "health" {
+  function_name    = var.name
+  description      = "Answers with the health of the gRPC server ${var.grpc_addr}"
+  role             = aws_iam_role.function.arn
+  runtime          = "provided.al2023"
+  handler          = "bootstrap"
+  architectures    = [{ arm64 = "arm64", amd64 = "x86_64" }[var.architecture]]
+  filename         = var.package
+  source_code_hash = filebase64sha256(var.package)
+  memory_size      = 256
+  # Longer than any check, for the program answers 200 ms before it, and than a cold start.
+  timeout                        = ceil(local.budget + 1)
+  reserved_concurrent_executions = coalesce(var.concurrency_limit, -1)
+
+  environment {
+    variables = local.environment
+  }
+
+  # The program writes JSON itself, and metrics as lines of their own: Lambda must not wrap them.
+  logging_config {
+    log_format = "Text"
+    log_group  = aws_cloudwatch_log_group.function.name
+  }
+
+  dynamic "vpc_config" {
+    for_each = var.vpc[*]
+    content {
+      subnet_ids         = vpc_config.value.subnet_ids
+      security_group_ids = vpc_config.value.security_group_ids
+    }
+  }
+
+  # The network interfaces and the log need the role's rights from the first invocation on.
+  depends_on = [aws_iam_role_policy.function]
+
+  lifecycle {
+    precondition {
+      # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+      condition     = length(join("", concat(keys(local.environment), values(local.environment)))) <= 4096
+      error_message = "A function's environment has 4 KB in all: shorten services or settings, or put values of RPC_HEADERS into secret_headers."
+    }
+  }
+}
+
+resource "aws_cloudwatch_log_group" "function" {
+  name              = "/aws/lambda/${var.name}"
+  retention_in_days = var.log_retention_days
+}
+
+resource "aws_iam_role" "function" {
+  name = "${var.name}-function"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRole"
+      Principal = { Service = "lambda.amazonaws.com" }
+    }]
+  })
+}
+
+# Only its own log, only the secrets that are named.
+resource "aws_iam_role_policy" "function" {
+  name = "function"
+  role = aws_iam_role.function.name
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [for statement in [
+      {
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        Resource = ["${aws_cloudwatch_log_group.function.arn}:*"]
+      },
+      {
+        Effect   = "Allow"
+        Action   = ["secretsmanager:GetSecretValue"]
+        Resource = distinct([for arn in concat(values(var.secrets), values(var.secret_headers)) : split("#", arn)[0]])
+      },
+      {
+        Effect   = "Allow"
+        Action   = ["kms:Decrypt"]
+        Resource = sort(var.secret_kms_keys)
+      },
+      {
+        # What attaching to a VPC takes; these have no narrower resource:
+        # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+        Effect = "Allow"
+        Action = [
+          "ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets",
+          "ec2:DeleteNetworkInterface", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses",
+        ]
+        Resource = var.vpc == null ? [] : ["*"]
+      },
+    ] : statement if length(statement.Resource) > 0]
+  })
+}
+
+# A check that comes late is worth nothing: the next one is on its way.
+resource "aws_lambda_function_event_invoke_config" "function" {
+  function_name                = aws_lambda_function.health.function_name
+  maximum_event_age_in_seconds = 60
+  maximum_retry_attempts       = 0
+}

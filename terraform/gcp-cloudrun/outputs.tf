@@ -1,0 +1,19 @@
+output "uri" {
+  description = "The service's URL; callers send an ID token for it as audience."
+  value       = local.uri
+}
+
+output "service_account_email" {
+  description = "Who the service is: what it may reach is granted to this account."
+  value       = google_service_account.runtime.email
+}
+
+output "uptime_check_ids" {
+  description = "The uptime checks' IDs, by the name of the service."
+  value       = { for service, check in try(module.uptime[0].checks, {}) : service => check.uptime_check_id }
+}
+
+output "load_balancer_ip" {
+  description = "The load balancer's address, for the domain's A record; null without one."
+  value       = try(module.load_balancer[0].ip_address, null)
+}

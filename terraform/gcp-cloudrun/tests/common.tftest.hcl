@@ -1,0 +1,476 @@
+# What gcp-function and gcp-cloudrun have in common: this file is the same in both (a test compares).
+
+mock_provider "google" {
+  source = "../mocks/google"
+}
+
+mock_provider "archive" {
+  source = "../mocks/archive"
+}
+
+variables {
+  project_id = "my-project"
+  region     = "europe-west1"
+  grpc_addr  = "grpc.example.com:443"
+  image      = "europe-west1-docker.pkg.dev/my-project/images/grpc-health-http:v1" # of gcp-cloudrun
+}
+
+run "private_by_default" {
+  assert {
+    condition     = length(google_cloud_run_v2_service_iam_member.invoker) == 0
+    error_message = "Who may call is decided by roles/run.invoker: by default nobody but the checker has it."
+  }
+  assert {
+    condition     = one(google_cloud_run_v2_service_iam_member.checker).member == "serviceAccount:service-123456789012@gcp-sa-monitoring-notification.iam.gserviceaccount.com"
+    error_message = "An uptime check with OIDC calls as the project's service agent of Cloud Monitoring."
+  }
+  assert {
+    condition     = one(google_cloud_run_v2_service_iam_member.checker).role == "roles/run.invoker"
+    error_message = "Cloud Run lets in who has roles/run.invoker, and the checker needs no more."
+  }
+  assert {
+    condition     = one(google_cloud_run_v2_service_iam_member.checker).name == local.service && one(google_cloud_run_v2_service_iam_member.checker).location == "europe-west1"
+    error_message = "The right to call is granted on the service, where it is: not on the project."
+  }
+  assert {
+    condition     = length(google_cloud_run_v2_service_iam_member.upstream) == 0 && length(google_secret_manager_secret_iam_member.runtime) == 0
+    error_message = "Least rights: the service account has none that nothing asks for."
+  }
+  assert {
+    condition     = toset(keys(local.environment)) == setunion(["CONNECT_TIMEOUT", "GRPC_ADDR", "RPC_TIMEOUT"], keys(local.platform_settings))
+    error_message = "An unset setting is absent from the environment, so that the program's default holds: ${join(", ", keys(local.environment))}."
+  }
+  assert {
+    condition     = local.environment.GRPC_ADDR == "grpc.example.com:443" && local.environment.CONNECT_TIMEOUT == "1s" && local.environment.RPC_TIMEOUT == "1s"
+    error_message = "Budgets are Go durations, with their unit."
+  }
+  assert {
+    condition     = local.paths == { "(server)" = "${local.path}?format=json" }
+    error_message = "Without services one check asks for the whole server, as JSON for the matcher."
+  }
+  assert {
+    condition     = module.uptime[0].checks["(server)"].monitored_resource[0].labels.host == "grpc-health-abc123-ew.a.run.app"
+    error_message = "The monitored resource's host has no scheme and no path."
+  }
+  assert {
+    condition     = module.uptime[0].checks["(server)"].http_check[0].path == local.paths["(server)"] && module.uptime[0].checks["(server)"].period == "60s" && module.uptime[0].checks["(server)"].timeout == "10s"
+    error_message = "The checker asks the path, as often and as long as uptime_check says."
+  }
+  assert {
+    condition     = output.uri == "https://grpc-health-abc123-ew.a.run.app" && output.service_account_email == google_service_account.runtime.email && output.uptime_check_ids == { "(server)" = "grpc-health-abc" }
+    error_message = "The next step needs the URL, the account and the checks."
+  }
+}
+
+run "services" {
+  variables {
+    services = ["echo.EchoServer", "a&b/c", "quiz"]
+  }
+  assert {
+    condition     = sort([for service, check in module.uptime[0].checks : service]) == tolist(["a&b/c", "echo.EchoServer", "quiz"])
+    error_message = "Each service has an uptime check of its own."
+  }
+  assert {
+    condition     = module.uptime[0].checks["a&b/c"].http_check[0].path == "${local.path}?service=a%26b%2Fc&format=json"
+    error_message = "A name in a query is escaped."
+  }
+  assert {
+    condition     = alltrue([for path in values(local.paths) : !endswith(path, "z")])
+    error_message = "Cloud Run keeps URLs that end in z for itself."
+  }
+  assert {
+    condition     = local.environment.SERVICE_NAME == "a&b/c,echo.EchoServer,quiz"
+    error_message = "SERVICE_NAME pins the services: others are 404."
+  }
+}
+
+run "everything" {
+  variables {
+    name     = "everything"
+    services = ["echo.EchoServer"]
+    settings = {
+      GRPC_TLS             = true
+      GRPC_SNI_SERVER_NAME = ""
+      GZIP                 = null
+      LOG_LEVEL            = "debug"
+      RPC_HEADERS          = "x-tenant: health"
+    }
+    secrets = {
+      GRPC_CA_CERT     = { secret = "upstream-ca" }
+      GRPC_CLIENT_CERT = { secret = "client-cert", version = "3" }
+      GRPC_CLIENT_KEY  = { secret = "client-key" }
+    }
+    secret_headers = {
+      x-api-key = { secret = "api-key" }
+    }
+    id_token = {
+      audience = "https://upstream-abc.a.run.app"
+      service  = "upstream"
+      region   = "europe-west4"
+    }
+    connect_timeout       = 0.5
+    rpc_timeout           = 2
+    invokers              = ["group:sre@example.com"]
+    uptime_check          = { period = 300, timeout = 5, regions = ["EUROPE", "USA"] }
+    alert_emails          = ["sre@example.com"]
+    notification_channels = ["projects/my-project/notificationChannels/42"]
+  }
+  assert {
+    condition = { for name, value in local.environment : name => value if !contains(keys(local.platform_settings), name) } == {
+      CONNECT_TIMEOUT   = "0.5s"
+      GRPC_ADDR         = "grpc.example.com:443"
+      GRPC_CA_CERT      = "/secrets/grpc-ca-cert/value"
+      GRPC_CLIENT_CERT  = "/secrets/grpc-client-cert/value"
+      GRPC_CLIENT_KEY   = "/secrets/grpc-client-key/value"
+      GRPC_TLS          = "true"
+      ID_TOKEN_AUDIENCE = "https://upstream-abc.a.run.app"
+      LOG_LEVEL         = "debug"
+      RPC_HEADERS       = "x-tenant: health\nx-api-key: @/secrets/header-x-api-key/value"
+      RPC_TIMEOUT       = "2s"
+      SERVICE_NAME      = "echo.EchoServer"
+    }
+    error_message = "The environment has the settings that are set, the paths of what is mounted, and nothing else: ${jsonencode(local.environment)}."
+  }
+  assert {
+    condition     = { for mount, grant in google_secret_manager_secret_iam_member.runtime : mount => grant.secret_id } == { grpc-ca-cert = "upstream-ca", grpc-client-cert = "client-cert", grpc-client-key = "client-key", header-x-api-key = "api-key" }
+    error_message = "A deployment fails where the service account may not read a secret that is mounted."
+  }
+  assert {
+    condition     = alltrue([for grant in google_secret_manager_secret_iam_member.runtime : grant.role == "roles/secretmanager.secretAccessor" && grant.member == google_service_account.runtime.member])
+    error_message = "Least rights: this account may read these secrets, on the secrets."
+  }
+  assert {
+    condition     = one(google_cloud_run_v2_service_iam_member.upstream).name == "upstream" && one(google_cloud_run_v2_service_iam_member.upstream).location == "europe-west4" && one(google_cloud_run_v2_service_iam_member.upstream).project == "my-project"
+    error_message = "A private Cloud Run upstream lets this account in on that service only."
+  }
+  assert {
+    condition     = one(google_cloud_run_v2_service_iam_member.upstream).role == "roles/run.invoker" && one(google_cloud_run_v2_service_iam_member.upstream).member == google_service_account.runtime.member
+    error_message = "An ID token opens nothing without roles/run.invoker for the account that it names."
+  }
+  assert {
+    condition     = google_cloud_run_v2_service_iam_member.invoker["group:sre@example.com"].member == "group:sre@example.com" && google_cloud_run_v2_service_iam_member.invoker["group:sre@example.com"].role == "roles/run.invoker" && google_cloud_run_v2_service_iam_member.invoker["group:sre@example.com"].name == local.service
+    error_message = "Callers are granted the right to call the service, and no more."
+  }
+  assert {
+    condition     = module.uptime[0].checks["echo.EchoServer"].period == "300s" && module.uptime[0].checks["echo.EchoServer"].timeout == "5s" && module.uptime[0].checks["echo.EchoServer"].selected_regions == tolist(["EUROPE", "USA"])
+    error_message = "The checker asks as uptime_check says."
+  }
+  assert {
+    condition     = module.uptime[0].checks["echo.EchoServer"].display_name == "everything: echo.EchoServer"
+    error_message = "Checks are named after the deployment: names tell them apart in the console."
+  }
+  assert {
+    condition     = module.uptime[0].alerts.down.notification_channels == tolist(["projects/my-project/notificationChannels/42", "projects/my-project/notificationChannels/1"])
+    error_message = "An alert tells the channels that exist and those of the addresses."
+  }
+  assert {
+    condition     = google_service_account.runtime.account_id == "everything"
+    error_message = "The deployment has a service account of its own, not the default one."
+  }
+}
+
+run "public_when_asked_for" {
+  variables {
+    invokers     = ["allUsers"]
+    uptime_check = null
+    secrets      = { HTTP_AUTH_TOKEN_FILE = { secret = "caller-token" } }
+  }
+  assert {
+    condition     = toset(keys(google_cloud_run_v2_service_iam_member.invoker)) == toset(["allUsers"])
+    error_message = "allUsers is public, and only where it is written."
+  }
+  assert {
+    condition     = length(module.uptime) == 0 && length(google_cloud_run_v2_service_iam_member.checker) == 0 && output.uptime_check_ids == {}
+    error_message = "Without an uptime check the agent of Cloud Monitoring has no business here."
+  }
+  assert {
+    condition     = local.environment.HTTP_AUTH_TOKEN_FILE == "/secrets/http-auth-token-file/value"
+    error_message = "The program reads the callers' token from the mounted secret."
+  }
+}
+
+# Broken input: one run for each validation.
+
+run "name" {
+  command = plan
+  variables {
+    name = "health"
+  }
+}
+
+run "name_too_short_for_a_service_account" {
+  command = plan
+  variables {
+    name = "short"
+  }
+  expect_failures = [var.name]
+}
+
+run "address_without_port" {
+  command = plan
+  variables {
+    grpc_addr = "grpc.example.com"
+  }
+  expect_failures = [var.grpc_addr]
+}
+
+run "address_of_ipv6" {
+  command = plan
+  variables {
+    grpc_addr = "[2001:db8::1]:443"
+  }
+}
+
+run "address_of_ipv6_without_brackets" {
+  command = plan
+  variables {
+    grpc_addr = "2001:db8::1:443"
+  }
+  expect_failures = [var.grpc_addr]
+}
+
+run "address_as_dns_target" {
+  command = plan
+  variables {
+    grpc_addr = "dns:///grpc.example.com:443"
+  }
+}
+
+run "address_as_url" {
+  command = plan
+  variables {
+    grpc_addr = "https://grpc.example.com:443"
+  }
+  expect_failures = [var.grpc_addr]
+}
+
+run "services_in_one_text" {
+  command = plan
+  variables {
+    services = ["a,b"]
+  }
+  expect_failures = [var.services]
+}
+
+run "too_many_services" {
+  command = plan
+  variables {
+    services = [for i in range(101) : "service${i}"]
+  }
+  expect_failures = [var.services]
+}
+
+run "connect_timeout_of_zero" {
+  command = plan
+  variables {
+    connect_timeout = 0
+  }
+  expect_failures = [var.connect_timeout]
+}
+
+run "rpc_timeout_of_zero" {
+  command = plan
+  variables {
+    rpc_timeout = 0
+  }
+  expect_failures = [var.rpc_timeout]
+}
+
+run "setting_with_a_variable_of_its_own" {
+  command = plan
+  variables {
+    settings = { GRPC_ADDR = "grpc.example.com:443" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "setting_misspelt" {
+  command = plan
+  variables {
+    settings = { GRPC_TSL = true }
+  }
+  expect_failures = [var.settings]
+}
+
+run "ca_without_tls" {
+  command = plan
+  variables {
+    secrets = { GRPC_CA_CERT = { secret = "upstream-ca" } }
+  }
+  expect_failures = [var.settings]
+}
+
+run "server_name_without_tls" {
+  command = plan
+  variables {
+    settings = { GRPC_SNI_SERVER_NAME = "grpc.example.com" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "id_token_without_tls" {
+  command = plan
+  variables {
+    id_token = { audience = "https://upstream-abc.a.run.app", service = "upstream" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "secret_for_no_file" {
+  command = plan
+  variables {
+    secrets = { GRPC_ADDR = { secret = "address" } }
+  }
+  expect_failures = [var.secrets]
+}
+
+run "certificate_without_key" {
+  command = plan
+  variables {
+    settings = { GRPC_TLS = true }
+    secrets  = { GRPC_CLIENT_CERT = { secret = "client-cert" } }
+  }
+  expect_failures = [var.secrets]
+}
+
+run "secret_mounted_twice" {
+  command = plan
+  variables {
+    settings = { GRPC_TLS = true }
+    secrets = {
+      GRPC_CLIENT_CERT = { secret = "client" }
+      GRPC_CLIENT_KEY  = { secret = "client" }
+    }
+  }
+  expect_failures = [var.secrets]
+}
+
+run "secret_mounted_twice_by_a_header" {
+  command = plan
+  variables {
+    uptime_check   = null
+    secrets        = { HTTP_AUTH_TOKEN_FILE = { secret = "token" } }
+    secret_headers = { x-api-key = { secret = "token" } }
+  }
+  expect_failures = [var.secrets]
+}
+
+run "secret_as_resource_name" {
+  command = plan
+  variables {
+    secret_headers = { x-api-key = { secret = "projects/my-project/secrets/api-key" } }
+  }
+  expect_failures = [var.secrets]
+}
+
+run "token_beside_the_uptime_check" {
+  command = plan
+  variables {
+    secrets = { HTTP_AUTH_TOKEN_FILE = { secret = "caller-token" } }
+  }
+  expect_failures = [var.secrets]
+}
+
+run "header_that_grpc_keeps" {
+  command = plan
+  variables {
+    secret_headers = { grpc-timeout = { secret = "api-key" } }
+  }
+  expect_failures = [var.secret_headers]
+}
+
+run "header_with_capitals" {
+  command = plan
+  variables {
+    secret_headers = { X-Api-Key = { secret = "api-key" } }
+  }
+  expect_failures = [var.secret_headers]
+}
+
+run "audience_without_scheme" {
+  command = plan
+  variables {
+    settings = { GRPC_TLS = true }
+    id_token = { audience = "upstream-abc.a.run.app", service = "upstream" }
+  }
+  expect_failures = [var.id_token]
+}
+
+run "vpc_of_nothing" {
+  command = plan
+  variables {
+    vpc = {}
+  }
+  expect_failures = [var.vpc]
+}
+
+run "invoker_without_a_kind" {
+  command = plan
+  variables {
+    invokers = ["sre@example.com"]
+  }
+  expect_failures = [var.invokers]
+}
+
+run "period_not_offered" {
+  command = plan
+  variables {
+    uptime_check = { period = 30 }
+  }
+  expect_failures = [var.uptime_check]
+}
+
+run "timeout_not_offered" {
+  command = plan
+  variables {
+    uptime_check = { timeout = 61 }
+  }
+  expect_failures = [var.uptime_check]
+}
+
+run "budget_beyond_the_checkers_timeout" {
+  command = plan
+  variables {
+    rpc_timeout = 9.5
+  }
+  expect_failures = [var.uptime_check]
+}
+
+run "region_not_offered" {
+  command = plan
+  variables {
+    uptime_check = { regions = ["USA", "EU"] }
+  }
+  expect_failures = [var.uptime_check]
+}
+
+run "fewer_than_three_places" {
+  command = plan
+  variables {
+    uptime_check = { regions = ["EUROPE", "ASIA_PACIFIC"] }
+  }
+  expect_failures = [var.uptime_check]
+}
+
+run "usa_is_three_places" {
+  command = plan
+  variables {
+    uptime_check = { regions = ["USA"] }
+  }
+}
+
+run "alert_to_no_address" {
+  command = plan
+  variables {
+    alert_emails = ["#oncall"]
+  }
+  expect_failures = [var.alert_emails]
+}
+
+run "channel_by_display_name" {
+  command = plan
+  variables {
+    notification_channels = ["oncall"]
+  }
+  expect_failures = [var.notification_channels]
+}

@@ -1,0 +1,49 @@
+# What the real provider would give back, in the form that other resources take.
+
+mock_data "aws_region" {
+  defaults = {
+    region = "eu-central-1"
+  }
+}
+
+mock_data "aws_caller_identity" {
+  defaults = {
+    account_id = "123456789012"
+  }
+}
+
+mock_resource "aws_lambda_function" {
+  defaults = {
+    arn = "arn:aws:lambda:eu-central-1:123456789012:function:grpc-health"
+  }
+}
+
+mock_resource "aws_lambda_function_url" {
+  defaults = {
+    function_url = "https://abc123.lambda-url.eu-central-1.on.aws/"
+  }
+}
+
+mock_resource "aws_iam_role" {
+  defaults = {
+    arn = "arn:aws:iam::123456789012:role/grpc-health"
+  }
+}
+
+mock_resource "aws_cloudwatch_log_group" {
+  defaults = {
+    arn = "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/lambda/grpc-health"
+  }
+}
+
+mock_resource "aws_sns_topic" {
+  defaults = {
+    arn = "arn:aws:sns:eu-central-1:123456789012:grpc-health-alarms"
+  }
+}
+
+mock_resource "aws_route53_health_check" {
+  defaults = {
+    id = "0123abcd-01ab-01ab-01ab-0123456789ab"
+  }
+}

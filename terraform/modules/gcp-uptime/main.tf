@@ -1,0 +1,193 @@
+# The program's own verdict is what counts: status 200 and SERVING, told by the service agent of Cloud Monitoring.
+resource "google_monitoring_uptime_check_config" "service" {
+  for_each = var.paths
+
+  project      = var.project_id
+  display_name = "${var.name}: ${each.key}"
+  period       = "${var.schedule.period}s"
+  timeout      = "${var.schedule.timeout}s"
+  # None are all.
+  selected_regions = length(var.schedule.regions) == 0 ? null : sort(var.schedule.regions)
+
+  monitored_resource {
+    type = "uptime_url"
+    labels = {
+      project_id = var.project_id
+      host       = var.host
+    }
+  }
+
+  http_check {
+    request_method = "GET"
+    path           = each.value
+    port           = 443
+    use_ssl        = true
+    validate_ssl   = true
+
+    accepted_response_status_codes {
+      status_value = 200
+    }
+
+    # Cloud Run lets in who has roles/run.invoker: https://cloud.google.com/monitoring/uptime-checks
+    service_agent_authentication {
+      type = "OIDC_TOKEN"
+    }
+  }
+
+  # Only the first matcher counts. The content is JSON itself, so the text has its quotes:
+  # https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.uptimeCheckConfigs#ContentMatcher
+  content_matchers {
+    content = jsonencode("SERVING")
+    matcher = "MATCHES_JSON_PATH"
+    json_path_matcher {
+      json_path    = "$.status"
+      json_matcher = "EXACT_MATCH"
+    }
+  }
+}
+
+resource "google_monitoring_notification_channel" "email" {
+  for_each = var.alert_emails
+
+  project      = var.project_id
+  display_name = "${var.name}: ${each.key}"
+  type         = "email"
+  labels       = { email_address = each.key }
+}
+
+locals {
+  channels = concat(
+    sort(var.notification_channels),
+    [for channel in google_monitoring_notification_channel.email : channel.name],
+  )
+  # The host tells these checks from others, however many services there are: two policies do for all.
+  passed = join(" AND ", [
+    "metric.type=\"monitoring.googleapis.com/uptime_check/check_passed\"",
+    "resource.type=\"uptime_url\"",
+    "resource.label.host=\"${var.host}\"",
+  ])
+}
+
+resource "google_monitoring_alert_policy" "down" {
+  project               = var.project_id
+  display_name          = "${var.name}: not serving"
+  combiner              = "OR"
+  severity              = "CRITICAL"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "two or more places see no SERVING"
+    condition_threshold {
+      filter = local.passed
+      # One place alone may have a network trouble of its own.
+      comparison      = "COMPARISON_GT"
+      threshold_value = 1
+      duration        = "60s"
+      aggregations {
+        # Each place's latest result, also where one comes late.
+        alignment_period     = "${2 * var.schedule.period}s"
+        per_series_aligner   = "ALIGN_NEXT_OLDER"
+        cross_series_reducer = "REDUCE_COUNT_FALSE"
+        group_by_fields      = ["metric.label.check_id"]
+      }
+      trigger {
+        count = 1
+      }
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = <<-EOT
+      The gRPC server behind ${var.name} does not say SERVING, or does not answer. Check: $${metric.label.check_id}
+
+      Each answer that is not SERVING has the header `Grpc-Health-Evidence`. The log line with that `evidence` says
+      why: the phase that failed, the addresses tried, the certificate seen.
+    EOT
+  }
+
+  depends_on = [google_monitoring_uptime_check_config.service]
+}
+
+resource "google_monitoring_alert_policy" "no_data" {
+  project               = var.project_id
+  display_name          = "${var.name}: no results"
+  combiner              = "OR"
+  severity              = "WARNING"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "no place has reported a result"
+    condition_absent {
+      filter = local.passed
+      # Three results missing; the least is 120 s, in whole minutes:
+      # https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.alertPolicies#MetricAbsence
+      duration = "${3 * var.schedule.period}s"
+      aggregations {
+        alignment_period     = "${var.schedule.period}s"
+        per_series_aligner   = "ALIGN_COUNT"
+        cross_series_reducer = "REDUCE_SUM"
+        group_by_fields      = ["metric.label.check_id"]
+      }
+      trigger {
+        count = 1
+      }
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "Nobody checks ${var.name} any more: the uptime check is gone, or Cloud Monitoring has a fault."
+  }
+
+  depends_on = [google_monitoring_uptime_check_config.service]
+}
+
+resource "google_monitoring_dashboard" "health" {
+  project = var.project_id
+  dashboard_json = jsonencode({
+    displayName = "${var.name}: gRPC health"
+    mosaicLayout = {
+      columns = 48
+      tiles = [
+        for i, chart in [
+          {
+            title   = "Checks passed (fraction of places)"
+            filter  = local.passed
+            aligner = "ALIGN_FRACTION_TRUE"
+            reducer = "REDUCE_MEAN"
+          },
+          {
+            title   = "Time to answer the checkers (milliseconds)"
+            filter  = replace(local.passed, "check_passed", "request_latency")
+            aligner = "ALIGN_MAX"
+            reducer = "REDUCE_MAX"
+          },
+          ] : {
+          xPos   = 24 * i
+          width  = 24
+          height = 16
+          widget = {
+            title = chart.title
+            xyChart = {
+              dataSets = [{
+                plotType = "LINE"
+                timeSeriesQuery = {
+                  timeSeriesFilter = {
+                    filter = chart.filter
+                    aggregation = {
+                      alignmentPeriod    = "${var.schedule.period}s"
+                      perSeriesAligner   = chart.aligner
+                      crossSeriesReducer = chart.reducer
+                      groupByFields      = ["metric.label.check_id"]
+                    }
+                  }
+                }
+              }]
+            }
+          }
+        }
+      ]
+    }
+  })
+}
