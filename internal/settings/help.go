@@ -90,6 +90,26 @@ func (s *setting) origin(v variant) string {
 // plain takes the Markdown out of a help text.
 func plain(text string) string { return strings.ReplaceAll(text, "`", "") }
 
+// Variable is a setting's environment variable, for what must name every one: deployments.
+type Variable struct {
+	Name string
+	// Listener variables mean nothing where the platform listens: the function and Lambda do not read them.
+	Listener bool
+	// File variables name a file.
+	File bool
+}
+
+// Variables are those of all settings that have one, in the order of the help.
+func Variables() []Variable {
+	var all []Variable
+	for i := range declaration {
+		if s := &declaration[i]; s.env != "" {
+			all = append(all, Variable{Name: s.env, Listener: s.listener, File: s.file != noFile})
+		}
+	}
+	return all
+}
+
 // MarkdownTable is the README's table of every setting.
 func MarkdownTable() string {
 	var b strings.Builder
