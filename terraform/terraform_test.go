@@ -312,31 +312,45 @@ func TestCommon(t *testing.T) {
 // TestREADMEs compares each module's README with the module: its examples, variables and outputs.
 func TestREADMEs(t *testing.T) {
 	t.Parallel()
-	declared := regexp.MustCompile(`(?m)^(?:variable|output) "(\w+)"`)
-	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\|")
+	block := regexp.MustCompile(`(?ms)^(variable|output) "(\w+)" \{\n(.*?)^\}`)
+	description := regexp.MustCompile(`(?m)^  description\s*= "(.*)"$`)
+	fallback := regexp.MustCompile(`(?m)^  default\s*= (.*)$`)
+	row := regexp.MustCompile("(?m)^\\| `\\w+` \\|.*$")
 	for module := range deployments {
 		text := read(t, filepath.Join(module, "README.md"))
-		var there, documented []string
-		files, err := filepath.Glob(filepath.Join(module, "*.tf"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			for _, match := range declared.FindAllStringSubmatch(read(t, file), -1) {
-				there = append(there, match[1])
+		var there []string
+		for _, file := range glob(t, module, "*.tf") {
+			for _, found := range block.FindAllStringSubmatch(read(t, file), -1) {
+				kind, name, body := found[1], found[2], found[3]
+				cells := []string{"`" + name + "`"}
+				if kind == "variable" {
+					cell := "required"
+					if match := fallback.FindStringSubmatch(body); match != nil {
+						cell = "`" + match[1] + "`"
+					}
+					cells = append(cells, cell)
+				}
+				match := description.FindStringSubmatch(body)
+				if match == nil {
+					t.Errorf("%s: %s %s has no description", file, kind, name)
+					continue
+				}
+				cells = append(cells, strings.ReplaceAll(match[1], `\"`, `"`))
+				there = append(there, "| "+strings.Join(cells, " | ")+" |")
 			}
 		}
-		for _, match := range row.FindAllStringSubmatch(text, -1) {
-			documented = append(documented, match[1])
+		documented := row.FindAllString(text, -1)
+		for _, line := range there {
+			if !slices.Contains(documented, line) {
+				t.Errorf("%s/README.md lacks the row\n%s", module, line)
+			}
 		}
-		slices.Sort(there)
-		slices.Sort(documented)
-		if !slices.Equal(there, documented) {
-			t.Errorf("%s/README.md has the variables and outputs %v, the module %v", module, documented, there)
+		if len(documented) > len(there) {
+			t.Errorf("%s/README.md has rows of variables or outputs that the module has not", module)
 		}
-		examples, err := filepath.Glob(filepath.Join(module, "examples", "*", "main.tf"))
-		if err != nil || len(examples) == 0 {
-			t.Fatalf("%s has no examples: %v", module, err)
+		examples := glob(t, module, "examples/*/main.tf")
+		if len(examples) == 0 {
+			t.Errorf("%s has no example", module)
 		}
 		for _, example := range examples {
 			if !strings.Contains(text, "```hcl\n"+read(t, example)+"```\n") {
@@ -344,4 +358,13 @@ func TestREADMEs(t *testing.T) {
 			}
 		}
 	}
+}
+
+func glob(t *testing.T, module, pattern string) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(module, pattern))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
 }

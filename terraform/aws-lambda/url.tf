@@ -10,7 +10,6 @@ resource "aws_lambda_function_url" "health" {
 resource "aws_lambda_permission" "url" {
   count = try(var.function_url == "NONE", false) ? 1 : 0
 
-  statement_id           = "function-url"
   function_name          = aws_lambda_function.health.function_name
   principal              = "*"
   action                 = "lambda:InvokeFunctionUrl"
@@ -20,7 +19,6 @@ resource "aws_lambda_permission" "url" {
 resource "aws_lambda_permission" "url_invoke" {
   count = try(var.function_url == "NONE", false) ? 1 : 0
 
-  statement_id             = "function-url-invoke"
   function_name            = aws_lambda_function.health.function_name
   principal                = "*"
   action                   = "lambda:InvokeFunction"

@@ -210,7 +210,7 @@ variable "function_url" {
 }
 
 variable "route53" {
-  description = "Health checks of Route 53, one for each service, from these regions (none are all), every 10 or 30 seconds. They ask a public function URL."
+  description = "Health checks of Route 53, one for each service, from these regions (by default all), at an interval of 10 or 30 seconds (30). They ask a public function URL."
   type = object({
     regions  = optional(set(string), [])
     interval = optional(number, 30)

@@ -141,7 +141,7 @@ variable "secret_headers" {
 }
 
 variable "id_token" {
-  description = "Send a Google ID token for this audience, for an upstream that is a private Cloud Run service; the service (in region and project_id unless given) lets this deployment in."
+  description = "Send a Google ID token for this audience, for an upstream that is a private Cloud Run service; the service (in the same region and project unless given) lets this deployment in."
   type = object({
     audience = string
     service  = string
@@ -186,7 +186,7 @@ variable "invokers" {
 }
 
 variable "uptime_check" {
-  description = "How often to check (period) and how long to wait (timeout), in seconds, and from which regions; no regions are all. null makes no check, alerts or dashboard."
+  description = "How often to check (period, by default 60) and how long to wait (timeout, 10), in seconds, and from which regions (all). null makes no check, alerts or dashboard."
   type = object({
     period  = optional(number, 60)
     timeout = optional(number, 10)

@@ -76,6 +76,27 @@ run "service" {
   }
 }
 
+run "where" {
+  variables {
+    metrics_sidecar = true
+  }
+  assert {
+    condition = alltrue([for project in concat(
+      [google_cloud_run_v2_service.proxy.project, google_secret_manager_secret.metrics_sidecar[0].project, google_secret_manager_secret_iam_member.metrics_sidecar[0].project],
+      values(google_project_iam_member.metrics_sidecar)[*].project,
+    ) : project == "my-project"])
+    error_message = "Everything is in project_id: the provider's own project may be another."
+  }
+  assert {
+    condition     = google_cloud_run_v2_service.proxy.location == "europe-west1" && google_cloud_run_v2_service.proxy.name == "grpc-health" && google_secret_manager_secret.metrics_sidecar[0].secret_id == "grpc-health-metrics-sidecar"
+    error_message = "Names are the deployment's: two in one project differ in theirs."
+  }
+  assert {
+    condition     = strcontains(google_cloud_run_v2_service.proxy.description, "grpc.example.com:443") && strcontains(google_service_account.runtime.display_name, "grpc-health")
+    error_message = "The console says what this is for."
+  }
+}
+
 run "tuned" {
   variables {
     path                = "/health"

@@ -169,6 +169,32 @@ run "everything" {
   }
 }
 
+run "where" {
+  variables {
+    secrets  = { GRPC_CA_CERT = { secret = "upstream-ca" } }
+    settings = { GRPC_TLS = true }
+    invokers = ["group:sre@example.com"]
+    id_token = { audience = "https://upstream-abc.a.run.app", service = "upstream", project = "upstream-project" }
+  }
+  assert {
+    condition = alltrue([for project in concat(
+      [google_service_account.runtime.project, data.google_project.this.project_id],
+      values(google_secret_manager_secret_iam_member.runtime)[*].project,
+      values(google_cloud_run_v2_service_iam_member.invoker)[*].project,
+      google_cloud_run_v2_service_iam_member.checker[*].project,
+    ) : project == "my-project"])
+    error_message = "Everything is in project_id: the provider's own project may be another."
+  }
+  assert {
+    condition     = one(google_cloud_run_v2_service_iam_member.upstream).project == "upstream-project" && one(google_cloud_run_v2_service_iam_member.upstream).location == "europe-west1"
+    error_message = "The upstream is where it is said to be, and in the same region unless said."
+  }
+  assert {
+    condition     = google_cloud_run_v2_service_iam_member.invoker["group:sre@example.com"].location == "europe-west1"
+    error_message = "A Cloud Run service is found by its region."
+  }
+}
+
 run "public_when_asked_for" {
   variables {
     invokers     = ["allUsers"]

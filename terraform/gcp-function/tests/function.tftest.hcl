@@ -71,6 +71,17 @@ run "function" {
   }
 }
 
+run "where" {
+  assert {
+    condition     = google_cloudfunctions2_function.health.project == "my-project" && google_storage_bucket.source.project == "my-project" && google_cloudfunctions2_function.health.location == "europe-west1" && google_storage_bucket.source.location == "europe-west1"
+    error_message = "Function and source are in project_id and region: the provider's own may be others."
+  }
+  assert {
+    condition     = strcontains(google_cloudfunctions2_function.health.description, "grpc.example.com:443") && strcontains(google_service_account.runtime.display_name, "grpc-health")
+    error_message = "The console says what this is for."
+  }
+}
+
 run "upload" {
   command = plan
   assert {

@@ -97,16 +97,13 @@ resource "google_monitoring_alert_policy" "down" {
   }
 
   documentation {
-    mime_type = "text/markdown"
-    content   = <<-EOT
+    content = <<-EOT
       The gRPC server behind ${var.name} does not say SERVING, or does not answer. Check: $${metric.label.check_id}
 
       Each answer that is not SERVING has the header `Grpc-Health-Evidence`. The log line with that `evidence` says
       why: the phase that failed, the addresses tried, the certificate seen.
     EOT
   }
-
-  depends_on = [google_monitoring_uptime_check_config.service]
 }
 
 resource "google_monitoring_alert_policy" "no_data" {
@@ -136,11 +133,8 @@ resource "google_monitoring_alert_policy" "no_data" {
   }
 
   documentation {
-    mime_type = "text/markdown"
-    content   = "Nobody checks ${var.name} any more: the uptime check is gone, or Cloud Monitoring has a fault."
+    content = "Nobody checks ${var.name} any more: the uptime check is gone, or Cloud Monitoring has a fault."
   }
-
-  depends_on = [google_monitoring_uptime_check_config.service]
 }
 
 resource "google_monitoring_dashboard" "health" {

@@ -59,6 +59,21 @@ run "check" {
   }
 }
 
+run "where" {
+  assert {
+    condition = alltrue([for project in concat(
+      values(google_monitoring_uptime_check_config.service)[*].project,
+      values(google_monitoring_notification_channel.email)[*].project,
+      [google_monitoring_alert_policy.down.project, google_monitoring_alert_policy.no_data.project, google_monitoring_dashboard.health.project],
+    ) : project == "my-project"])
+    error_message = "Everything is in project_id: the provider's own project may be another."
+  }
+  assert {
+    condition     = google_monitoring_notification_channel.email["sre@example.com"].display_name == "grpc-health: sre@example.com" && google_monitoring_uptime_check_config.service["quiz"].display_name == "grpc-health: quiz"
+    error_message = "The console lists all of a project: names tell deployments apart."
+  }
+}
+
 run "down" {
   assert {
     condition     = google_monitoring_alert_policy.down.conditions[0].condition_threshold[0].comparison == "COMPARISON_GT" && google_monitoring_alert_policy.down.conditions[0].condition_threshold[0].threshold_value == 1 && google_monitoring_alert_policy.down.conditions[0].condition_threshold[0].aggregations[0].cross_series_reducer == "REDUCE_COUNT_FALSE"
@@ -110,6 +125,13 @@ run "no_data" {
   assert {
     condition     = one(google_monitoring_alert_policy.no_data.conditions[0].condition_absent[0].trigger).count == 1
     error_message = "One check that nobody makes is enough."
+  }
+}
+
+run "no_data_is_no_outage" {
+  assert {
+    condition     = google_monitoring_alert_policy.no_data.severity == "WARNING" && strcontains(google_monitoring_alert_policy.no_data.documentation[0].content, "grpc-health")
+    error_message = "Nobody knows whether the server is up: the message says that, less urgently."
   }
 }
 

@@ -61,4 +61,13 @@ run "mtls" {
     condition     = output.ip_address == "203.0.113.1"
     error_message = "The domain's A record needs the address."
   }
+  assert {
+    condition = alltrue([for resource in [
+      google_certificate_manager_trust_config.clients, google_network_security_server_tls_policy.mtls,
+      google_compute_region_network_endpoint_group.service, google_compute_backend_service.service,
+      google_compute_url_map.service, google_compute_managed_ssl_certificate.domain, google_compute_target_https_proxy.mtls,
+      google_compute_global_address.domain, google_compute_global_forwarding_rule.https,
+    ] : resource.project == "my-project" && startswith(resource.name, "grpc-health-")])
+    error_message = "Everything is in project_id, and named after the deployment."
+  }
 }
