@@ -16,9 +16,10 @@ variable "name" {
   default     = "grpc-health"
 
   validation {
-    # A service account's ID: https://cloud.google.com/iam/docs/service-accounts-create
-    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.name))
-    error_message = "name: write 6 to 30 lower-case letters, digits and hyphens, a letter first and no hyphen last."
+    # What a service account may be called (https://cloud.google.com/iam/docs/service-accounts-create), and a bucket
+    # with the project's ID in front (https://cloud.google.com/storage/docs/buckets#naming).
+    condition     = can(regex("^[a-z][a-z0-9-]{4,22}[a-z0-9]$", var.name))
+    error_message = "name: write 6 to 24 lower-case letters, digits and hyphens, a letter first and no hyphen last."
   }
 }
 
@@ -206,7 +207,7 @@ variable "uptime_check" {
   }
 
   validation {
-    condition     = try(var.uptime_check.timeout, 61) > local.budget
+    condition     = var.uptime_check == null || try(var.uptime_check.timeout > local.budget, false)
     error_message = "uptime_check: the checker would give up before the answer: write a timeout above connect_timeout and rpc_timeout together (${local.budget} s), or shorten those."
   }
 

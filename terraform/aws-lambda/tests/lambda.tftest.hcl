@@ -80,6 +80,17 @@ run "least_rights" {
   }
 }
 
+run "policies" {
+  assert {
+    condition     = alltrue([for policy in [aws_iam_role.function.assume_role_policy, aws_iam_role_policy.function.policy, aws_iam_role.schedule[0].assume_role_policy, aws_iam_role_policy.schedule[0].policy] : jsondecode(policy).Version == "2012-10-17"])
+    error_message = "A policy without a version is read by the rules of 2008."
+  }
+  assert {
+    condition     = aws_iam_role_policy.function.name == "function" && aws_iam_role_policy.schedule[0].name == "invoke" && strcontains(aws_lambda_function.health.description, "grpc.example.com:443")
+    error_message = "The console says what this is for."
+  }
+}
+
 run "schedule" {
   assert {
     condition     = aws_scheduler_schedule.check[0].schedule_expression == "rate(1 minute)"

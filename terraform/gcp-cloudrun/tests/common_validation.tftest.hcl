@@ -23,6 +23,14 @@ run "name_too_short_for_a_service_account" {
   expect_failures = [var.name]
 }
 
+run "name_too_long_for_a_bucket" {
+  command = plan
+  variables {
+    name = "a-name-of-many-characters"
+  }
+  expect_failures = [var.name]
+}
+
 run "address_without_port" {
   command = plan
   variables {
@@ -251,6 +259,14 @@ run "budget_beyond_the_checkers_timeout" {
     rpc_timeout = 9.5
   }
   expect_failures = [var.uptime_check]
+}
+
+run "budget_without_a_checker" {
+  command = plan
+  variables {
+    rpc_timeout  = 90
+    uptime_check = null
+  }
 }
 
 run "region_not_offered" {

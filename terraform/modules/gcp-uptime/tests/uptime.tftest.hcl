@@ -161,6 +161,20 @@ run "dashboard" {
   }
 }
 
+run "charts" {
+  assert {
+    condition = [for tile in jsondecode(google_monitoring_dashboard.health.dashboard_json).mosaicLayout.tiles : tile.widget.xyChart.dataSets[0].timeSeriesQuery.timeSeriesFilter.aggregation] == [
+      { alignmentPeriod = "60s", perSeriesAligner = "ALIGN_FRACTION_TRUE", crossSeriesReducer = "REDUCE_MEAN", groupByFields = ["metric.label.check_id"] },
+      { alignmentPeriod = "60s", perSeriesAligner = "ALIGN_MAX", crossSeriesReducer = "REDUCE_MAX", groupByFields = ["metric.label.check_id"] },
+    ]
+    error_message = "A line for each service: the fraction of places that pass, and the slowest answer."
+  }
+  assert {
+    condition     = alltrue([for tile in jsondecode(google_monitoring_dashboard.health.dashboard_json).mosaicLayout.tiles : tile.height == 16 && tile.widget.title != "" && tile.widget.xyChart.dataSets[0].plotType == "LINE"]) && jsondecode(google_monitoring_dashboard.health.dashboard_json).displayName == "grpc-health: gRPC health"
+    error_message = "The API refuses a dashboard without a name, tiles without a size, and charts without a type."
+  }
+}
+
 run "regions_and_slow_checks" {
   variables {
     schedule = { period = 900, timeout = 10, regions = ["USA", "EUROPE"] }
