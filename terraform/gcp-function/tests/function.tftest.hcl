@@ -85,6 +85,10 @@ run "where" {
 run "upload" {
   command = plan
   assert {
+    condition     = endswith(data.archive_file.source.source_dir, "/../..")
+    error_message = "By default the source is the repository that the module is in."
+  }
+  assert {
     condition     = alltrue([for glob in ["**/.git", "**/*_test.go", "**/*.pem", "**/*.zip", "lambda", "internal/healthtest", "terraform"] : contains(data.archive_file.source.excludes, glob)])
     error_message = "What .gcloudignore names is not uploaded, as with gcloud: keys and state above all."
   }

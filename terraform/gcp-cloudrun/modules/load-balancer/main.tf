@@ -45,7 +45,6 @@ resource "google_compute_backend_service" "service" {
   project               = var.project_id
   name                  = "${var.name}-service"
   load_balancing_scheme = "EXTERNAL_MANAGED"
-  protocol              = "HTTPS"
 
   backend {
     group = google_compute_region_network_endpoint_group.service.id
