@@ -253,15 +253,12 @@ locals {
 
   # Each secret has a directory of its own: the platform mounts no two in one.
   # https://cloud.google.com/functions/docs/configuring/secrets
+  directories = { for setting in keys(var.secrets) : setting => lower(replace(setting, "_", "-")) }
   mounts = merge(
-    { for setting, s in var.secrets : lower(replace(setting, "_", "-")) => s },
+    { for setting, s in var.secrets : local.directories[setting] => s },
     { for header, s in var.secret_headers : "header-${header}" => s },
   )
   mounted_file = "value"
-
-  secret_header_lines = [
-    for header in keys(var.secret_headers) : "${header}: @/secrets/header-${header}/${local.mounted_file}"
-  ]
 
   # The settings that have variables of their own.
   own_settings = merge(
@@ -278,8 +275,11 @@ locals {
     for name, value in merge(
       var.settings,
       local.own_settings,
-      { for setting in keys(var.secrets) : setting => "/secrets/${lower(replace(setting, "_", "-"))}/${local.mounted_file}" },
-      { RPC_HEADERS = join("\n", compact(concat([lookup(var.settings, "RPC_HEADERS", null)], local.secret_header_lines))) },
+      { for setting, directory in local.directories : setting => "/secrets/${directory}/${local.mounted_file}" },
+      { RPC_HEADERS = join("\n", compact(concat(
+        [lookup(var.settings, "RPC_HEADERS", null)],
+        [for header in keys(var.secret_headers) : "${header}: @/secrets/header-${header}/${local.mounted_file}"],
+      ))) },
     ) : name => value if value != null && value != ""
   }
 
