@@ -54,6 +54,10 @@ run "function" {
     error_message = "More than one request at once in an instance wants a whole CPU."
   }
   assert {
+    condition     = google_cloudfunctions2_function.health.service_config[0].available_memory == "256Mi"
+    error_message = "Memory is billed: what the program needs is said, not left to a default."
+  }
+  assert {
     condition     = google_cloudfunctions2_function.health.service_config[0].max_instance_count == 3
     error_message = "Instances have a bound, and so has the bill."
   }
