@@ -167,8 +167,8 @@ run "metrics_sidecar" {
     error_message = "The sidecar scrapes between requests, too: without instance-based CPU scrapes fail."
   }
   assert {
-    condition     = startswith(google_cloud_run_v2_service.proxy.template[0].containers[1].image, "us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/") && google_cloud_run_v2_service.proxy.template[0].containers[1].depends_on == tolist([google_cloud_run_v2_service.proxy.template[0].containers[0].name])
-    error_message = "Google's collector starts when the proxy is up."
+    condition     = startswith(google_cloud_run_v2_service.proxy.template[0].containers[1].image, "us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/") && google_cloud_run_v2_service.proxy.template[0].containers[1].depends_on == tolist(["proxy"]) && google_cloud_run_v2_service.proxy.template[0].containers[*].name == tolist(["proxy", "metrics"])
+    error_message = "Google's collector starts when the proxy is up, by its name; the log tells both apart by theirs."
   }
   assert {
     condition     = length(google_cloud_run_v2_service.proxy.template[0].containers[1].ports) == 0
