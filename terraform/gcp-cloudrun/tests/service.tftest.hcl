@@ -187,6 +187,10 @@ run "metrics_sidecar" {
     error_message = "The collector reads a RunMonitoring, and ignores what it does not know."
   }
   assert {
+    condition     = length(google_secret_manager_secret.metrics_sidecar[0].replication[0].auto) == 1 && yamldecode(google_secret_manager_secret_version.metrics_sidecar[0].secret_data).metadata.name == "grpc-health"
+    error_message = "Secret Manager wants to know where a secret lies, the collector how its configuration is called."
+  }
+  assert {
     condition     = yamldecode(google_secret_manager_secret_version.metrics_sidecar[0].secret_data).spec.endpoints[0].interval == "30s"
     error_message = "Samples are billed: two a minute are enough for a check each minute."
   }
