@@ -1,7 +1,7 @@
 locals {
   other_settings = [
     "ALLOW_LIST", "CONN_MAX_AGE", "GRPC_AUTHORITY", "GRPC_SNI_SERVER_NAME", "GRPC_TLS", "GRPC_TLS_NO_VERIFY", "GZIP",
-    "LOG_FORMAT", "LOG_LEVEL", "MAX_CONCURRENT_CHECKS", "RPC_HEADERS", "SPIFFE", "SPIFFE_SERVER_ID", "USER_AGENT", "USE_PROXY",
+    "LOG_FORMAT", "LOG_LEVEL", "MAX_CONCURRENT_CHECKS", "RPC_HEADERS", "USER_AGENT",
   ]
   file_settings = ["GRPC_CA_CERT", "GRPC_CLIENT_CERT", "GRPC_CLIENT_KEY", "HTTP_AUTH_TOKEN_FILE"]
   budget        = var.connect_timeout + var.rpc_timeout

@@ -2,7 +2,7 @@ locals {
   other_settings = [
     "ALLOW_LIST", "ALTS", "ALTS_TARGET_SERVICE_ACCOUNTS", "CONN_MAX_AGE", "GRPC_AUTHORITY", "GRPC_SNI_SERVER_NAME",
     "GRPC_TLS", "GRPC_TLS_NO_VERIFY", "GZIP", "LOG_FORMAT", "LOG_LEVEL", "MAX_CONCURRENT_CHECKS", "RPC_HEADERS",
-    "SHUTDOWN_GRACE", "SPIFFE", "SPIFFE_SERVER_ID", "USER_AGENT", "USE_PROXY",
+    "SHUTDOWN_GRACE", "USER_AGENT",
   ]
   # The platform says where to listen, with PORT; TLS ends in front of the container. The sidecar shares localhost.
   platform_settings = {

@@ -4,7 +4,7 @@ locals {
   other_settings = [
     "ALLOW_LIST", "ALTS", "ALTS_TARGET_SERVICE_ACCOUNTS", "CONN_MAX_AGE", "GRPC_AUTHORITY", "GRPC_SNI_SERVER_NAME",
     "GRPC_TLS", "GRPC_TLS_NO_VERIFY", "GZIP", "LOG_FORMAT", "LOG_LEVEL", "MAX_CONCURRENT_CHECKS", "RPC_HEADERS",
-    "SPIFFE", "SPIFFE_SERVER_ID", "USER_AGENT", "USE_PROXY",
+    "USER_AGENT",
   ]
   platform_settings = {}
   path              = "/"
