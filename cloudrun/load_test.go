@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -387,7 +388,9 @@ func TestShutdownUnderLoad(t *testing.T) {
 						}
 						response, err := client.Do(request)
 						if err != nil {
-							if early.Load() {
+							// Over HTTP/2 a GOAWAY may say that a request was not looked at; the client then dials anew, in vain.
+							unread := name == "HTTP/2.0" && errors.Is(err, syscall.ECONNREFUSED)
+							if early.Load() && !unread {
 								t.Errorf("a request that came before the end is lost: %v", err)
 							}
 							return
