@@ -218,7 +218,9 @@ func handshake(t *testing.T, tc credentials.TransportCredentials, address, serve
 // wantHandshake gets credentials and connects with them.
 func wantHandshake(t *testing.T, transport Transport, address, serverName, want string) credentials.TransportCredentials {
 	t.Helper()
-	tc, err := transport(t.Context(), false)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tc, err := transport(ctx, false)
 	if err != nil {
 		t.Fatalf("credentials: %v", err)
 	}

@@ -488,6 +488,8 @@ func TestReadThatNeverEnds(t *testing.T) {
 		cancel()
 		c.advance(stallsAfter + time.Millisecond)
 	}
+	for end := time.Now().Add(10 * time.Second); reads.Load() < maxStalled+1 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
 	if n := reads.Load(); n != maxStalled+1 {
 		t.Errorf("%d reads are stuck, want %d and no more", n, maxStalled+1)
 	}
@@ -495,8 +497,10 @@ func TestReadThatNeverEnds(t *testing.T) {
 	stuck.Store(false)
 	reads.Store(0)
 	o, c, _ = newOptions()
+	first := make(chan struct{})
 	o.Read = func(context.Context, string) ([]byte, error) {
 		if reads.Add(1) == 1 {
+			close(first)
 			<-release
 		}
 		return ca.PEM(), nil
@@ -507,6 +511,7 @@ func TestReadThatNeverEnds(t *testing.T) {
 	if _, err := transport(ctx, false); err == nil {
 		t.Fatal("credentials came while the read was stuck")
 	}
+	<-first
 	c.advance(stallsAfter + time.Millisecond)
 	wantHandshake(t, transport, address, "localhost", "none")
 }
