@@ -57,12 +57,17 @@ resource "google_compute_url_map" "service" {
   default_service = google_compute_backend_service.service.id
 }
 
+# Another domain is another certificate, of another name: the proxy uses the old one until it has the new one.
 resource "google_compute_managed_ssl_certificate" "domain" {
   project = var.project_id
-  name    = "${var.name}-domain"
+  name    = "${var.name}-domain-${substr(sha1(var.domain), 0, 8)}"
 
   managed {
     domains = [var.domain]
+  }
+
+  lifecycle {
+    create_before_destroy = true
   }
 }
 

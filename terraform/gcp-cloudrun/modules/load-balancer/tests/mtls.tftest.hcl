@@ -42,6 +42,10 @@ run "mtls" {
     error_message = "The proxy shows a certificate for the domain."
   }
   assert {
+    condition     = google_compute_managed_ssl_certificate.domain.name == "grpc-health-domain-${substr(sha1("health.example.com"), 0, 8)}"
+    error_message = "A certificate in use cannot be deleted, nor changed: that for another domain has a name of its own, to be there first."
+  }
+  assert {
     condition     = google_compute_global_forwarding_rule.https.load_balancing_scheme == "EXTERNAL_MANAGED" && google_compute_backend_service.service.load_balancing_scheme == "EXTERNAL_MANAGED"
     error_message = "Rule and backend have one scheme, and the classic one is not for new deployments."
   }
