@@ -35,6 +35,7 @@ var notRun = map[string]string{
 	`cosign verify-blob checksums.txt --bundle checksums.txt.sigstore.json \`:                       "wants a release",
 	`gcloud functions deploy health --gen2 --region=europe-west1 --runtime=go126 --source=. --entry-point=HealthCheck \`: "wants a " +
 		"project on Google Cloud; function_test.go does what the build pack does",
+	`gcloud run deploy health --region=europe-west1 --no-allow-unauthenticated \`:        "wants a project on Google Cloud",
 	`aws lambda create-function --function-name grpc-health \`:                           "wants an account on AWS; lambda's tests run the package",
 	"aws lambda create-function-url-config --function-name grpc-health --auth-type NONE": "wants an account on AWS",
 	`gcloud monitoring uptime create "echo" --resource-type=uptime-url \`:                "wants a project on Google Cloud",
