@@ -296,6 +296,7 @@ func (c *conn) refused(err error, p *progress) answer {
 		}
 	case frontEnd(err):
 		a.final = true
+	case reset(err): // the answer had begun, and was cut off
 	case r.header.Load() && !c.gone.Load() && (a.code == codes.ResourceExhausted || a.code == codes.Internal || a.code == codes.Unimplemented):
 		// The server answered, and the answer is unusable: too large, not the protocol's message, or
 		// compressed in an unknown way. Nothing was lost on the way.
@@ -310,6 +311,13 @@ func frontEnd(err error) bool {
 	message := status.Convert(err).Message()
 	return strings.HasPrefix(message, "unexpected HTTP status code received from server") ||
 		strings.HasPrefix(message, "malformed header: missing HTTP status")
+}
+
+// reset tells an RPC whose stream the peer has reset, as a proxy does that loses its server in the middle of an
+// answer. grpc-go gives it no type (internal/transport/http2_client.go, handleRSTStream), only this text; a test
+// holds the text to it.
+func reset(err error) bool {
+	return strings.HasPrefix(status.Convert(err).Message(), "stream terminated by RST_STREAM")
 }
 
 // drained tells an RPC that a GOAWAY has ended, as not looked at. Its answer's trailers can still come

@@ -232,6 +232,22 @@ func TestFrontEnds(t *testing.T) {
 			t.Errorf("%d requests", requests.Load())
 		}
 	})
+	t.Run("stream reset in the middle of an answer", func(t *testing.T) {
+		t.Parallel()
+		var requests atomic.Int32
+		c := checker(t, h2c(t, func(w http.ResponseWriter, _ *http.Request) {
+			requests.Add(1)
+			w.Header().Set("Content-Type", "application/grpc")
+			w.WriteHeader(http.StatusOK)
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}))
+		v := c.Check(t.Context(), "")
+		want(t, v, ConnectionFailed, PhaseRPC)
+		if requests.Load() != lossesAllowed/lossCounts {
+			t.Errorf("%d requests", requests.Load())
+		}
+	})
 }
 
 // h2c serves plaintext HTTP/2 and returns its address.
