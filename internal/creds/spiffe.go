@@ -3,6 +3,8 @@ package creds
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -86,7 +88,26 @@ func fetchIdentity(ctx context.Context, address string, now time.Time, authorize
 		return nil, found, nil
 	}
 	config := tlsconfig.MTLSClientConfig(svid, x509Context.Bundles, authorizer)
+	config.VerifyPeerCertificate = showing(config.VerifyPeerCertificate)
 	return &identity{transport: credentials.NewTLS(config), notAfter: notAfter}, found, nil
+}
+
+// showing is verify with the certificate in its errors, as crypto/tls has it in those of its own verification: the
+// proof of a failure shows what the upstream showed.
+func showing(verify func([][]byte, [][]*x509.Certificate) error) func([][]byte, [][]*x509.Certificate) error {
+	return func(raw [][]byte, chains [][]*x509.Certificate) error {
+		err := verify(raw, chains)
+		if err == nil {
+			return nil
+		}
+		shown := &tls.CertificateVerificationError{Err: err}
+		for _, der := range raw {
+			if c, err := x509.ParseCertificate(der); err == nil { // crypto/tls has parsed them already
+				shown.UnverifiedCertificates = append(shown.UnverifiedCertificates, c)
+			}
+		}
+		return shown
+	}
 }
 
 // identityDigest tells an answer of the Workload API from others. A rotated key comes with another

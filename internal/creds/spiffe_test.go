@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -79,7 +80,17 @@ func TestSPIFFEServerID(t *testing.T) {
 			}
 			_, _, err = handshake(t, tc, address, "localhost")
 			wantError(t, err, test.wantErr)
+			wantShown(t, err)
 		})
+	}
+}
+
+// wantShown checks that a failed verification tells which certificate it was of.
+func wantShown(t *testing.T, err error) {
+	t.Helper()
+	failed, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	if !ok || len(failed.UnverifiedCertificates) == 0 {
+		t.Errorf("error %v shows no certificate", err)
 	}
 }
 
@@ -96,6 +107,7 @@ func TestSPIFFEServerOfAnotherTrust(t *testing.T) {
 	}
 	_, _, err = handshake(t, tc, serveSPIFFE(t, ca), "localhost")
 	wantError(t, err, "x509")
+	wantShown(t, err)
 	// A certificate that is no SVID is none of the mesh, whoever signed it.
 	_, _, err = handshake(t, tc, serveTLS(t, other.ServerTLS(t)), "localhost")
 	wantError(t, err, "SPIFFE")
