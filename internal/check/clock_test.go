@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/healthtest"
 )
@@ -136,4 +138,33 @@ func TestMachineFrozenDuringACheck(t *testing.T) {
 	if c.retried("frozen") == 0 { // a busy machine may have stopped this process besides
 		t.Error("no retry for the freeze")
 	}
+}
+
+// An answer that has waited since long before the process went on is no answer, also where it is the first that is
+// heard of.
+func TestAnswerFromBeforeALongFreeze(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	release := make(chan struct{})
+	var rpcs atomic.Int32
+	up.Handle("s", func(ctx context.Context, _ string) (*healthpb.HealthCheckResponse, error) {
+		if rpcs.Add(1) > 1 {
+			return &healthpb.HealthCheckResponse{Status: notServing}, nil
+		}
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return &healthpb.HealthCheckResponse{Status: serving}, nil
+	})
+	var jump atomic.Int64
+	real := clock.System()
+	c := checkerAt(t, func() moment { m := real(); m.Wall += jump.Load(); return m }, up.Target(),
+		services("s"), func(o *Options) { o.RPCTimeout = time.Minute })
+	done := make(chan Verdict, 1)
+	go func() { done <- c.Check(t.Context(), "s") }()
+	eventually(t, "the RPC is under way", func() bool { return up.InFlightFor("s") > 0 })
+	jump.Store(int64(time.Hour))
+	close(release)
+	want(t, <-done, NotServing, PhaseNone)
 }

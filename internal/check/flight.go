@@ -145,6 +145,10 @@ func (f *flight) run() {
 		}
 		before := now
 		now = c.clock.tick()
+		stopped, still := now.stops != before.stops, now.Since(before.moment)
+		if stopped && still > outdated {
+			f.restart(now, still) // before what has come, for that may have waited since
+		}
 		for more := true; more; {
 			switch {
 			case e.show != nil:
@@ -160,8 +164,8 @@ func (f *flight) run() {
 				more = false
 			}
 		}
-		if now.stops != before.stops {
-			f.restart(now, now.Since(before.moment))
+		if stopped && still <= outdated {
+			f.restart(now, still)
 		}
 		if f.advance(now) {
 			return
