@@ -46,7 +46,7 @@ func (dl *dialer) dial(ctx context.Context, p *dialProgress) (c *conn, d Dial) {
 		var last Dial
 		c, last = dl.attempt(ctx, p)
 		last.Redials = redials
-		if last.Err != nil && d.Err != nil && errors.Is(last.Err, errBudget) {
+		if last.Err != nil && d.Err != nil && errors.Is(last.Err, errBudget) && !further(last.Phase, d.Phase) {
 			// The budget ended a later attempt: what the ones before it met says more.
 			break
 		}
@@ -270,6 +270,11 @@ func (dl *dialer) race(ctx context.Context, addresses []address, tc credentials.
 
 // phaseOrder is how far an address came.
 var phaseOrder = map[Phase]int{PhaseConnect: 1, PhaseTLS: 2, PhaseHTTP2: 3, PhaseCredentials: 4}
+
+// further says that an attempt which reached an address came further than the one before it.
+func further(last, before Phase) bool {
+	return last != PhaseCredentials && phaseOrder[last] > phaseOrder[before]
+}
 
 // connect makes a connection to one address. tell hears of each phase that begins.
 func (dl *dialer) connect(ctx context.Context, to address, tc credentials.TransportCredentials, tell func(AddressAttempt)) (*conn, AddressAttempt) {

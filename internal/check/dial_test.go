@@ -343,6 +343,13 @@ func TestRedial(t *testing.T) {
 	if v.Err == nil || !strings.Contains(v.Err.Error(), "refused") {
 		t.Errorf("cause %v", v.Err)
 	}
+
+	// Where the later attempt came further, what it met is the cause.
+	way := healthtest.Forward(t, "")
+	way.SetMode(healthtest.Refuse)
+	c = checker(t, way.Addr(), redial, func(o *Options) { o.ConnectTimeout = 2 * time.Second })
+	time.AfterFunc(200*time.Millisecond, func() { way.SetMode(healthtest.Silent) })
+	want(t, c.Check(t.Context(), ""), Timeout, PhaseHTTP2)
 }
 
 func TestThroughAProxy(t *testing.T) {
