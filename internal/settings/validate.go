@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -357,12 +358,15 @@ func (r *reader) validateFiles() {
 	}
 }
 
+// secretARN is how the ARN of a secret begins in each of AWS's partitions, aws-cn and aws-us-gov among them.
+var secretARN = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:`)
+
 // arnFault says what is wrong with an ARN in place of a file, "" where nothing is.
 func (r *reader) arnFault(arn string) string {
 	switch {
 	case r.variant != lambda:
 		return "names an AWS secret, which only Lambda reads: write a file's path"
-	case !strings.HasPrefix(arn, "arn:aws:secretsmanager:"):
+	case !secretARN.MatchString(arn):
 		return "names an AWS resource that is no secret: write arn:aws:secretsmanager:..."
 	}
 	return ""

@@ -116,7 +116,7 @@ variable "secrets" {
   validation {
     # The role may read these ARNs, so they have to be whole.
     condition = alltrue([for arn in concat(values(var.secrets), values(var.secret_headers)) :
-      can(regex("^arn:aws:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+-[A-Za-z0-9]{6}(#.+)?$", arn))
+      can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+-[A-Za-z0-9]{6}(#.+)?$", arn))
     ])
     error_message = "secrets, secret_headers: write a secret's whole ARN, arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-xxxxxx (#KEY for one key of it), and not its content."
   }
