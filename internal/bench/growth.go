@@ -1,0 +1,127 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// growth makes the tables of what ours costs as its work grows.
+func (b *bench) growth(ctx context.Context) error {
+	for _, table := range []func(context.Context) error{b.moreServices, b.moreCallers, b.moreConnections} {
+		if err := table(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moreServices asks for several services in each request.
+func (b *bench) moreServices(ctx context.Context) error {
+	const most = 100
+	names := make([]string, most)
+	for i := range names {
+		names[i] = fmt.Sprintf("s%02d", i)
+	}
+	fmt.Fprint(b.out, "\n| services per request | p50 | p99 | CPU ms per request | time beside one |\n|---|---|---|---|---|\n")
+	var one time.Duration
+	for _, n := range []int{1, 10, most} {
+		path := "/?service=" + strings.Join(names[:n], "&service=")
+		body := strings.Join(names[:n], " SERVING\n") + " SERVING\n"
+		f, err := b.underOurs(ctx, 1, path, body, "SERVICE_NAME="+strings.Join(names, ","))
+		if err != nil {
+			return fmt.Errorf("%d services: %w", n, err)
+		}
+		if n == 1 {
+			one = f.p50
+		}
+		fmt.Fprintf(b.out, "| %d | %s | %s | %.2f | %.1f× |\n", n, shown(f.p50), shown(f.p99), f.cpu.Seconds()*1e3, f.p50.Seconds()/one.Seconds())
+	}
+	return nil
+}
+
+// moreCallers has more of them ask at once.
+func (b *bench) moreCallers(ctx context.Context) error {
+	fmt.Fprint(b.out, "\n| callers | requests/s | p50 | p99 | RPCs/s | CPU s per 10,000 | peak RSS |\n|---|---|---|---|---|---|---|\n")
+	for callers := 1; callers <= 4096; callers *= 4 {
+		f, err := b.underOurs(ctx, callers, "/", serving)
+		if err != nil {
+			return fmt.Errorf("%d callers: %w", callers, err)
+		}
+		fmt.Fprintf(b.out, "| %d | %.0f | %s | %s | %.0f | %.2f | %s |\n",
+			callers, f.rate, shown(f.p50), shown(f.p99), f.rpcs*f.rate, f.cpu.Seconds()*1e4, mebibytes(f.peak))
+	}
+	return nil
+}
+
+// underOurs measures ours with settings of its own, in all rounds.
+func (b *bench) underOurs(ctx context.Context, callers int, path, body string, settings ...string) (figures, error) {
+	var rounds []figures
+	for range b.rounds {
+		f, err := func() (figures, error) {
+			u, err := newUpstream(nil)
+			if err != nil {
+				return figures{}, err
+			}
+			defer u.stop()
+			s, err := b.start(ctx, ours, plain, u, settings...)
+			if err != nil {
+				return figures{}, err
+			}
+			defer s.stop()
+			return newLoad(s.addr, nil, path, body).measure(ctx, s, u, callers, b.window)
+		}()
+		if err != nil {
+			return figures{}, err
+		}
+		rounds = append(rounds, f)
+	}
+	return medians(rounds), nil
+}
+
+// moreConnections keeps connections open over which a request has come, and none comes any more.
+func (b *bench) moreConnections(ctx context.Context) error {
+	u, err := newUpstream(nil)
+	if err != nil {
+		return err
+	}
+	defer u.stop()
+	s, err := b.start(ctx, ours, plain, u)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	fmt.Fprint(b.out, "\n| idle connections | RSS | for each |\n|---|---|---|\n")
+	l := newLoad(s.addr, nil, "/", serving)
+	var open []*caller
+	defer func() { closeAll(open) }()
+	var without int64
+	for _, n := range []int{0, 100, 1000, 10000} {
+		more, err := l.connectAll(n - len(open))
+		if err != nil {
+			return fmt.Errorf("%d connections (see the limit of open files, ulimit -n): %w", n, err)
+		}
+		open = append(open, more...)
+		for _, c := range more {
+			c.conn.SetDeadline(time.Now().Add(patience))
+			if err := c.ask(); err != nil {
+				return err
+			}
+		}
+		resident, err := memory(s.cmd.Process.Pid, residentNow)
+		if err != nil {
+			return err
+		}
+		each := ""
+		if n == 0 {
+			without = resident
+		} else {
+			each = fmt.Sprintf("%.1f KiB", float64(resident-without)/float64(n)/(1<<10))
+		}
+		fmt.Fprintf(b.out, "| %d | %s | %s |\n", n, mebibytes(resident), each)
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+//go:build linux
+
+// Command bench measures what a check costs, beside servers that do the same in simpler ways:
+//
+//	go run ./internal/bench
+//
+// It runs on Linux, on loopback alone, and takes less than three minutes once everything is built. Two processes share
+// the machine: the server under test, and this one, which holds the callers and the upstream. The upstream
+// is here so that its RPCs are counted without asking anybody, and so that no third process competes
+// for a small machine's processors; it is so for all servers alike. Each figure is the median of three
+// rounds, in each of which the servers take turns, every time in a new process.
+//
+// Ratios say something about the code, absolute figures about the machine, too: everything competes for
+// its processors, the callers as well.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) > 1 && os.Args[1] == peerCommand {
+		os.Exit(runPeer(os.Args[2:], os.Stderr))
+	}
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// plan is how long and how often is measured.
+type plan struct {
+	window time.Duration // of one measurement
+	rounds int
+}
+
+// run is main without the process.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	var p plan
+	flags.DurationVar(&p.window, "window", 500*time.Millisecond, "how long one measurement takes")
+	flags.IntVar(&p.rounds, "rounds", 3, "how often each is made; the median counts")
+	pgo := flags.Bool("pgo", false, "measure nothing, and write "+profilePath+", which the compiler optimises grpc_health_proxy by")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2
+	case flags.NArg() > 0 || p.window <= 0 || p.rounds < 1:
+		fmt.Fprintln(stderr, "-window and -rounds must be above zero, and there are no arguments (-help lists the flags)")
+		return 2
+	}
+	b, err := newBench(ctx, p, stdout)
+	if err == nil {
+		defer b.close()
+		if *pgo {
+			err = b.profile(ctx)
+		} else {
+			err = b.all(ctx)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return 1
+	}
+	return 0
+}
+
+// bench is what the measurements share.
+type bench struct {
+	plan
+	out          io.Writer
+	programs     programs
+	certificates certificates
+}
+
+func newBench(ctx context.Context, p plan, out io.Writer) (*bench, error) {
+	programs, err := build(ctx, shipped)
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{plan: p, out: out, programs: programs, certificates: certificates(filepath.Join(programs.dir, "certificates"))}
+	if out, err := exec.CommandContext(ctx, programs.certs, "-dir", string(b.certificates)).CombinedOutput(); err != nil {
+		b.close()
+		return nil, fmt.Errorf("make certificates: %w\n%s", err, out)
+	}
+	return b, nil
+}
+
+func (b *bench) close() { os.RemoveAll(b.programs.dir) }
+
+// all makes every table.
+func (b *bench) all(ctx context.Context) error {
+	fmt.Fprintf(b.out, "%s/%s, %d processors, %s, %d rounds of %v\n",
+		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), b.rounds, b.window)
+	for _, table := range []func(context.Context) error{b.throughput, b.commands, b.growth} {
+		if err := table(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}

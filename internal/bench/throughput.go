@@ -1,0 +1,188 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// cell is one line of the table of throughput: a server, and how many callers ask it.
+type cell struct {
+	transport transport
+	callers   int
+	kind      kind
+}
+
+// cells are all lines, in the order in which a round measures them: what is compared is next to each other.
+func cells() []cell {
+	var all []cell
+	for _, t := range []transport{plain, tlsBehind, mutualBoth} {
+		for _, callers := range []int{1, 8, 64, 512} {
+			for _, k := range []kind{dialEach, oneConn, nothing, ours, oursDial} {
+				switch {
+				case k == oursDial && t != plain:
+				case k == nothing && t == tlsBehind: // it has no upstream, and so no such line
+				default:
+					all = append(all, cell{t, callers, k})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// throughput makes the table of requests, and compares it with the goals.
+func (b *bench) throughput(ctx context.Context) error {
+	rounds := make(map[cell][]figures)
+	all := cells()
+	for range b.rounds {
+		for _, c := range all {
+			f, err := b.under(ctx, c, b.window)
+			if err != nil {
+				return fmt.Errorf("%s, %s, %d callers: %w", c.kind, c.transport, c.callers, err)
+			}
+			rounds[c] = append(rounds[c], f)
+		}
+	}
+	results := make(map[cell]figures, len(rounds))
+	for c, fs := range rounds {
+		results[c] = medians(fs)
+	}
+	fmt.Fprint(b.out, "\n| | callers | server | requests/s | p50 | p99 | RPCs per request | CPU s per 10,000 | peak RSS | ours is |\n"+
+		"|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, c := range all {
+		f := results[c]
+		ratio := ""
+		if c.kind != ours {
+			ratio = fmt.Sprintf("%.2f×", results[cell{c.transport, c.callers, ours}].rate/f.rate)
+		}
+		fmt.Fprintf(b.out, "| %s | %d | %s | %.0f | %s | %s | %.3f | %.2f | %s | %s |\n",
+			c.transport, c.callers, c.kind, f.rate, shown(f.p50), shown(f.p99), f.rpcs, f.cpu.Seconds()*1e4, mebibytes(f.peak), ratio)
+	}
+	b.compare(results)
+	return nil
+}
+
+// under measures one server under load.
+func (b *bench) under(ctx context.Context, c cell, window time.Duration) (figures, error) {
+	config, err := b.certificates.upstream(c.transport)
+	if err != nil {
+		return figures{}, err
+	}
+	u, err := newUpstream(config)
+	if err != nil {
+		return figures{}, err
+	}
+	defer u.stop()
+	s, err := b.start(ctx, c.kind, c.transport, u)
+	if err != nil {
+		return figures{}, err
+	}
+	defer s.stop()
+	if config, err = b.certificates.caller(c.transport); err != nil {
+		return figures{}, err
+	}
+	return newLoad(s.addr, config, "/", serving).measure(ctx, s, u, c.callers, window)
+}
+
+// start starts a server of that kind in front of the upstream; ours takes further settings.
+func (b *bench) start(ctx context.Context, k kind, t transport, u *upstream, settings ...string) (*server, error) {
+	switch k {
+	case oursDial:
+		settings = append(settings, "CONN_MAX_AGE=0s")
+		fallthrough
+	case ours:
+		env := slices.Concat(b.certificates.settings(t), settings, []string{
+			"GRPC_ADDR=" + u.addr, "HTTP_LISTEN_ADDR=127.0.0.1:0", "METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0",
+		})
+		return startServer(ctx, b.programs.proxy, nil, env)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	return startServer(ctx, program, []string{peerCommand, string(k), u.addr, string(t), string(b.certificates)}, nil)
+}
+
+// goal is a ratio to reach.
+type goal struct {
+	name           string
+	of, to         cell
+	value          func(figures) float64
+	least          bool // the ratio is to be at least this; else at most
+	floor, stretch float64
+}
+
+func rate(f figures) float64 { return f.rate }
+
+func slowest(f figures) float64 { return f.p99.Seconds() }
+
+func goals() []goal {
+	of := func(callers int, k kind) cell { return cell{plain, callers, k} }
+	return []goal{
+		{"ours / (a), 1 caller", of(1, ours), of(1, dialEach), rate, true, 2.4, 3},
+		{"ours / (a), 64", of(64, ours), of(64, dialEach), rate, true, 8, 10},
+		{"ours / (a), 512", of(512, ours), of(512, dialEach), rate, true, 11, 14},
+		{"ours / (b), 1", of(1, ours), of(1, oneConn), rate, true, 0.8, 0.95},
+		{"ours / (b), 64", of(64, ours), of(64, oneConn), rate, true, 1.7, 2},
+		{"ours / (b), 512", of(512, ours), of(512, oneConn), rate, true, 2, 2.4},
+		{"ours / (c), 64", of(64, ours), of(64, nothing), rate, true, 0.35, 0.5},
+		{"ours / (c), 512", of(512, ours), of(512, nothing), rate, true, 0.55, 0.75},
+		{"ours / (a), mTLS on both sides, 64", cell{mutualBoth, 64, ours}, cell{mutualBoth, 64, dialEach}, rate, true, 15, 25},
+		{"ours with `CONN_MAX_AGE=0` / (a), 64", of(64, oursDial), of(64, dialEach), rate, true, 3.5, 4.5},
+		{"p99 of ours / (b), 64", of(64, ours), of(64, oneConn), slowest, false, 1, 0.7},
+	}
+}
+
+// compare makes the table of the goals.
+func (b *bench) compare(results map[cell]figures) {
+	fmt.Fprint(b.out, "\n| ratio | measured | floor | stretch |\n|---|---|---|---|\n")
+	for _, g := range goals() {
+		ratio := g.value(results[g.of]) / g.value(results[g.to])
+		verdict := "**missed**"
+		if g.least == (ratio >= g.floor) || ratio == g.floor {
+			verdict = ""
+		}
+		fmt.Fprintf(b.out, "| %s | %.2f× %s | %g× | %g× |\n", g.name, ratio, verdict, g.floor, g.stretch)
+	}
+}
+
+// medians takes each figure's median by itself.
+func medians(rounds []figures) figures {
+	return figures{
+		rate: median(rounds, func(f figures) float64 { return f.rate }),
+		p50:  median(rounds, func(f figures) time.Duration { return f.p50 }),
+		p99:  median(rounds, func(f figures) time.Duration { return f.p99 }),
+		rpcs: median(rounds, func(f figures) float64 { return f.rpcs }),
+		cpu:  median(rounds, func(f figures) time.Duration { return f.cpu }),
+		peak: median(rounds, func(f figures) int64 { return f.peak }),
+	}
+}
+
+// median is the middle of the values; of an even number, the higher of the two.
+func median[T any, V cmp.Ordered](all []T, value func(T) V) V {
+	values := make([]V, 0, len(all))
+	for _, one := range all {
+		values = append(values, value(one))
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// shown is a duration with the digits that mean something.
+func shown(d time.Duration) string {
+	switch {
+	case d < 100*time.Microsecond:
+		return fmt.Sprintf("%.0f µs", d.Seconds()*1e6)
+	case d < 100*time.Millisecond:
+		return fmt.Sprintf("%.2f ms", d.Seconds()*1e3)
+	}
+	return fmt.Sprintf("%.0f ms", d.Seconds()*1e3)
+}
+
+func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
