@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -18,9 +19,14 @@ type Checker struct {
 	configured *link // for the configured services
 	others     *link // for the rest, which so cannot use up the streams of the configured ones
 
-	mu     sync.Mutex
-	lanes  map[question]*lane
-	madeUp int // RPCs under way for names that callers made up
+	beat time.Duration // between two looks at the flights that nobody controls
+
+	mu      sync.Mutex
+	lanes   map[question]*lane
+	madeUp  int         // RPCs under way for names that callers made up
+	looks   *time.Timer // nil before the first check
+	looking bool        // the timer runs
+	direct  bool        // a flight has begun since the last look that nobody controls
 }
 
 // New returns a Checker. It makes no connection yet.
@@ -39,7 +45,7 @@ func newChecker(o Options, read func() moment) *Checker {
 	if len(o.Services) == 0 {
 		o.Services = []string{""}
 	}
-	c := &Checker{o: o, clock: &runtimeClock{read: read}, lanes: make(map[question]*lane)}
+	c := &Checker{o: o, clock: &runtimeClock{read: read}, lanes: make(map[question]*lane), beat: min(slice, o.RPCTimeout/4)}
 	d := &dialer{o: &c.o, clock: c.clock}
 	c.configured = newLink(d, c.clock, o.MaxAge)
 	c.others = newLink(d, c.clock, o.MaxAge)
@@ -99,7 +105,7 @@ func (c *Checker) board(ctx context.Context, q question, arrived reading) (f *fl
 	}
 	if l.next == nil {
 		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // of whom it serves, the caller may leave first
-		l.next = &flight{checker: c, lane: l, ctx: ctx, cancel: cancel, events: make(chan event, 4)}
+		l.next = &flight{checker: c, lane: l, ctx: ctx, cancel: cancel, events: make(chan *event, 4)}
 	}
 	f = l.next
 	budget := c.o.ConnectTimeout + c.o.RPCTimeout
@@ -153,11 +159,12 @@ func (c *Checker) standing(f *flight, co *cohort) standing {
 	if f.lane.next == f && len(f.lane.flights) > 0 {
 		asked = f.lane.flights[len(f.lane.flights)-1]
 	}
+	asked.takeOver()
 	c.mu.Unlock()
 	shown := make(chan standing, 1)
 	s := standing{verdict: unmet()}
 	select {
-	case asked.events <- event{show: shown}:
+	case asked.events <- &event{show: shown}:
 	case <-asked.ctx.Done():
 		return s
 	case <-co.done:
@@ -190,15 +197,7 @@ func (c *Checker) kick(l *lane) {
 	}
 	now := c.clock.tick()
 	if wait := c.wait(l, now); wait > 0 {
-		if l.timer == nil {
-			l.timer = time.AfterFunc(wait, func() {
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				c.kick(l)
-			})
-		} else {
-			l.timer.Reset(wait)
-		}
+		l.ring(c, now, wait)
 		return
 	}
 	f := l.next
@@ -216,6 +215,64 @@ func (c *Checker) kick(l *lane) {
 	}
 	l.flights = append(l.flights, f)
 	go f.run()
+}
+
+// ring kicks the lane after wait. A timer that rings earlier kicks it then, and is set again where that was too early:
+// to set it for every caller who comes would cost more.
+func (l *lane) ring(c *Checker, now reading, wait time.Duration) {
+	due := now.running + wait
+	switch {
+	case l.timer == nil:
+		l.timer = time.AfterFunc(wait, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			l.rings = never
+			c.kick(l)
+		})
+	case l.rings <= due:
+		return
+	default:
+		l.timer.Reset(wait)
+	}
+	l.rings = due
+}
+
+// never is later than any time that a process runs.
+const never = time.Duration(math.MaxInt64)
+
+// lookSoon has the checker look at its flights a beat from now, or earlier. It is one timer for all of them: one for each,
+// earlier than all others of the process, would wake the thread that waits for the network.
+func (c *Checker) lookSoon() {
+	c.direct = true
+	switch {
+	case c.looking:
+		return
+	case c.looks == nil:
+		c.looks = time.AfterFunc(c.beat, c.look)
+	default:
+		c.looks.Reset(c.beat)
+	}
+	c.looking = true
+}
+
+// look has those flights controlled whose direct RPC is still under way.
+func (c *Checker) look() {
+	c.clock.tick()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.looking = false
+	if !c.direct {
+		return
+	}
+	for _, l := range c.lanes {
+		for _, f := range l.flights {
+			if f.direct {
+				f.takeOver()
+			}
+		}
+	}
+	c.lookSoon()
+	c.direct = false
 }
 
 // wait is how long the lane's next flight must wait beside those under way.
@@ -310,7 +367,7 @@ func (c *Checker) returnExtra(f *flight) {
 func (c *Checker) deadline(f *flight) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	due := time.Duration(1<<63 - 1)
+	due := never
 	for _, g := range []*flight{f, f.lane.next} {
 		if g != nil && len(g.cohorts) > 0 {
 			due = min(due, g.cohorts[0].deadline)

@@ -27,6 +27,8 @@ const (
 	maxAnswer = 1 << 20
 	// bufferSize is what a connection's read and write buffers hold; grpc-go's 32 KiB are for traffic.
 	bufferSize = 4 << 10
+	// windowSize is what a server may send of an answer before it is read: the protocol's default, more or less.
+	windowSize = 64 << 10
 )
 
 // conn is one connection to the upstream: a grpc.ClientConn that is handed an established network
@@ -67,6 +69,8 @@ func newConn(ctx context.Context, o *Options, authority string, raw *watchedConn
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: o.ConnectTimeout + time.Hour}),
 		grpc.WithReadBufferSize(bufferSize),
 		grpc.WithWriteBufferSize(bufferSize),
+		// A window of a fixed size: to find a better one grpc-go would send a PING with every answer.
+		grpc.WithInitialWindowSize(windowSize),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithStatsHandler(replyWatcher{}),
 	}

@@ -44,6 +44,7 @@ type lane struct {
 	next     *flight   // not started: gathers those who wait; nil where nobody does
 	extra    bool      // a flight makes its second RPC
 	timer    *time.Timer
+	rings    time.Duration // running time at which the timer rings, later than any where it does not
 }
 
 // cohort is callers who arrived within a short time and share a deadline and a result.
@@ -58,18 +59,20 @@ type cohort struct {
 // flight is the work for callers who share it: one RPC, and what it takes to prove that it failed.
 // Everyone it answers had arrived before it started.
 type flight struct {
-	checker *Checker
-	lane    *lane
-	cohorts []*cohort // guarded by the Checker's mutex, as the next three are
-	settled bool
-	extra   bool    // holds the lane's second RPC
-	began   reading // set before run begins, and zero until then
+	checker  *Checker
+	lane     *lane
+	cohorts  []*cohort // guarded by the Checker's mutex, as the next five are
+	settled  bool
+	extra    bool    // holds the lane's second RPC
+	direct   bool    // run makes the RPC itself
+	attended bool    // control is at work, or somebody wants it to be
+	began    reading // set before run begins, and zero until then
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	events chan event
+	events chan *event
 
-	// What follows belongs to run alone.
+	// What follows belongs to run, and to control once that is at work.
 	since   moment // a connection is fresh, and a failure counts, where the dial began no earlier
 	tries   []*try // under way
 	wanted  string // the reason for which a fresh connection is wanted; empty when none is
@@ -84,11 +87,12 @@ type try struct {
 	fresh    bool   // wants a fresh connection
 	alone    bool   // and for itself
 	since    moment // the flight's, when the try began
-	cancel   context.CancelCauseFunc
+	cancel   context.CancelFunc
+	late     atomic.Bool                  // cancelled for its time was up
 	progress progress                     // of the RPC
 	stage    atomic.Pointer[dialProgress] // of the dial that the try waits for, or of what to send
 
-	// What follows is run's.
+	// What follows is the flight's.
 	conn   *conn         // nil until there is one
 	dial   Dial          // how it was made; zero where others had dialled
 	asked  reading       // when the RPC began
@@ -98,14 +102,15 @@ type try struct {
 
 // event is what a try tells its flight.
 type event struct {
-	try    *try
-	conn   *conn   // the RPC begins on it,
-	now    reading // now
-	dial   Dial    // how the connection was made, or was not
-	ended  bool    // the try is over:
-	failed error   // it got no connection, for this reason
-	phase  Phase   // where it failed
-	answer *answer // or this is what the RPC came to, nil where its deadline passed
+	try      *try
+	conn     *conn   // the RPC begins on it,
+	now      reading // now
+	dial     Dial    // how the connection was made, or was not
+	ended    bool    // the try is over:
+	failed   error   // it got no connection, for this reason
+	phase    Phase   // where it failed
+	answer   answer  // or this is what the RPC came to,
+	answered bool    // unless its deadline passed
 
 	show chan<- standing // where not nil, the event is but a question: how does the flight stand?
 }
@@ -127,16 +132,78 @@ const (
 	unreadCounts  = 1
 )
 
-// run is the flight's one goroutine of control.
+// run is the flight. Where a connection stands it makes the RPC itself, for most RPCs are answered at once, and
+// goroutines that wait for one another cost more than such an RPC.
 func (f *flight) run() {
-	c := f.checker
 	f.since = f.began.moment
+	var standing *conn
+	if f.checker.o.Metadata == nil {
+		standing = f.lane.link.standing(f.began.moment)
+	}
+	if standing == nil {
+		f.launch(false)
+		f.attend(false)
+		f.control(f.sleep(f.began))
+		return
+	}
+	ctx, cancel := f.forRPC(f.ctx)
+	t := f.newTry(false, cancel)
+	f.beginRPC(t, standing, f.began)
+	if !f.attend(f.sleep(f.began) >= f.checker.beat) {
+		go func() { f.tell(f.ask(ctx, t, standing, nil)) }()
+		f.control(0)
+		return
+	}
+	e := f.ask(ctx, t, standing, nil)
+	switch {
+	case !f.claim():
+		f.tell(e)
+	case f.ctx.Err() != nil: // nobody waits for it any more
+	case !f.handle(e, f.checker.clock.tick()):
+		f.control(0)
+	}
+}
+
+// attend begins the flight: direct says that run could make the RPC itself. It says whether that may go on
+// without control, until the checker next looks.
+func (f *flight) attend(direct bool) bool {
+	c := f.checker
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.direct = direct && !f.attended
+	f.attended = !f.direct
+	if f.direct {
+		c.lookSoon()
+	}
+	return f.direct
+}
+
+// claim says whether it is for the caller to be in control: a direct RPC is under way, or has just ended, and
+// nobody is yet.
+func (f *flight) claim() bool {
+	f.checker.mu.Lock()
+	defer f.checker.mu.Unlock()
+	mine := f.direct && !f.attended
+	f.attended = true
+	return mine
+}
+
+// takeOver has the flight controlled beside its direct RPC, if nobody does. The Checker's mutex is held.
+func (f *flight) takeOver() {
+	if f.direct && !f.attended {
+		go f.control(0)
+	}
+	f.attended = true
+}
+
+// control sees to it that the flight comes to an end, and in time. It first looks at the flight after wait.
+func (f *flight) control(wait time.Duration) {
+	c := f.checker
 	now := f.began
-	f.launch(now, false)
-	timer := time.NewTimer(f.sleep(now))
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
-		var e event
+		var e *event
 		select {
 		case e = <-f.events:
 		case <-timer.C:
@@ -151,12 +218,11 @@ func (f *flight) run() {
 		}
 		for more := true; more; {
 			switch {
+			case e == nil:
 			case e.show != nil:
 				e.show <- standing{f.standing(), f.proofSoFar(now)}
-			case e.try != nil:
-				if over := f.handle(e, now); over {
-					return
-				}
+			case f.handle(e, now):
+				return
 			}
 			select {
 			case e = <-f.events: // what has happened goes before what the clock says
@@ -177,20 +243,23 @@ func (f *flight) run() {
 	}
 }
 
-// launch starts a try.
-func (f *flight) launch(now reading, fresh bool) {
-	ctx, cancel := context.WithCancelCause(f.ctx)
+// launch starts a try that gets a connection.
+func (f *flight) launch(fresh bool) {
+	ctx, cancel := context.WithCancel(f.ctx)
+	go f.connect(ctx, f.newTry(fresh, cancel))
+}
+
+// newTry begins a try.
+func (f *flight) newTry(fresh bool, cancel context.CancelFunc) *try {
 	t := &try{fresh: fresh, alone: f.alone, since: f.since, cancel: cancel}
 	f.tries = append(f.tries, t)
-	if !fresh && f.checker.o.Metadata == nil {
-		// The common case: a connection stands, and the RPC begins now.
-		if standing := f.lane.link.standing(now.moment); standing != nil {
-			f.beginRPC(t, standing, now)
-			go f.ask(ctx, t, standing, nil)
-			return
-		}
-	}
-	go f.connect(ctx, t)
+	return t
+}
+
+// forRPC is the context of an RPC that begins now. The server gets a deadline a little behind the flight's, so
+// that it is bound too and yet not the first to say that the time is up.
+func (f *flight) forRPC(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithDeadline(ctx, time.Now().Add(f.checker.o.RPCTimeout+slice))
 }
 
 // beginRPC notes that a try's RPC begins.
@@ -216,7 +285,7 @@ func (f *flight) connect(ctx context.Context, t *try) {
 		}
 		cancel()
 		if err != nil {
-			f.tell(event{try: t, ended: true, failed: err, phase: PhaseCredentials})
+			f.tell(&event{try: t, ended: true, failed: err, phase: PhaseCredentials})
 			return
 		}
 	}
@@ -228,44 +297,42 @@ func (f *flight) connect(ctx context.Context, t *try) {
 		c, d = f.lane.link.acquire(ctx, t.since, t.fresh, &t.stage)
 	}
 	if c == nil {
-		f.tell(event{try: t, ended: true, failed: d.Err, phase: d.Phase, dial: d})
+		f.tell(&event{try: t, ended: true, failed: d.Err, phase: d.Phase, dial: d})
 		return
 	}
-	if !f.tell(event{try: t, conn: c, now: f.checker.clock.tick(), dial: d}) {
+	if !f.tell(&event{try: t, conn: c, now: f.checker.clock.tick(), dial: d}) {
 		c.done()
 		return
 	}
-	f.ask(ctx, t, c, md)
+	ctx, cancel := f.forRPC(ctx)
+	defer cancel()
+	f.tell(f.ask(ctx, t, c, md))
 }
 
-// ask makes a try's RPC.
-func (f *flight) ask(ctx context.Context, t *try, c *conn, md metadata.MD) {
+// ask makes a try's RPC, whose deadline is the context's, and returns its end.
+func (f *flight) ask(ctx context.Context, t *try, c *conn, md metadata.MD) *event {
 	defer c.done()
-	// The server gets a deadline a little behind the flight's, so that it is bound too and yet not the
-	// first to say that the time is up.
-	deadline := time.Now().Add(f.checker.o.RPCTimeout + slice)
-	rpc, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	a := c.ask(rpc, md, f.lane.question, &t.progress)
+	e := &event{try: t, ended: true, answered: true, answer: c.ask(ctx, md, f.lane.question, &t.progress)}
+	code := e.answer.code
 	if f.checker.o.Trace.RPC != nil {
-		code := a.code
-		if errors.Is(context.Cause(ctx), errBudget) {
-			code = codes.DeadlineExceeded
+		counted := code
+		if t.late.Load() {
+			counted = codes.DeadlineExceeded
 		}
-		f.checker.o.Trace.RPC(code.String())
+		f.checker.o.Trace.RPC(counted.String())
 	}
-	e := event{try: t, ended: true, answer: &a}
-	if !time.Now().Before(deadline) && (a.code == codes.DeadlineExceeded || a.code == codes.Canceled) {
-		// The flight was late to look at its clock, or the process was stopped. Whoever says that the
-		// deadline has passed, grpc-go or the server: it is ours, and no answer.
-		e.answer = nil
+	if code == codes.DeadlineExceeded || code == codes.Canceled {
+		// Past the deadline the flight was late to look at its clock, or the process was stopped. Whoever says that
+		// the deadline has passed, grpc-go or the server: it is ours, and no answer.
+		deadline, _ := ctx.Deadline()
+		e.answered = time.Now().Before(deadline)
 	}
-	f.tell(e)
+	return e
 }
 
 // tell says whether the flight is still there to hear it. Who is told no must tell no more: run may take
 // in one thing more before it ends, and must not take it for the one before.
-func (f *flight) tell(e event) (told bool) {
+func (f *flight) tell(e *event) (told bool) {
 	select {
 	case f.events <- e:
 		return true
@@ -275,7 +342,7 @@ func (f *flight) tell(e event) (told bool) {
 }
 
 // handle takes in what a try tells. It says whether the flight is over.
-func (f *flight) handle(e event, now reading) (over bool) {
+func (f *flight) handle(e *event, now reading) (over bool) {
 	t := e.try
 	if !slices.Contains(f.tries, t) {
 		return false // given up before
@@ -285,7 +352,7 @@ func (f *flight) handle(e event, now reading) (over bool) {
 		f.beginRPC(t, e.conn, e.now)
 		return false
 	}
-	f.drop(t, nil)
+	f.drop(t)
 	if t.conn == nil {
 		a := Attempt{Dial: e.dial}
 		if e.dial.Err == nil {
@@ -297,7 +364,7 @@ func (f *flight) handle(e event, now reading) (over bool) {
 		}
 		return false
 	}
-	if e.answer == nil {
+	if !e.answered {
 		f.timeUp(t, now)
 		return false
 	}
@@ -374,7 +441,7 @@ func (f *flight) proofSoFar(now reading) Proof {
 }
 
 // dialVerdict is the verdict of a try that got no connection.
-func dialVerdict(e event) Verdict {
+func dialVerdict(e *event) Verdict {
 	v := Verdict{Status: ConnectionFailed, Phase: e.phase, Err: e.failed}
 	if errors.Is(e.failed, errBudget) {
 		v.Status = Timeout
@@ -395,7 +462,7 @@ func (f *flight) restart(now reading, still time.Duration) {
 		kept = 0
 	}
 	for len(f.tries) > kept {
-		f.drop(f.tries[len(f.tries)-1], nil)
+		f.drop(f.tries[len(f.tries)-1])
 	}
 	f.since = now.moment
 	f.failure, f.losses, f.alone = nil, 0, false
@@ -414,9 +481,9 @@ func (f *flight) want(reason string) {
 // fail keeps the verdict to give where no try under way answers.
 func (f *flight) fail(v Verdict) { f.failure = &v }
 
-// drop takes a try off those under way; the cause is errBudget where its time is up.
-func (f *flight) drop(t *try, cause error) {
-	t.cancel(cause)
+// drop takes a try off those under way.
+func (f *flight) drop(t *try) {
+	t.cancel()
 	f.tries = slices.DeleteFunc(f.tries, func(o *try) bool { return o == t })
 }
 
@@ -426,13 +493,14 @@ func (f *flight) advance(now reading) (over bool) {
 		switch {
 		case t.conn == nil || now.running < t.silent:
 		case now.running >= t.due:
-			f.drop(t, errBudget)
+			t.late.Store(true)
+			f.drop(t)
 			f.timeUp(t, now)
 		case f.reuses(t):
 			f.want("silent")
 		case !f.alone && !t.progress.sent():
 			// The server allows no further RPC beside those of others on this connection.
-			f.drop(t, nil)
+			f.drop(t)
 			f.note(t, now, "not sent: too many RPCs are under way on the connection")
 			f.alone = true
 			f.want("silent")
@@ -443,7 +511,7 @@ func (f *flight) advance(now reading) (over bool) {
 			f.checker.o.Trace.Retry(f.wanted)
 		}
 		f.wanted = ""
-		f.launch(now, true)
+		f.launch(true)
 	}
 	if len(f.tries) < 2 {
 		f.checker.giveExtra(f)
@@ -517,7 +585,7 @@ func (f *flight) settle(r result, asked reading) {
 		c.kick(f.lane)
 		return
 	}
-	for _, g := range slices.Clone(f.lane.flights) {
+	for _, g := range slices.Clone(f.lane.flights) { // land takes them off it
 		if !g.settled && !asked.Before(g.began.moment) {
 			g.settled = true
 			for _, co := range g.cohorts {
