@@ -156,36 +156,37 @@ type conn struct {
 
 	mu       sync.Mutex
 	busy     bool      // a request is being read or answered
+	reading  bool      // the server reads
 	http2    bool      // HTTP/2 says by itself when it ends
 	wanted   time.Time // the read deadline that the server has set
 	lingers  time.Time // when the connection ends unless it is busy; zero before the end
 	deadline time.Time // what is set
 }
 
+// Read sets the read deadline: net/http sets several for each read that it makes, of which only the last counts.
 func (c *conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if n > 0 {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if !c.busy && !c.http2 { // what HTTP/2 reads need not be a request
-			c.busy = true
-			// An error is that of a closed connection: the next read says so.
-			_ = c.apply()
-		}
+	c.mu.Lock()
+	c.reading = true
+	err := c.apply()
+	c.mu.Unlock()
+	if err != nil {
+		return 0, err
 	}
+	n, err := c.Conn.Read(p)
+	c.mu.Lock()
+	c.reading = false
+	if n > 0 && !c.http2 { // what HTTP/2 reads need not be a request
+		c.busy = true
+	}
+	c.mu.Unlock()
 	return n, err
 }
 
-// SetReadDeadline is how the server times out reads.
+// SetReadDeadline is how the server times out reads, and ends the one that is under way.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wanted = t
-	// Set again whatever it was: the server ends reads that are under way with it.
-	c.deadline = t
-	if err := c.Conn.SetReadDeadline(t); err != nil {
-		return err
-	}
 	return c.apply()
 }
 
@@ -248,8 +249,12 @@ func (c *conn) isHTTP2() bool {
 	return c.http2
 }
 
-// apply sets the read deadline that the connection's state asks for. The caller holds c.mu.
+// apply sets the read deadline that the connection's state asks for, if a read is under way: the next one
+// does so otherwise. The caller holds c.mu.
 func (c *conn) apply() error {
+	if !c.reading {
+		return nil
+	}
 	deadline := c.wanted
 	if !c.busy && !c.http2 && !c.lingers.IsZero() && (deadline.IsZero() || c.lingers.Before(deadline)) {
 		deadline = c.lingers
