@@ -82,9 +82,18 @@ func (c *Checker) List(ctx context.Context) []Verdict {
 func (c *Checker) ask(ctx context.Context, q question) result {
 	arrived := c.clock.begin()
 	defer c.clock.end()
-	f, co, shared := c.board(ctx, q, arrived)
+	f, co, shared, alone := c.board(ctx, q, arrived)
 	if shared && c.o.Trace.Shared != nil {
 		c.o.Trace.Shared()
+	}
+	if alone {
+		// The flight runs here: a goroutine of its own would have to be woken, and to wake this one. It ends early
+		// where the caller leaves.
+		stay := context.AfterFunc(ctx, func() { c.leave(ctx, f, co, arrived) })
+		f.run()
+		<-co.done
+		stay()
+		return co.result
 	}
 	select {
 	case <-co.done:
@@ -94,8 +103,9 @@ func (c *Checker) ask(ctx context.Context, q question) result {
 	}
 }
 
-// board puts a caller on the question's next flight; shared says that others are on it already.
-func (c *Checker) board(ctx context.Context, q question, arrived reading) (f *flight, co *cohort, shared bool) {
+// board puts a caller on the question's next flight; shared says that others are on it already, and alone that it
+// has begun with this caller only, who is to run it.
+func (c *Checker) board(ctx context.Context, q question, arrived reading) (f *flight, co *cohort, shared, alone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.lanes[q]
@@ -120,8 +130,12 @@ func (c *Checker) board(ctx context.Context, q question, arrived reading) (f *fl
 		co.last = arrived
 	}
 	co.waiting++
-	c.kick(l)
-	return f, co, shared
+	begun := c.start(l, arrived)
+	alone = begun == f && len(f.cohorts) == 1 && co.waiting == 1
+	if begun != nil && !alone {
+		go begun.run()
+	}
+	return f, co, shared, alone
 }
 
 // leave takes a caller whose context has ended off its flight, and ends a flight that nobody waits for.
@@ -134,11 +148,22 @@ func (c *Checker) leave(ctx context.Context, f *flight, co *cohort, arrived read
 		return co.result
 	default:
 	}
-	if co.waiting--; co.waiting == 0 {
+	co.waiting--
+	last := co.waiting == 0
+	if last {
 		f.cohorts = slices.DeleteFunc(f.cohorts, func(o *cohort) bool { return o == co })
 		c.abandon(f)
 	}
 	c.mu.Unlock()
+	r := c.unanswered(ctx, f, s, arrived)
+	if last {
+		co.finish(r)
+	}
+	return r
+}
+
+// unanswered is what a caller gets whose context has ended while the flight stood like that.
+func (c *Checker) unanswered(ctx context.Context, f *flight, s standing, arrived reading) result {
 	r := result{verdict: s.verdict}
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) { // nobody is there to read it, but a command's exit code may come of it
 		r.verdict.Service, r.verdict.Err = f.lane.question.service, context.Cause(ctx)
@@ -182,39 +207,44 @@ func (c *Checker) standing(f *flight, co *cohort) standing {
 	return s
 }
 
-// kick starts the lane's next flight if it may start, and otherwise sees to it that it will. What is
-// under way kicks again when it ends. The mutex is held, here and in what follows.
+// kick runs the lane's next flight if it may start. What is under way kicks again when it ends. The mutex is held,
+// here and in what follows.
 func (c *Checker) kick(l *lane) {
+	if f := c.start(l, c.clock.tick()); f != nil {
+		go f.run()
+	}
+}
+
+// start takes the lane's next flight, which is to be run, if it may start, and otherwise sees to it that it will.
+func (c *Checker) start(l *lane, now reading) *flight {
 	if l.next == nil {
 		// The timer of a lane that was given up can bring it here once more, when the name has a new one.
 		if len(l.flights) == 0 && !l.kept && c.lanes[l.question] == l {
 			delete(c.lanes, l.question)
 		}
-		return
+		return nil
 	}
 	if len(l.flights) >= maxFlights {
-		return
+		return nil
 	}
-	now := c.clock.tick()
 	if wait := c.wait(l, now); wait > 0 {
 		l.ring(c, now, wait)
-		return
+		return nil
 	}
 	f := l.next
 	l.next = nil
-	f.began = now
+	f.began = c.clock.tick() // now may be the arrival of one of those on it, and others arrived later
 	if l.madeUp {
 		if c.madeUp >= c.o.MaxConcurrent {
 			f.settled = true
 			go c.refuse(f, f.cohorts)
 			f.cohorts = nil // refuse has them now
-			c.kick(l)
-			return
+			return c.start(l, now)
 		}
 		c.madeUp++
 	}
 	l.flights = append(l.flights, f)
-	go f.run()
+	return f
 }
 
 // ring kicks the lane after wait. A timer that rings earlier kicks it then, and is set again where that was too early:
