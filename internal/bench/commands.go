@@ -29,7 +29,7 @@ type commandFigures struct {
 
 // commands makes the tables of whole processes.
 func (b *bench) commands(ctx context.Context) error {
-	u, err := newUpstream(nil)
+	u, err := newUpstream(nil, 0)
 	if err != nil {
 		return err
 	}

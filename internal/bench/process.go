@@ -34,7 +34,7 @@ const startWithin = 10 * time.Second
 // startServer runs a program with nothing but env in its environment, and waits until it listens.
 func startServer(ctx context.Context, program string, args, env []string) (*server, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = env
+	cmd.Env = append([]string{}, env...) // nil would be this process's own
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(program), err)

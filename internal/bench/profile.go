@@ -77,7 +77,7 @@ func (b *bench) profileUnder(ctx context.Context, c cell, path string) error {
 	if err != nil {
 		return err
 	}
-	u, err := newUpstream(config)
+	u, err := newUpstream(config, 0)
 	if err != nil {
 		return err
 	}

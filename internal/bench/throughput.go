@@ -74,7 +74,7 @@ func (b *bench) under(ctx context.Context, c cell, window time.Duration) (figure
 	if err != nil {
 		return figures{}, err
 	}
-	u, err := newUpstream(config)
+	u, err := newUpstream(config, 0)
 	if err != nil {
 		return figures{}, err
 	}

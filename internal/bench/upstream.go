@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -19,11 +20,12 @@ type upstream struct {
 	healthpb.UnimplementedHealthServer
 	server *grpc.Server
 	addr   string
+	delay  time.Duration // until it answers
 	rpcs   atomic.Int64
 }
 
 // newUpstream starts one, with TLS where the config is not nil.
-func newUpstream(config *tls.Config) (*upstream, error) {
+func newUpstream(config *tls.Config, delay time.Duration) (*upstream, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("start an upstream: %w", err)
@@ -32,7 +34,7 @@ func newUpstream(config *tls.Config) (*upstream, error) {
 	if config != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(config)))
 	}
-	u := &upstream{server: grpc.NewServer(options...), addr: listener.Addr().String()}
+	u := &upstream{server: grpc.NewServer(options...), addr: listener.Addr().String(), delay: delay}
 	healthpb.RegisterHealthServer(u.server, u)
 	go u.server.Serve(listener)
 	return u, nil
@@ -43,5 +45,6 @@ func (u *upstream) stop() { u.server.Stop() }
 // Check is the protocol's.
 func (u *upstream) Check(context.Context, *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
 	u.rpcs.Add(1)
+	time.Sleep(u.delay)
 	return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}, nil
 }
