@@ -12,6 +12,15 @@
 //
 // Ratios say something about the code, absolute figures about the machine, too: everything competes for
 // its processors, the callers as well.
+//
+// What was tried in grpc_health_proxy, and did not pay:
+//
+//   - A profile for the compiler (-pgo makes one): less than 1 % with 64 and 512 callers, whose time goes into system calls
+//     and net/http, for a second build of every dependency. So none is in the repository.
+//   - GOGC above 100: the collector takes some 5 %, and with 200 the memory under 512 callers grows from 40 to 51 MiB.
+//   - To start the next RPC only after those who are ready to run: 0.044 instead of 0.047 RPCs per request, and no more
+//     requests. To send it before those who are answered wake: 2 % with 512 callers, nothing with 64.
+//   - A write deadline that is set once a second, and not for every answer; no lock in the question whether the server drains.
 package main
 
 import (
@@ -61,7 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "-window and -rounds must be above zero, and there are no arguments (-help lists the flags)")
 		return 2
 	}
-	b, err := newBench(ctx, p, stdout)
+	b, err := newBench(ctx, p, stdout, shipped)
 	if err == nil {
 		defer b.close()
 		if *pgo {
@@ -85,8 +94,9 @@ type bench struct {
 	certificates certificates
 }
 
-func newBench(ctx context.Context, p plan, out io.Writer) (*bench, error) {
-	programs, err := build(ctx, shipped)
+// newBench builds what is measured, with these flags of go build.
+func newBench(ctx context.Context, p plan, out io.Writer, flags []string) (*bench, error) {
+	programs, err := build(ctx, flags)
 	if err != nil {
 		return nil, err
 	}

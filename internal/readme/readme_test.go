@@ -28,6 +28,7 @@ var notRun = map[string]string{
 	"go test ./...":               "is what runs this test",
 	"go test -run TestFaults ./internal/app ./cloudrun ./lambda": "is among what runs beside this test",
 	"go run ./internal/soak -for 2m":                             "takes two minutes; its own test runs it for less",
+	"go run ./internal/bench":                                    "takes three minutes, and fills the machine; its own tests measure for less",
 	`docker build --build-arg VERSION="$(git describe --tags --always)" \`: "wants a container engine and " +
 		"a registry; TestDockerfile does what can be done without",
 	`prometheus --config.file=example/prometheus/prometheus.yml --storage.tsdb.path="$(mktemp -d)"`: "runs until Ctrl-C; the tests of example/prometheus run it",

@@ -1,0 +1,110 @@
+//go:build linux
+
+package main
+
+import (
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == peerCommand {
+		os.Exit(runPeer(os.Args[2:], os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// TestServers measures each server for a moment: all answer as they should, with as many RPCs as their kind makes.
+func TestServers(t *testing.T) {
+	t.Parallel()
+	b, err := newBench(t.Context(), plan{window: 200 * time.Millisecond, rounds: 1}, io.Discard, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.close)
+	tests := []struct {
+		kind      kind
+		transport transport
+		most      float64 // RPCs for each answer
+		least     float64
+	}{
+		{dialEach, plain, 2, 0.5},
+		{oneConn, mutualBoth, 2, 0.5},
+		{nothing, plain, 0, 0},
+		{ours, plain, 2, 0.001},
+		{ours, mutualBoth, 2, 0.001},
+		{oursDial, plain, 2, 0.001},
+	}
+	for _, tt := range tests {
+		t.Run(string(tt.kind)+" "+string(tt.transport), func(t *testing.T) {
+			f, err := b.under(t.Context(), cell{tt.transport, 4, tt.kind}, b.window)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.rate <= 0 || f.p50 <= 0 || f.p99 < f.p50 || f.peak <= 0 || f.rpcs < tt.least || f.rpcs > tt.most {
+				t.Errorf("figures %+v, want from %v to %v RPCs for each answer", f, tt.least, tt.most)
+			}
+		})
+	}
+}
+
+// TestWrongAnswer has a server that says something else: it must not be measured as a fast one.
+func TestWrongAnswer(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []string{
+		"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\nSERVING\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nUNKNOWN\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nSERVING\n\n",
+		"",
+	} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			conn.Read(make([]byte, 1<<10))
+			io.WriteString(conn, answer)
+		}()
+		callers, err := newLoad(listener.Addr().String(), nil, "/", serving).connectAll(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := askAll(callers, time.Now(), time.Now().Add(time.Second)); err == nil {
+			t.Errorf("%q passed for the right answer", answer)
+		}
+		closeAll(callers)
+		listener.Close()
+	}
+}
+
+func TestGoalsNameWhatIsMeasured(t *testing.T) {
+	t.Parallel()
+	measured := make(map[cell]bool)
+	for _, c := range cells() {
+		measured[c] = true
+	}
+	for _, g := range goals() {
+		if !measured[g.of] || !measured[g.to] {
+			t.Errorf("%s compares what is not measured", g.name)
+		}
+	}
+}
+
+func TestWrongFlags(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"-rounds", "0"}, {"-window", "0s"}, {"more"}} {
+		var stderr strings.Builder
+		if code := run(t.Context(), args, io.Discard, &stderr); code != 2 || stderr.Len() == 0 {
+			t.Errorf("%v: exit code %d, %q", args, code, stderr.String())
+		}
+	}
+}
