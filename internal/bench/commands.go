@@ -21,12 +21,6 @@ type command struct {
 	args    []string
 }
 
-// commandFigures are what one run takes.
-type commandFigures struct {
-	whole time.Duration // from exec until it has exited
-	peak  int64         // its memory in bytes
-}
-
 // commands makes the tables of whole processes.
 func (b *bench) commands(ctx context.Context) error {
 	u, err := newUpstream(nil, 0)

@@ -91,46 +91,65 @@ func (b *bench) onceUnderOurs(ctx context.Context, callers int, delay time.Durat
 	return newLoad(s.addr, nil, path, body).measure(ctx, s, u, callers, b.window)
 }
 
+// idle are the numbers of open connections that are measured, the first without any.
+var idle = [...]int{0, 100, 1000, 10000}
+
 // moreConnections keeps connections open over which a request has come, and none comes any more.
 func (b *bench) moreConnections(ctx context.Context) error {
+	least, err := b.residentWith(ctx, nothing)
+	if err != nil {
+		return err
+	}
+	full, err := b.residentWith(ctx, ours)
+	if err != nil {
+		return err
+	}
+	each := func(resident []int64, i int) string {
+		if i == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%.1f KiB", float64(resident[i]-resident[0])/float64(idle[i])/(1<<10))
+	}
+	fmt.Fprintf(b.out, "\n| idle connections | RSS of %s | for each | RSS of %s | for each |\n|---|---|---|---|---|\n", nothing, ours)
+	for i, n := range idle {
+		fmt.Fprintf(b.out, "| %d | %s | %s | %s | %s |\n", n, mebibytes(least[i]), each(least, i), mebibytes(full[i]), each(full, i))
+	}
+	return nil
+}
+
+// residentWith is a server's memory in bytes with each number of idle connections.
+func (b *bench) residentWith(ctx context.Context, k kind) ([]int64, error) {
 	u, err := newUpstream(nil, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer u.stop()
-	s, err := b.start(ctx, ours, plain, u)
+	s, err := b.start(ctx, k, plain, u)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer s.stop()
-	fmt.Fprint(b.out, "\n| idle connections | RSS | for each |\n|---|---|---|\n")
 	l := newLoad(s.addr, nil, "/", serving)
 	var open []*caller
 	defer func() { closeAll(open) }()
-	var without int64
-	for _, n := range []int{0, 100, 1000, 10000} {
+	var resident []int64
+	for _, n := range idle {
 		more, err := l.connectAll(n - len(open))
 		if err != nil {
-			return fmt.Errorf("%d connections (see the limit of open files, ulimit -n): %w", n, err)
+			return nil, fmt.Errorf("%d connections (see the limit of open files, ulimit -n): %w", n, err)
 		}
 		open = append(open, more...)
 		for _, c := range more {
 			c.conn.SetDeadline(time.Now().Add(patience))
 			if err := c.ask(); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		resident, err := memory(s.cmd.Process.Pid, residentNow)
+		now, err := memory(s.cmd.Process.Pid, residentNow)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		each := ""
-		if n == 0 {
-			without = resident
-		} else {
-			each = fmt.Sprintf("%.1f KiB", float64(resident-without)/float64(n)/(1<<10))
-		}
-		fmt.Fprintf(b.out, "| %d | %s | %s |\n", n, mebibytes(resident), each)
+		resident = append(resident, now)
 	}
-	return nil
+	return resident, nil
 }

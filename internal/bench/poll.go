@@ -50,14 +50,20 @@ func poll(callers []*caller, from, until time.Time) ([]time.Duration, error) {
 		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
-		if err != nil || n == 0 {
-			return nil, fmt.Errorf("no answer within %v: %w", patience, os.NewSyscallError("epoll_wait", err))
+		if err != nil {
+			return nil, os.NewSyscallError("epoll_wait", err)
+		}
+		if n == 0 {
+			return nil, fmt.Errorf("no answer within %v", patience)
 		}
 		for _, event := range events[:n] {
 			i := int(event.Fd)
 			read, err := syscall.Read(sockets[i], callers[i].room())
-			if err != nil || read == 0 {
-				return nil, fmt.Errorf("the server ended a connection: %w", os.NewSyscallError("read", err))
+			if err != nil {
+				return nil, fmt.Errorf("read the answer: %w", err)
+			}
+			if read == 0 {
+				return nil, errors.New("the server ended a connection before its answer")
 			}
 			whole, err := callers[i].arrived(read)
 			if err != nil {
