@@ -144,6 +144,9 @@ func count(s *server, u *upstream) (counters, error) {
 	return counters{at: time.Now(), rpcs: u.rpcs.Load(), cpu: cpu}, err
 }
 
+// errNoAnswer says that a server was too slow for the length of a measurement.
+var errNoAnswer = errors.New("no answer in the time of a measurement: make -window longer")
+
 // measure lets so many callers ask, and measures for the length of window once they have asked for a while.
 func (l load) measure(ctx context.Context, s *server, u *upstream, callers int, window time.Duration) (figures, error) {
 	all, err := l.connectAll(callers)
@@ -168,7 +171,7 @@ func (l load) measure(ctx context.Context, s *server, u *upstream, callers int, 
 		return figures{}, err
 	}
 	if len(times) == 0 {
-		return figures{}, errors.New("no answer in the time of a measurement: make -window longer")
+		return figures{}, errNoAnswer
 	}
 	slices.Sort(times)
 	f := figures{
