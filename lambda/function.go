@@ -28,8 +28,15 @@ type function struct {
 	http http.Handler
 	// direct answers invocations, which IAM has let in: they need no token.
 	direct http.Handler
+	// settle waits for what is under way beside the answers, and that the next one is to find: after the last
+	// answer the platform freezes the process.
+	settle func(ctx context.Context)
+	budget time.Duration // of a whole answer, that included
 	close  func()
 }
+
+// settleFor is the longest that an answer is kept back for that.
+const settleFor = time.Second
 
 // newFunction puts the function together from the environment. It makes no connection and reads no
 // secret yet. Wrong settings make a function that says so, and do not end the process, which the
@@ -55,6 +62,8 @@ func newFunction(stdout, stderr io.Writer) *function {
 		logger: logger,
 		http:   a.Handler,
 		direct: web.New(web.Options{Check: a.Check, Services: s.Services}),
+		settle: held.Settle,
+		budget: s.ConnectTimeout + s.RPCTimeout,
 		close:  a.Checker.Close,
 	}
 }
@@ -62,7 +71,7 @@ func newFunction(stdout, stderr io.Writer) *function {
 // misconfigured is a function that answers that it is none.
 func misconfigured(logger *slog.Logger, err error) *function {
 	handler := app.Misconfigured(logger, err)
-	return &function{logger: logger, http: handler, direct: handler, close: func() {}}
+	return &function{logger: logger, http: handler, direct: handler, settle: func(context.Context) {}, close: func() {}}
 }
 
 // Invoke answers one invocation with the JSON that its kind of event wants. It never returns an error:
@@ -73,7 +82,12 @@ func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerBy))
 		defer cancel()
 	}
-	return json.Marshal(f.result(ctx, payload))
+	began := time.Now()
+	result, err := json.Marshal(f.result(ctx, payload))
+	ctx, cancel := context.WithTimeout(ctx, min(settleFor, f.budget-time.Since(began)))
+	defer cancel()
+	f.settle(ctx)
+	return result, err
 }
 
 func (f *function) result(ctx context.Context, payload []byte) any {

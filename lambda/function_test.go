@@ -13,7 +13,7 @@ import (
 
 // quiet is a function over a handler, without a log.
 func quiet(handler http.Handler) *function {
-	return &function{logger: slog.New(slog.DiscardHandler), http: handler, direct: handler}
+	return &function{logger: slog.New(slog.DiscardHandler), http: handler, direct: handler, settle: func(context.Context) {}}
 }
 
 // TestRequest checks what an event becomes before the handler sees it.

@@ -567,6 +567,37 @@ func TestRotationOfSecrets(t *testing.T) {
 	d.want("SERVING")
 }
 
+// A rotated secret that takes longer to fetch than a check may wait for it, and a platform that freezes the process after each answer,
+// so that what goes on behind it is lost.
+func TestRotationOfASlowSecret(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	up := healthtest.Start(t, healthtest.TLS(ca.MutualTLS(t)))
+	manager := secretstest.Start(t)
+	way := healthtest.Forward(t, strings.TrimPrefix(manager.URL, "http://"))
+	manager.SetString(arnOf("tls"), pairSecret(t, ca.Client(t), ca))
+	d := deploy(t, append(withSecret(up, manager), "AWS_ENDPOINT_URL_SECRETS_MANAGER=http://"+way.Addr(), "CONNECT_TIMEOUT=5s")...)
+	d.want("SERVING")
+
+	manager.SetDelay(300 * time.Millisecond)
+	other := healthtest.NewCA(t)
+	up.SetTLS(other.MutualTLS(t))
+	manager.SetString(arnOf("tls"), pairSecret(t, other.Client(t), other))
+	for n := 0; ; n++ {
+		d.cmd.Process.Signal(syscall.SIGSTOP)
+		way.Swallow()
+		time.Sleep(5100 * time.Millisecond) // what is held is asked for again after 5 s
+		d.cmd.Process.Signal(syscall.SIGCONT)
+		v := d.ask(whole)
+		if v.Status == "SERVING" {
+			break
+		}
+		if n == 1 {
+			t.Fatalf("%+v, although the secret was rotated two invocations ago", v)
+		}
+	}
+}
+
 func TestSecretsInPlaintextAndBinary(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)

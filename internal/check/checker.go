@@ -151,6 +151,8 @@ func (c *Checker) leave(ctx context.Context, f *flight, co *cohort, arrived read
 	co.waiting--
 	last := co.waiting == 0
 	if last {
+		// Somebody else may be about to answer it: then its time was up at this very moment.
+		last = slices.Contains(f.cohorts, co)
 		f.cohorts = slices.DeleteFunc(f.cohorts, func(o *cohort) bool { return o == co })
 		c.abandon(f)
 	}

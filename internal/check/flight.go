@@ -155,11 +155,15 @@ func (f *flight) run() {
 		return
 	}
 	e := f.ask(ctx, t, standing, nil)
+	now := f.checker.clock.tick()
 	switch {
 	case !f.claim():
 		f.tell(e)
 	case f.ctx.Err() != nil: // nobody waits for it any more
-	case !f.handle(e, f.checker.clock.tick()):
+	case now.stops != f.began.stops: // the process has stood still: what that means is control's to judge
+		f.tell(e)
+		f.control(0)
+	case !f.handle(e, now):
 		f.control(0)
 	}
 }

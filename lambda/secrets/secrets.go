@@ -10,7 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -70,6 +72,27 @@ func (r *Reader) Read(ctx context.Context, name string) ([]byte, error) {
 func (r *Reader) Dialed(result string) {
 	if result != "ok" {
 		r.failed.Add(1)
+	}
+}
+
+// Settle waits until no fetch is under way, by the end of ctx at the latest. A platform that freezes the process after an answer
+// would let a fetch that no answer has waited for never end, and each one after it neither.
+func (r *Reader) Settle(ctx context.Context) {
+	r.mu.Lock()
+	all := slices.Collect(maps.Values(r.secrets))
+	r.mu.Unlock()
+	for _, s := range all {
+		s.mu.Lock()
+		f := s.latest
+		s.mu.Unlock()
+		if f == nil {
+			continue
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -351,6 +351,34 @@ func TestFetchedOnceMoreWhileItHangs(t *testing.T) {
 	<-unhung
 }
 
+// What a fetch brings that nobody waits for any more is there once it has settled.
+func TestSettle(t *testing.T) {
+	f := newFixture(t)
+	f.Settle(t.Context()) // nothing is under way
+	f.manager.SetString(tlsARN, "first")
+	f.manager.SetDelay(100 * time.Millisecond)
+	left, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.Read(left, tlsARN); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	f.Settle(t.Context())
+	f.want("first", 1)
+	if s := f.secret(tlsARN); !s.latest.ended() {
+		t.Error("the fetch is still under way")
+	}
+
+	f.manager.SetHung(true)
+	f.pass(freshFor, freshFor)
+	if _, err := f.Read(left, tlsARN); err == nil {
+		t.Error("read without waiting")
+	}
+	brief, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer stop()
+	f.Settle(brief) // returns
+	f.eventually("it is fetched", func() bool { return f.manager.Fetches(tlsARN) == 2 })
+}
+
 func TestUnansweredFetchEnds(t *testing.T) {
 	f := newFixture(t)
 	f.manager.SetHung(true)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Manager is the service.
@@ -20,6 +21,7 @@ type Manager struct {
 	values        map[string]any // by ARN: a string, bytes, or a failure
 	down          bool
 	hung          bool
+	delay         time.Duration
 	fetches       map[string]int
 	connections   map[string]bool // by the caller's address
 	authorization string
@@ -73,6 +75,13 @@ func (m *Manager) SetHung(hung bool) {
 	m.hung = hung
 }
 
+// SetDelay keeps each answer back for a time.
+func (m *Manager) SetDelay(delay time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.delay = delay
+}
+
 // Connections counts the connections that requests came on.
 func (m *Manager) Connections() int {
 	m.mu.Lock()
@@ -112,12 +121,13 @@ func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.fetches[request.SecretId]++
 	m.authorization = r.Header.Get("Authorization")
 	m.connections[r.RemoteAddr] = true
-	down, hung, value := m.down, m.hung, m.values[request.SecretId]
+	down, hung, delay, value := m.down, m.hung, m.delay, m.values[request.SecretId]
 	m.mu.Unlock()
 	if hung {
 		<-r.Context().Done()
 		return
 	}
+	time.Sleep(delay)
 	if down {
 		panic(http.ErrAbortHandler)
 	}
