@@ -90,7 +90,14 @@ func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	return result, err
 }
 
-func (f *function) result(ctx context.Context, payload []byte) any {
+// result is what an invocation comes to. A panic while the event is read or the result is made is caught here, one of the
+// handler in serve, which knows the kind of answer that is wanted.
+func (f *function) result(ctx context.Context, payload []byte) (result any) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			result = refusal{f.panicked(cause)}
+		}
+	}()
 	e, err := parse(payload)
 	if err != nil {
 		return refusal{err.Error()}
@@ -102,15 +109,20 @@ func (f *function) result(ctx context.Context, payload []byte) any {
 	return e.result(f.serve(handler, e.request.WithContext(ctx)))
 }
 
+// panicked logs a panic, and returns what a caller is told of it.
+func (f *function) panicked(cause any) string {
+	f.logger.Error("panic", "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
+	return "the health check failed inside: its log says how"
+}
+
 // serve lets the handler answer. A panic is an answer too: it would end the process, and with it all
 // invocations under way.
 func (f *function) serve(handler http.Handler, r *http.Request) (a *answer) {
 	a = newAnswer()
 	defer func() {
 		if cause := recover(); cause != nil {
-			f.logger.Error("panic", "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
 			a = newAnswer()
-			http.Error(a, "the health check failed inside: its log says how", http.StatusInternalServerError)
+			http.Error(a, f.panicked(cause), http.StatusInternalServerError)
 		}
 	}()
 	handler.ServeHTTP(a, r)

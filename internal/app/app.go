@@ -95,6 +95,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		Services:        s.Services,
 		Path:            p.Path,
 		CertificateEnds: func() time.Time { return *certificateEnds.Load() },
+		Budget:          s.ConnectTimeout + s.RPCTimeout,
 		Authorize:       authorize(p.Logger, creds.Token(s, credentials), s.ConnectTimeout),
 	})
 	return a, nil

@@ -31,6 +31,9 @@ type Options struct {
 	// Authorize says whether the presented token, never empty, opens the door; nil needs no token. An
 	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
 	Authorize func(ctx context.Context, presented string) (bool, error)
+	// Budget is the time for an answer, of which a slow Authorize takes its part from the check; 0 gives the
+	// check all the time that it has.
+	Budget time.Duration
 }
 
 // New returns the handler. Apart from the check itself it keeps nothing between requests.
@@ -41,6 +44,7 @@ func New(o Options) http.Handler {
 		byDefault:       slices.Clone(o.Services),
 		path:            o.Path,
 		authorize:       o.Authorize,
+		budget:          o.Budget,
 		certificateEnds: o.CertificateEnds,
 	}
 	if len(h.services) == 0 {
@@ -60,6 +64,7 @@ type handler struct {
 	byDefault       []string // what is checked when nothing is asked for
 	path            string
 	authorize       func(ctx context.Context, presented string) (bool, error)
+	budget          time.Duration
 	certificateEnds func() time.Time
 	// ready holds the text answers about the only default service, so that the usual request of
 	// a load balancer allocates little; nil where several services are configured.
@@ -75,8 +80,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !readOnly(w, r) {
 		return
 	}
-	if h.authorize != nil && !h.authorized(w, r) {
-		return
+	if h.authorize != nil {
+		began := time.Now()
+		if !h.authorized(w, r) {
+			return
+		}
+		if took := time.Since(began); took > slowAuthorize && h.budget > 0 {
+			ctx, cancel := context.WithDeadline(r.Context(), began.Add(h.budget))
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
 	}
 	var q query
 	if r.URL.RawQuery != "" {
@@ -103,6 +116,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.render(w, r, q, verdicts)
 }
+
+// slowAuthorize is from when an authorization counts: below it is but a comparison, and a deadline would cost more.
+const slowAuthorize = 10 * time.Millisecond
 
 // authorized lets pass who presents the token, and answers everybody else.
 func (h *handler) authorized(w http.ResponseWriter, r *http.Request) bool {

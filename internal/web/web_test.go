@@ -169,6 +169,26 @@ func TestMethods(t *testing.T) {
 	}
 }
 
+// What the token takes is taken from the check's time.
+func TestSlowAuthorizationCountsAgainstTheBudget(t *testing.T) {
+	t.Parallel()
+	const budget = time.Minute
+	const slow = 30 * time.Millisecond
+	address := start(t, web.Options{
+		Check: func(ctx context.Context, _ string) check.Verdict {
+			if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > budget-slow {
+				t.Errorf("deadline %v, %v", deadline, ok)
+			}
+			return check.Verdict{Status: check.Serving}
+		},
+		Budget:    budget,
+		Authorize: func(context.Context, string) (bool, error) { time.Sleep(slow); return true, nil },
+	})
+	if a := ask(t, "GET", address, "Authorization: Bearer x"); a.code != 200 {
+		t.Errorf("got %d", a.code)
+	}
+}
+
 func TestOtherMethodsAskNothing(t *testing.T) {
 	t.Parallel()
 	address := start(t, web.Options{Check: neverAsked(t), Authorize: func(context.Context, string) (bool, error) {
