@@ -161,7 +161,7 @@ func (f *flight) run() {
 		f.tell(e)
 	case f.ctx.Err() != nil: // nobody waits for it any more
 	case now.stops != f.began.stops: // the process has stood still: what that means is control's to judge
-		f.tell(e)
+		go f.tell(e) // those who leave may have filled the channel, which control is the one to read
 		f.control(0)
 	case !f.handle(e, now):
 		f.control(0)
