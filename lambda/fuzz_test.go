@@ -88,7 +88,7 @@ func FuzzEvent(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(a.Checker.Close)
-	function := &function{logger: logger, http: a.Handler, direct: web.New(web.Options{Check: a.Check}), close: a.Checker.Close}
+	function := &function{logger: logger, http: a.Handler, direct: web.New(web.Options{Check: a.Check}), settle: func(context.Context) {}, close: a.Checker.Close}
 	legal := []int{200, 400, 404, 405, 503}
 
 	f.Fuzz(func(t *testing.T, payload []byte) {

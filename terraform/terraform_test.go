@@ -258,7 +258,7 @@ func uploadTest(t *testing.T) string {
 		cmd.Dir = root
 		out, err := cmd.Output()
 		if err != nil {
-			t.Fatalf("git ls-files: %v", err)
+			t.Skipf("what is uploaded is told by git, in a checkout: %v", err)
 		}
 		return strings.Split(strings.TrimRight(string(out), "\x00"), "\x00")
 	}

@@ -276,9 +276,6 @@ func (a answer) text() string {
 // listed turns a List's answer into verdicts, sorted by name.
 func listed(response *healthpb.HealthListResponse) answer {
 	statuses := response.GetStatuses()
-	if len(statuses) == 0 {
-		return answer{final: true, status: Unknown, err: errors.New("the server lists no services")}
-	}
 	a := answer{final: true, status: Serving, list: make([]Verdict, 0, len(statuses))}
 	for _, name := range slices.Sorted(maps.Keys(statuses)) {
 		a.list = append(a.list, Verdict{Service: name, Status: fromProtocol(statuses[name].GetStatus()), Asked: true})

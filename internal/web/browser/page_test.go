@@ -285,7 +285,7 @@ func testHidden(t *testing.T, chromium context.Context) {
 		call(p, browser.SetWindowBounds, browser.SetWindowBoundsParams{WindowID: window, Bounds: &browser.Bounds{WindowState: to}})
 	}
 	turn(browser.WindowStateMinimized)
-	p.staysQuiet()
+	p.staysQuiet() // it asks once a minute
 	turn(browser.WindowStateNormal)
 	p.until("checking again", func(s state) bool { return len(s.Bars) > 1 })
 }
