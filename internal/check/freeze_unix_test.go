@@ -88,11 +88,16 @@ func (f *frozen) serving() {
 // freeze stops the process for longer than the budget of a check, 2 s; meanwhile happens during it.
 func (f *frozen) freeze(meanwhile func()) {
 	f.t.Helper()
+	f.freezeFor(2500*time.Millisecond, meanwhile)
+}
+
+func (f *frozen) freezeFor(pause time.Duration, meanwhile func()) {
+	f.t.Helper()
 	if err := f.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		f.t.Fatal(err)
 	}
 	meanwhile()
-	time.Sleep(2500 * time.Millisecond)
+	time.Sleep(pause)
 	if err := f.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		f.t.Fatal(err)
 	}
@@ -169,4 +174,53 @@ func TestFrozenProcess(t *testing.T) {
 		f.freeze(nothing)
 		f.serving()
 	})
+}
+
+// A process that is stopped during a check, while the network forgets its connections: new ones work when it goes on, so
+// the answer is SERVING, whatever is slow besides. 6 s are so long that what came before counts no more.
+func TestFrozenDuringACheck(t *testing.T) {
+	t.Parallel()
+	for _, connection := range []string{"reused", "fresh"} {
+		for _, slow := range []string{"nothing", "server", "dial"} {
+			for _, pause := range []time.Duration{2500 * time.Millisecond, 6 * time.Second} {
+				t.Run(fmt.Sprintf("%s/%s slow/%v", connection, slow, pause), func(t *testing.T) {
+					t.Parallel()
+					up := healthtest.Start(t)
+					up.SetStatus("s", serving)
+					way := healthtest.Forward(t, up.Target())
+					f := startHelper(t, way.Addr())
+					if connection == "reused" {
+						f.ask()
+						f.serving()
+					}
+					switch slow {
+					case "server":
+						up.SetDelay("s", slowServer)
+					case "dial":
+						way.Hold(slowDial)
+					}
+					dials, rpcs := way.Connections(), up.RPCsFor("s")
+					switch {
+					case slow == "server":
+						f.ask()
+						eventually(t, "the RPC has arrived", func() bool { return up.InFlightFor("s") > 0 })
+						f.freezeFor(pause, way.Swallow)
+					case slow == "dial" && connection == "fresh":
+						f.ask()
+						eventually(t, "the dial is under way", func() bool { return way.Connections() > 0 })
+						f.freezeFor(pause, way.Swallow)
+					default: // the check is asked for, and has not begun
+						f.freezeFor(pause, func() { f.ask(); way.Swallow() })
+					}
+					f.serving()
+					if n := way.Connections() - dials; n < 1 || n > 3 {
+						t.Errorf("%d dials, want 1 to 3", n)
+					}
+					if n := up.RPCsFor("s") - rpcs; n < 1 || n > 3 {
+						t.Errorf("%d RPCs reached the server, want 1 to 3", n)
+					}
+				})
+			}
+		}
+	}
 }
