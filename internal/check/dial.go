@@ -377,6 +377,9 @@ func leaf(auth credentials.AuthInfo, err error) *x509.Certificate {
 	if errors.As(err, &failed) && len(failed.UnverifiedCertificates) > 0 {
 		return failed.UnverifiedCertificates[0]
 	}
+	if shown, ok := errors.AsType[*HandshakeError](err); ok {
+		return shown.Leaf
+	}
 	if info, ok := auth.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
 		return info.State.PeerCertificates[0]
 	}

@@ -71,6 +71,15 @@ type Trace struct {
 	Verdict func(ctx context.Context, v *Verdict, proof Proof)
 }
 
+// HandshakeError is an error of a handshake in which the peer had shown a certificate that verified: it failed otherwise.
+type HandshakeError struct {
+	Err  error
+	Leaf *x509.Certificate
+}
+
+func (e *HandshakeError) Error() string { return e.Err.Error() }
+func (e *HandshakeError) Unwrap() error { return e.Err }
+
 // CredentialsError marks an error of a handshake as one of getting credentials rather than of the
 // peer: such a check ends in phase "credentials".
 type CredentialsError struct{ Err error }

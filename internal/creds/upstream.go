@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 
 	"google.golang.org/grpc/credentials"
 
+	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -34,7 +36,7 @@ func Upstream(s *settings.Settings, o Options) (Transport, error) {
 func tlsTransport(s *settings.Settings, o Options) (Transport, error) {
 	m := &material[credentials.TransportCredentials]{
 		build: func(roots *x509.CertPool, pair *tls.Certificate) credentials.TransportCredentials {
-			return credentials.NewTLS(clientConfig(roots, pair, s.NoVerify))
+			return newTLS(clientConfig(roots, pair, s.NoVerify))
 		},
 	}
 	var rootsErr, pairErr error
@@ -48,6 +50,32 @@ func tlsTransport(s *settings.Settings, o Options) (Transport, error) {
 		return nil, err
 	}
 	return m.get, nil
+}
+
+// shownTLS are TLS credentials whose errors hold the certificate that the peer had shown.
+type shownTLS struct {
+	credentials.TransportCredentials
+	config *tls.Config
+}
+
+func newTLS(config *tls.Config) credentials.TransportCredentials {
+	return &shownTLS{credentials.NewTLS(config), config}
+}
+
+// ClientHandshake fails with a check.HandshakeError where the certificate is not what failed: no ALPN, say, or no
+// client certificate.
+func (t *shownTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	var leaf *x509.Certificate
+	config := t.config.Clone()
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		leaf = state.PeerCertificates[0] // a server has one
+		return nil
+	}
+	secured, auth, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
+	if err != nil && leaf != nil {
+		err = &check.HandshakeError{Err: err, Leaf: leaf}
+	}
+	return secured, auth, err
 }
 
 // clientConfig is the configuration of a TLS client. It has no session cache: a resumed session would

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/healthtest"
 	"example.com/grpc-health-http/internal/settings"
 )
@@ -514,4 +515,29 @@ func TestReadThatNeverEnds(t *testing.T) {
 	<-first
 	c.advance(stallsAfter + time.Millisecond)
 	wantHandshake(t, transport, address, "localhost", "none")
+}
+
+// A handshake that fails for another reason than the certificate tells which certificate it was with.
+func TestFailedHandshakeShowsTheCertificate(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	withoutALPN := ca.ServerTLS(t)
+	withoutALPN.NextProtos = []string{}
+	wantsMore := ca.MutualTLS(t)
+	wantsMore.MaxVersion = tls.VersionTLS12
+	for name, config := range map[string]*tls.Config{"no ALPN": withoutALPN, "no client certificate": wantsMore} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			transport := newTransport(t, &settings.Settings{TLS: true, CACert: string(ca.PEM())}, Options{})
+			tc, err := transport(t.Context(), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _, err = handshake(t, tc, serveTLS(t, config), "localhost")
+			shown, ok := errors.AsType[*check.HandshakeError](err)
+			if !ok || shown.Leaf == nil || len(shown.Leaf.DNSNames) == 0 {
+				t.Errorf("error %v shows no certificate", err)
+			}
+		})
+	}
 }
