@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"sync/atomic"
 
 	"google.golang.org/grpc/credentials"
 
@@ -65,15 +66,15 @@ func newTLS(config *tls.Config) credentials.TransportCredentials {
 // ClientHandshake fails with a check.HandshakeError where the certificate is not what failed: no ALPN, say, or no
 // client certificate.
 func (t *shownTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	var leaf *x509.Certificate
+	var leaf atomic.Pointer[x509.Certificate] // a handshake whose context ends goes on for a moment
 	config := t.config.Clone()
 	config.VerifyConnection = func(state tls.ConnectionState) error {
-		leaf = state.PeerCertificates[0] // a server has one
+		leaf.Store(state.PeerCertificates[0]) // a server has one
 		return nil
 	}
 	secured, auth, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
-	if err != nil && leaf != nil {
-		err = &check.HandshakeError{Err: err, Leaf: leaf}
+	if shown := leaf.Load(); err != nil && shown != nil {
+		err = &check.HandshakeError{Err: err, Leaf: shown}
 	}
 	return secured, auth, err
 }
