@@ -57,7 +57,14 @@ type cohort struct {
 }
 
 // flight is the work for callers who share it: one RPC, and what it takes to prove that it failed.
-// Everyone it answers had arrived before it started.
+// Everyone it answers had arrived before it started. Its life:
+//
+//	gathering   board puts callers on it; it is its lane's next
+//	under way   start has taken it off there; run, or control, makes its tries
+//	settled     settle has its result, or expire and leave have taken its last callers (abandon)
+//	landed      land has taken it off its lane, and the next one may start (kick)
+//
+// refuse answers one that the limit for made-up names keeps from getting under way.
 type flight struct {
 	checker  *Checker
 	lane     *lane
