@@ -3,6 +3,7 @@ package creds
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"encoding/pem"
 	"testing"
 
 	"example.com/grpc-health-http/internal/healthtest"
@@ -17,7 +18,7 @@ func FuzzPEM(f *testing.F) {
 	f.Add(leaf.CertPEM, other.KeyPEM)
 	f.Add(append(other.CertPEM, leaf.CertPEM[:200]...), leaf.KeyPEM)
 	f.Add(bytes.Replace(leaf.CertPEM, []byte("A"), []byte("B"), 1), leaf.KeyPEM[:90])
-	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\n-----END ENCRYPTED PRIVATE KEY-----\n"))
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY"}))
 	f.Add([]byte(nil), []byte("\n-----BEGIN "))
 	cert, key := Options{}.file("GRPC_CLIENT_CERT", "c"), Options{}.file("GRPC_CLIENT_KEY", "k")
 	// All that parsePair says of these files.
