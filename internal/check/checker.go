@@ -90,7 +90,9 @@ func (c *Checker) ask(ctx context.Context, q question) result {
 		// The flight runs here: a goroutine of its own would have to be woken, and to wake this one. It ends early
 		// where the caller leaves.
 		stay := context.AfterFunc(ctx, func() { c.leave(ctx, f, co, arrived) })
-		f.run()
+		if next := f.run(); next != nil {
+			go fly(next)
+		}
 		<-co.done
 		stay()
 		return co.result
@@ -133,7 +135,7 @@ func (c *Checker) board(ctx context.Context, q question, arrived reading) (f *fl
 	begun := c.start(l, arrived)
 	alone = begun == f && len(f.cohorts) == 1 && co.waiting == 1
 	if begun != nil && !alone {
-		go begun.run()
+		go fly(begun)
 	}
 	return f, co, shared, alone
 }
@@ -213,7 +215,7 @@ func (c *Checker) standing(f *flight, co *cohort) standing {
 // here and in what follows.
 func (c *Checker) kick(l *lane) {
 	if f := c.start(l, c.clock.tick()); f != nil {
-		go f.run()
+		go fly(f)
 	}
 }
 

@@ -87,6 +87,7 @@ type flight struct {
 	alone   bool   // a fresh connection has failed that others used too: the next one is for this flight alone
 	failure *Verdict
 	proof   Proof
+	after   *flight // starts with this one's end
 }
 
 // try is one attempt: a connection, and an RPC on it.
@@ -139,9 +140,17 @@ const (
 	unreadCounts  = 1
 )
 
+// fly runs a flight, and those that follow it. One goroutine for all of them has a stack that has grown already.
+func fly(f *flight) {
+	for f != nil {
+		f = f.run()
+	}
+}
+
 // run is the flight. Where a connection stands it makes the RPC itself, for most RPCs are answered at once, and
-// goroutines that wait for one another cost more than such an RPC.
-func (f *flight) run() {
+// goroutines that wait for one another cost more than such an RPC. It returns the flight that is to follow, if that is
+// for the caller to run.
+func (f *flight) run() (next *flight) {
 	f.since = f.began.moment
 	var standing *conn
 	if f.checker.o.Metadata == nil {
@@ -150,16 +159,14 @@ func (f *flight) run() {
 	if standing == nil {
 		f.launch(false)
 		f.attend(false)
-		f.control(f.sleep(f.began))
-		return
+		return f.control(f.sleep(f.began))
 	}
 	ctx, cancel := f.forRPC(f.ctx)
 	t := f.newTry(false, cancel)
 	f.beginRPC(t, standing, f.began)
 	if !f.attend(f.sleep(f.began) >= f.checker.beat) {
 		go func() { f.tell(f.ask(ctx, t, standing, nil)) }()
-		f.control(0)
-		return
+		return f.control(0)
 	}
 	e := f.ask(ctx, t, standing, nil)
 	now := f.checker.clock.tick()
@@ -169,10 +176,11 @@ func (f *flight) run() {
 	case f.ctx.Err() != nil: // nobody waits for it any more
 	case now.stops != f.began.stops: // the process has stood still: what that means is control's to judge
 		go f.tell(e) // those who leave may have filled the channel, which control is the one to read
-		f.control(0)
+		return f.control(0)
 	case !f.handle(e, now):
-		f.control(0)
+		return f.control(0)
 	}
+	return f.after
 }
 
 // attend begins the flight: direct says that run could make the RPC itself. It says whether that may go on
@@ -202,13 +210,14 @@ func (f *flight) claim() bool {
 // takeOver has the flight controlled beside its direct RPC, if nobody does. The Checker's mutex is held.
 func (f *flight) takeOver() {
 	if f.direct && !f.attended {
-		go f.control(0)
+		go func() { fly(f.control(0)) }()
 	}
 	f.attended = true
 }
 
-// control sees to it that the flight comes to an end, and in time. It first looks at the flight after wait.
-func (f *flight) control(wait time.Duration) {
+// control sees to it that the flight comes to an end, and in time. It first looks at the flight after wait. Like
+// run it returns the flight that is to follow.
+func (f *flight) control(wait time.Duration) (next *flight) {
 	c := f.checker
 	now := f.began
 	timer := time.NewTimer(wait)
@@ -219,7 +228,7 @@ func (f *flight) control(wait time.Duration) {
 		case e = <-f.events:
 		case <-timer.C:
 		case <-f.ctx.Done():
-			return
+			return nil
 		}
 		before := now
 		now = c.clock.tick()
@@ -233,7 +242,7 @@ func (f *flight) control(wait time.Duration) {
 			case e.show != nil:
 				e.show <- standing{f.standing(), f.proofSoFar(now)}
 			case f.handle(e, now):
-				return
+				return f.after
 			}
 			select {
 			case e = <-f.events: // what has happened goes before what the clock says
@@ -245,10 +254,10 @@ func (f *flight) control(wait time.Duration) {
 			f.restart(now, still)
 		}
 		if f.advance(now) {
-			return
+			return f.after
 		}
 		if c.expire(f, now) {
-			return
+			return nil
 		}
 		timer.Reset(f.sleep(now))
 	}
@@ -593,7 +602,7 @@ func (f *flight) settle(r result, asked reading) {
 		c.land(f)
 	}
 	if asked == (reading{}) {
-		c.kick(f.lane)
+		f.after = c.start(f.lane, c.clock.tick())
 		return
 	}
 	for _, g := range slices.Clone(f.lane.flights) { // land takes them off it
@@ -614,7 +623,7 @@ func (f *flight) settle(r result, asked reading) {
 			f.lane.next = nil
 		}
 	}
-	c.kick(f.lane)
+	f.after = c.start(f.lane, c.clock.tick())
 }
 
 func (co *cohort) finish(r result) {
