@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 )
@@ -20,6 +21,8 @@ type connections struct {
 	lingers  time.Time // when idle connections end; zero before the end
 	all      map[*conn]struct{}
 	signaled bool
+
+	pause pause
 }
 
 func newConnections(l net.Listener, most int) *connections {
@@ -34,7 +37,7 @@ func (cs *connections) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: nc}
+		c := newConn(nc, &cs.pause)
 		if cs.take(c) {
 			return c, nil
 		}
@@ -161,11 +164,28 @@ type conn struct {
 	wanted   time.Time // the read deadline that the server has set
 	lingers  time.Time // when the connection ends unless it is busy; zero before the end
 	deadline time.Time // what is set
+
+	pause     *pause
+	answering bool      // a request's headers have been read, and its answer has not gone out
+	paused    bool      // a read waits
+	resume    sync.Cond // for paused
+	place     int       // among those who wait; pause.mu guards it
+}
+
+func newConn(nc net.Conn, p *pause) *conn {
+	c := &conn{Conn: nc, pause: p}
+	c.resume.L = &c.mu
+	return c
 }
 
 // Read sets the read deadline: net/http sets several for each read that it makes, of which only the last counts.
+// What net/http reads ahead, a single byte, waits for a pause.
 func (c *conn) Read(p []byte) (int, error) {
 	c.mu.Lock()
+	if c.answering && len(p) == 1 && !c.rest() {
+		c.mu.Unlock()
+		return 0, os.ErrDeadlineExceeded
+	}
 	c.reading = true
 	err := c.apply()
 	c.mu.Unlock()
@@ -182,12 +202,48 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// rest waits for a pause, and says whether it is to be followed by the read: net/http sets a deadline in the past when
+// the answer is ready. The caller holds c.mu.
+func (c *conn) rest() (reads bool) {
+	if past(c.wanted) {
+		return false
+	}
+	c.pause.begin(c)
+	for c.paused {
+		c.resume.Wait()
+	}
+	c.pause.leave(c)
+	return !past(c.wanted)
+}
+
+// goOn ends a pause, if there is one. The caller holds c.mu.
+func (c *conn) goOn() {
+	if c.paused {
+		c.paused = false
+		c.resume.Signal()
+	}
+}
+
+// past says whether a deadline has passed.
+func past(deadline time.Time) bool { return !deadline.IsZero() && time.Until(deadline) <= 0 }
+
 // SetReadDeadline is how the server times out reads, and ends the one that is under way.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wanted = t
+	if c.paused && past(t) {
+		c.goOn()
+	}
 	return c.apply()
+}
+
+// Close ends a read that waits, too.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	c.goOn()
+	c.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // SetDeadline sets both deadlines.
@@ -232,7 +288,7 @@ func (c *conn) giveUp() bool {
 func (c *conn) setActive(active bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.busy = active
+	c.busy, c.answering = active, active
 	_ = c.apply()
 }
 

@@ -371,6 +371,73 @@ func TestRequestUnderWay(t *testing.T) {
 	}
 }
 
+// A caller that hangs up ends its request, over connections that paused before as well.
+func TestCallerHangsUp(t *testing.T) {
+	t.Parallel()
+	const before = 3 // requests that are answered
+	begun, ended := make(chan struct{}), make(chan struct{})
+	var requests atomic.Int32
+	r := start(t, Server{Budget: time.Hour, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) <= before {
+			return
+		}
+		close(begun)
+		<-r.Context().Done()
+		close(ended)
+	})})
+	c := dial(t, r.address())
+	for range before {
+		if _, err := c.ask(get); err != nil {
+			t.Fatal(err)
+		}
+	}
+	io.WriteString(c, get)
+	wait(t, "the request arrives", begun)
+	c.Close()
+	wait(t, "the request's context ends", ended)
+}
+
+// A request that comes while another one is answered is answered after it, no matter whether net/http has read ahead.
+func TestRequestBesideAnother(t *testing.T) {
+	t.Parallel()
+	for name, reads := range map[string]bool{"in the pause": false, "after it": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			begun, release := make(chan struct{}), make(chan struct{})
+			var requests atomic.Int32
+			r := start(t, Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if requests.Add(1) == 1 {
+					close(begun)
+					<-release
+				}
+				io.WriteString(w, "ok\n")
+			})})
+			c := dial(t, r.address())
+			io.WriteString(c, get)
+			wait(t, "the request arrives", begun)
+			if reads {
+				eventually(t, "net/http reads ahead", func() bool {
+					r.conns.mu.Lock()
+					defer r.conns.mu.Unlock()
+					for c := range r.conns.all {
+						c.mu.Lock()
+						defer c.mu.Unlock()
+						return c.reading && !c.paused
+					}
+					return false
+				})
+			}
+			io.WriteString(c, get)
+			close(release)
+			for i := range 2 {
+				if response, err := c.answer(); err != nil || response.StatusCode != 200 {
+					t.Errorf("request %d: got %+v, %v, want 200", i, response, err)
+				}
+			}
+		})
+	}
+}
+
 func TestGraceEnds(t *testing.T) {
 	t.Parallel()
 	begun, cancelled := make(chan struct{}), make(chan struct{})
