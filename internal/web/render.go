@@ -12,7 +12,7 @@ import (
 )
 
 // httpCodes translates a status.
-var httpCodes = map[check.Status]int{
+var httpCodes = [...]int{
 	check.Serving:          http.StatusOK,
 	check.NotServing:       http.StatusServiceUnavailable,
 	check.Unknown:          http.StatusServiceUnavailable,
@@ -28,13 +28,11 @@ var httpCodes = map[check.Status]int{
 var (
 	statusValues = makeStatusValues()
 	retrySoon    = []string{"1"} // seconds
-	varyAccept   = []string{"Accept"}
 )
 
-func makeStatusValues() map[check.Status][]string {
-	values := make(map[check.Status][]string)
-	for _, s := range check.Statuses() {
-		values[s] = []string{s.String()}
+func makeStatusValues() (values [len(httpCodes)][]string) {
+	for i := range values {
+		values[i] = []string{check.Status(i).String()}
 	}
 	return values
 }
@@ -45,10 +43,9 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 	asked := q.format
 	if asked == "" {
 		asked = negotiate(r.Header["Accept"])
-		header["Vary"] = varyAccept
 	}
 	worst := check.Worst(verdicts)
-	if _, known := httpCodes[worst]; !known {
+	if worst < 0 || int(worst) >= len(httpCodes) {
 		worst = check.Unknown
 	}
 	header["Grpc-Health-Status"] = statusValues[worst]
@@ -96,11 +93,11 @@ func (h *handler) text(worst check.Status, verdicts []check.Verdict) page {
 }
 
 // readyPages are the text answers about one service.
-func readyPages(service string) map[check.Status]page {
-	pages := make(map[check.Status]page)
-	for _, s := range check.Statuses() {
-		body := answer.Text([]check.Verdict{{Service: service, Status: s}})
-		pages[s] = page{body: body, length: []string{strconv.Itoa(len(body))}}
+func readyPages(service string) *[len(httpCodes)]page {
+	var pages [len(httpCodes)]page
+	for i := range pages {
+		body := answer.Text([]check.Verdict{{Service: service, Status: check.Status(i)}})
+		pages[i] = page{body: body, length: []string{strconv.Itoa(len(body))}}
 	}
-	return pages
+	return &pages
 }

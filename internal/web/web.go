@@ -68,7 +68,7 @@ type handler struct {
 	certificateEnds func() time.Time
 	// ready holds the text answers about the only default service, so that the usual request of
 	// a load balancer allocates little; nil where several services are configured.
-	ready map[check.Status]page
+	ready *[len(httpCodes)]page
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
