@@ -92,7 +92,10 @@ func (b *bench) onceUnderOurs(ctx context.Context, callers int, delay time.Durat
 }
 
 // idle are the numbers of open connections that are measured, the first without any.
-var idle = [...]int{0, 100, 1000, 10000}
+var idle = [...]int{0, 1000, 10000}
+
+// settled is how long they have been idle then.
+const settled = 3 * time.Second
 
 // moreConnections keeps connections open over which a request has come, and none comes any more.
 func (b *bench) moreConnections(ctx context.Context) error {
@@ -144,6 +147,9 @@ func (b *bench) residentWith(ctx context.Context, k kind) ([]int64, error) {
 			if err := c.ask(); err != nil {
 				return nil, err
 			}
+		}
+		if n > 0 {
+			time.Sleep(settled)
 		}
 		now, err := memory(s.cmd.Process.Pid, residentNow)
 		if err != nil {

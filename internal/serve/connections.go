@@ -2,6 +2,8 @@ package serve
 
 import (
 	"crypto/tls"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,11 +24,17 @@ type connections struct {
 	all      map[*conn]struct{}
 	signaled bool
 
-	pause pause
+	pause     pause
+	tidy      tidy
+	parking   *parking
+	parkAfter time.Duration // 0 is never
 }
 
-func newConnections(l net.Listener, most int) *connections {
-	return &connections{Listener: l, most: most, drained: make(chan struct{}), all: make(map[*conn]struct{})}
+func newConnections(l net.Listener, most int, parkAfter time.Duration) *connections {
+	return &connections{
+		Listener: l, most: most, drained: make(chan struct{}), all: make(map[*conn]struct{}),
+		parking: newParking(l), parkAfter: parkAfter,
+	}
 }
 
 // Accept takes a connection. Where there are as many as there may be, one without a request ends for it, or
@@ -37,8 +45,9 @@ func (cs *connections) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := newConn(nc, &cs.pause)
+		c := cs.newConn(nc)
 		if cs.take(c) {
+			cs.tidy.connection()
 			return c, nil
 		}
 		_ = nc.Close() // nothing was read or written that could be lost
@@ -130,11 +139,16 @@ func (cs *connections) state(nc net.Conn, state http.ConnState) {
 		}
 		c.setActive(state == http.StateActive)
 	case http.StateClosed:
-		cs.mu.Lock()
-		defer cs.mu.Unlock()
-		delete(cs.all, c)
-		cs.signal()
+		cs.forget(c)
 	}
+}
+
+// forget takes a connection off those that there are.
+func (cs *connections) forget(c *conn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	delete(cs.all, c)
+	cs.signal()
 }
 
 // signal closes drained when the time for it has come. The caller holds cs.mu.
@@ -165,15 +179,22 @@ type conn struct {
 	lingers  time.Time // when the connection ends unless it is busy; zero before the end
 	deadline time.Time // what is set
 
-	pause     *pause
+	server    *connections
 	answering bool      // a request's headers have been read, and its answer has not gone out
 	paused    bool      // a read waits
 	resume    sync.Cond // for paused
-	place     int       // among those who wait; pause.mu guards it
+	place     int       // among those who wait; the pause's mutex guards it
+
+	answered bool      // there was a request
+	room     int       // the most that a read has asked for
+	parks    time.Time // when the read under way has waited for long enough; zero where that does not matter
+	leaving  bool      // the server was told that the connection has ended, and is about to close it
+	first    [1]byte   // what was read while it was parked,
+	held     bool      // if it is still to be read
 }
 
-func newConn(nc net.Conn, p *pause) *conn {
-	c := &conn{Conn: nc, pause: p}
+func (cs *connections) newConn(nc net.Conn) *conn {
+	c := &conn{Conn: nc, server: cs}
 	c.resume.L = &c.mu
 	return c
 }
@@ -186,7 +207,17 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.mu.Unlock()
 		return 0, os.ErrDeadlineExceeded
 	}
+	c.room = max(c.room, len(p))
+	if c.held && len(p) > 0 {
+		c.held = false
+		c.mu.Unlock()
+		return copy(p, c.first[:]), nil
+	}
 	c.reading = true
+	// With less room than ever net/http holds a part of the next request, which would be lost.
+	if c.server.parkAfter > 0 && c.answered && !c.busy && len(p) == c.room {
+		c.parks = time.Now().Add(c.server.parkAfter)
+	}
 	err := c.apply()
 	c.mu.Unlock()
 	if err != nil {
@@ -194,11 +225,15 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.reading = false
 	if n > 0 && !c.http2 { // what HTTP/2 reads need not be a request
 		c.busy = true
 	}
-	c.mu.Unlock()
+	if !c.parks.IsZero() && c.deadline.Equal(c.parks) && errors.Is(err, os.ErrDeadlineExceeded) {
+		c.leaving, err = true, io.EOF
+	}
+	c.parks = time.Time{}
 	return n, err
 }
 
@@ -208,11 +243,11 @@ func (c *conn) rest() (reads bool) {
 	if past(c.wanted) {
 		return false
 	}
-	c.pause.begin(c)
+	c.server.pause.begin(c)
 	for c.paused {
 		c.resume.Wait()
 	}
-	c.pause.leave(c)
+	c.server.pause.leave(c)
 	return !past(c.wanted)
 }
 
@@ -238,11 +273,17 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	return c.apply()
 }
 
-// Close ends a read that waits, too.
+// Close ends a read that waits, too. A connection that has only been idle stays open.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	c.goOn()
+	leaving := c.leaving
+	c.leaving = false
 	c.mu.Unlock()
+	if leaving {
+		c.server.park(c)
+		return nil
+	}
 	return c.Conn.Close()
 }
 
@@ -288,7 +329,7 @@ func (c *conn) giveUp() bool {
 func (c *conn) setActive(active bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.busy, c.answering = active, active
+	c.busy, c.answering, c.answered = active, active, true
 	_ = c.apply()
 }
 
@@ -312,6 +353,9 @@ func (c *conn) apply() error {
 		return nil
 	}
 	deadline := c.wanted
+	if !c.parks.IsZero() && (deadline.IsZero() || c.parks.Before(deadline)) {
+		deadline = c.parks
+	}
 	if !c.busy && !c.http2 && !c.lingers.IsZero() && (deadline.IsZero() || c.lingers.Before(deadline)) {
 		deadline = c.lingers
 	}

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -33,8 +34,9 @@ type Server struct {
 	// handshake before them. 0 is 5 s.
 	HeaderTimeout time.Duration
 
-	// Tests replace it; 0 is what Aside says.
-	most int
+	// Tests replace them.
+	most      int           // 0 is what Aside says
+	parkAfter time.Duration // 0 is the constant
 }
 
 const (
@@ -106,7 +108,11 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 	if most == 0 {
 		most = share(openFiles(), s.Aside)
 	}
-	conns := newConnections(s.Listener, most)
+	parks := cmp.Or(s.parkAfter, parkAfter)
+	if s.TLS != nil {
+		parks = 0 // the keys of a connection are net/http's
+	}
+	conns := newConnections(s.Listener, most, parks)
 	headerTimeout := s.HeaderTimeout
 	if headerTimeout == 0 {
 		headerTimeout = defaultHeaderTimeout
@@ -130,6 +136,9 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 		conns:  conns,
 		logger: logger,
 		served: make(chan struct{}),
+	}
+	if parks > 0 {
+		go func() { _ = r.http.Serve(conns.parking) }() // ends with the server
 	}
 	go func() {
 		defer close(r.served)

@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"runtime/metrics"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,9 @@ import (
 
 // patience bounds what a test waits for; nothing is expected to take anywhere near it.
 const patience = 20 * time.Second
+
+// parkTimes are when connections park: as they do where nothing is set, and whenever they are idle.
+var parkTimes = [2]time.Duration{0, 1}
 
 var ok = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 
@@ -245,8 +249,8 @@ func TestRunFails(t *testing.T) {
 // that says Connection: close.
 func TestDrainUnderLoad(t *testing.T) {
 	t.Parallel()
-	for range 20 {
-		r := start(t, Server{Handler: ok})
+	for i := range 40 {
+		r := start(t, Server{Handler: ok, parkAfter: parkTimes[i%2]})
 		var answered atomic.Int32
 		var clients sync.WaitGroup
 		for range 16 {
@@ -279,7 +283,16 @@ func TestDrainUnderLoad(t *testing.T) {
 // Requests that reach open connections just after the end began are answered.
 func TestRequestsOnTheirWay(t *testing.T) {
 	t.Parallel()
-	r := start(t, Server{Handler: ok})
+	for _, parkAfter := range parkTimes {
+		t.Run(parkAfter.String(), func(t *testing.T) {
+			t.Parallel()
+			requestsOnTheirWay(t, parkAfter)
+		})
+	}
+}
+
+func requestsOnTheirWay(t *testing.T, parkAfter time.Duration) {
+	r := start(t, Server{Handler: ok, parkAfter: parkAfter})
 	used, unused := dial(t, r.address()), dial(t, r.address())
 	if response, err := used.ask(get); err != nil || response.Close {
 		t.Fatalf("before the end: %v, %v", response, err)
@@ -302,7 +315,16 @@ func TestRequestsOnTheirWay(t *testing.T) {
 // arrive is not.
 func TestHeadersHalfRead(t *testing.T) {
 	t.Parallel()
-	r := start(t, Server{Handler: ok, HeaderTimeout: patience})
+	for _, parkAfter := range parkTimes {
+		t.Run(parkAfter.String(), func(t *testing.T) {
+			t.Parallel()
+			headersHalfRead(t, parkAfter)
+		})
+	}
+}
+
+func headersHalfRead(t *testing.T, parkAfter time.Duration) {
+	r := start(t, Server{Handler: ok, HeaderTimeout: patience, parkAfter: parkAfter})
 	idle, unused, halfway := dial(t, r.address()), dial(t, r.address()), dial(t, r.address())
 	if _, err := idle.ask(get); err != nil {
 		t.Fatal(err)
@@ -438,6 +460,89 @@ func TestRequestBesideAnother(t *testing.T) {
 	}
 }
 
+// A connection that parks between its requests is the same one to its caller, and its last request is the last.
+func TestParked(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: ok, parkAfter: 1})
+	c := dial(t, r.address())
+	for i := range 5 {
+		if response, err := c.ask(get); err != nil || response.StatusCode != 200 || response.Close {
+			t.Fatalf("request %d: got %+v, %v, want 200", i, response, err)
+		}
+		eventually(t, "the connection parks", func() bool { return r.idle(func(c *conn) bool { return !c.answered }) })
+	}
+	if response, err := c.ask(strings.Replace(get, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)); err != nil || !response.Close {
+		t.Errorf("got %+v, %v, want an answer with Connection: close", response, err)
+	}
+	if _, err := c.buffered.ReadByte(); err != io.EOF {
+		t.Errorf("got %v, want the connection closed", err)
+	}
+	eventually(t, "the connection is forgotten", func() bool { return r.conns.open() == 0 })
+	gone := dial(t, r.address())
+	gone.ask(get)
+	eventually(t, "another one parks", func() bool { return r.idle(func(c *conn) bool { return !c.answered }) })
+	gone.Close()
+	eventually(t, "what its caller has closed is forgotten", func() bool { return r.conns.open() == 0 })
+}
+
+// idle says whether there is one connection, which waits for a request, and for which that holds.
+func (r *running) idle(holds func(*conn) bool) bool {
+	r.conns.mu.Lock()
+	defer r.conns.mu.Unlock()
+	for c := range r.conns.all {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(r.conns.all) == 1 && c.reading && !c.busy && holds(c)
+	}
+	return false
+}
+
+// What came along with the request before is not lost where a connection could park.
+func TestRestIsKept(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: ok, parkAfter: 1})
+	c := dial(t, r.address())
+	request := get
+	for i := range 3 {
+		response, err := c.ask(request + get[:5])
+		if err != nil || response.StatusCode != 200 {
+			t.Fatalf("request %d: got %+v, %v, want 200", i, response, err)
+		}
+		eventually(t, "the server reads on", func() bool { return r.idle(func(*conn) bool { return true }) })
+		request = get[5:]
+	}
+}
+
+// What a wave of connections has taken is given back.
+func TestTidy(t *testing.T) {
+	read := func(name string) int64 {
+		s := []metrics.Sample{{Name: name}}
+		metrics.Read(s)
+		return int64(s[0].Value.Uint64())
+	}
+	resident := func() int64 { return read("/memory/classes/total:bytes") - read("/memory/classes/heap/released:bytes") }
+	const forced = "/gc/cycles/forced:gc-cycles" // without these it takes the runtime longer
+	before, collected := resident(), read(forced)
+	var deep func(n int) byte
+	deep = func(n int) byte {
+		var frame [1 << 10]byte
+		if n > 0 {
+			frame[n] = deep(n - 1)
+		}
+		return frame[n]
+	}
+	r := start(t, Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte{deep(200)})
+	})})
+	for range 2 * wave {
+		if _, err := dial(t, r.address()).ask(get); err != nil {
+			t.Fatal(err)
+		}
+	}
+	most := resident() - before
+	eventually(t, "most of the memory is given back", func() bool { return resident()-before < most/2 && read(forced) > collected })
+}
+
 func TestGraceEnds(t *testing.T) {
 	t.Parallel()
 	begun, cancelled := make(chan struct{}), make(chan struct{})
@@ -512,8 +617,17 @@ func TestDrainHTTP2(t *testing.T) {
 // has a request does not.
 func TestConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
+	for _, parkAfter := range parkTimes {
+		t.Run(parkAfter.String(), func(t *testing.T) {
+			t.Parallel()
+			connectionsAreBounded(t, parkAfter)
+		})
+	}
+}
+
+func connectionsAreBounded(t *testing.T, parkAfter time.Duration) {
 	begun, release := make(chan struct{}, 3), make(chan struct{})
-	r := start(t, Server{most: 3, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	r := start(t, Server{most: 3, parkAfter: parkAfter, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
 			begun <- struct{}{}
 			<-release
