@@ -99,20 +99,26 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	services := h.byDefault
+	if len(q.services) > 0 {
+		services = q.services
+	}
 	var verdicts []check.Verdict
+	var one [1]check.Verdict // so that the usual request has its verdict on the stack
 	switch {
 	case q.list && h.list == nil:
 		refuse(w, r, http.StatusNotFound, "the list of services is not offered here")
 		return
 	case q.list:
 		verdicts = h.list(r.Context())
-	case len(q.services) == 0:
-		verdicts = check.All(r.Context(), h.checkOne, h.byDefault)
-	case !h.offers(q.services):
+	case !h.offers(services):
 		refuse(w, r, http.StatusNotFound, "a service was asked for that is not offered here")
 		return
+	case len(services) == 1:
+		one[0] = h.checkOne(r.Context(), services[0])
+		verdicts = one[:]
 	default:
-		verdicts = check.All(r.Context(), h.checkOne, q.services)
+		verdicts = check.All(r.Context(), h.checkOne, services)
 	}
 	h.render(w, r, q, verdicts)
 }
