@@ -216,7 +216,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.reading = true
 	// With less room than ever net/http holds a part of the next request, which would be lost.
 	if c.server.parkAfter > 0 && c.answered && !c.busy && len(p) == c.room {
-		c.parks = time.Now().Add(c.server.parkAfter)
+		c.parks = c.wanted.Add(c.server.parkAfter - idleTimeout) // what net/http waits began at that much before
 	}
 	err := c.apply()
 	c.mu.Unlock()
@@ -240,7 +240,7 @@ func (c *conn) Read(p []byte) (int, error) {
 // rest waits for a pause, and says whether it is to be followed by the read: net/http sets a deadline in the past when
 // the answer is ready. The caller holds c.mu.
 func (c *conn) rest() (reads bool) {
-	if past(c.wanted) {
+	if c.over() {
 		return false
 	}
 	c.server.pause.begin(c)
@@ -248,7 +248,7 @@ func (c *conn) rest() (reads bool) {
 		c.resume.Wait()
 	}
 	c.server.pause.leave(c)
-	return !past(c.wanted)
+	return !c.over()
 }
 
 // goOn ends a pause, if there is one. The caller holds c.mu.
@@ -259,15 +259,18 @@ func (c *conn) goOn() {
 	}
 }
 
-// past says whether a deadline has passed.
-func past(deadline time.Time) bool { return !deadline.IsZero() && time.Until(deadline) <= 0 }
+// over says whether net/http has ended its reads, as it does with a deadline long past. The caller holds c.mu.
+func (c *conn) over() bool { return !c.wanted.IsZero() && c.wanted.Before(longAgo) }
+
+// longAgo is later than what net/http means by long ago, and earlier than any deadline.
+var longAgo = time.Unix(1<<30, 0)
 
 // SetReadDeadline is how the server times out reads, and ends the one that is under way.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wanted = t
-	if c.paused && past(t) {
+	if c.over() {
 		c.goOn()
 	}
 	return c.apply()
