@@ -14,6 +14,7 @@ import (
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/internal/version"
 	"example.com/grpc-health-http/internal/web"
 	"example.com/grpc-health-http/lambda/secrets"
 )
@@ -58,6 +59,7 @@ func newFunction(stdout, stderr io.Writer) *function {
 	if err != nil {
 		return misconfigured(logger, err)
 	}
+	logger.Info("answering health checks", "upstream", s.Addr, "version", version.Get().String())
 	return &function{
 		logger: logger,
 		http:   a.Handler,

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 
@@ -37,7 +38,7 @@ func Upstream(s *settings.Settings, o Options) (Transport, error) {
 func tlsTransport(s *settings.Settings, o Options) (Transport, error) {
 	m := &material[credentials.TransportCredentials]{
 		build: func(roots *x509.CertPool, pair *tls.Certificate) credentials.TransportCredentials {
-			return newTLS(clientConfig(roots, pair, s.NoVerify))
+			return newTLS(clientConfig(roots, pair, s.NoVerify), s.Name)
 		},
 	}
 	var rootsErr, pairErr error
@@ -57,10 +58,22 @@ func tlsTransport(s *settings.Settings, o Options) (Transport, error) {
 type shownTLS struct {
 	credentials.TransportCredentials
 	config *tls.Config
+	name   func(variable string) string // names a setting
 }
 
-func newTLS(config *tls.Config) credentials.TransportCredentials {
-	return &shownTLS{credentials.NewTLS(config), config}
+func newTLS(config *tls.Config, name func(string) string) credentials.TransportCredentials {
+	return &shownTLS{credentials.NewTLS(config), config, name}
+}
+
+// advise adds to an error the setting that may be wrong.
+func (t *shownTLS) advise(err error) error {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return fmt.Errorf("%w (%s says whom to trust)", err, t.name("GRPC_CA_CERT"))
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return fmt.Errorf("%w (%s says which name to expect)", err, t.name("GRPC_SNI_SERVER_NAME"))
+	}
+	return err
 }
 
 // ClientHandshake fails with a check.HandshakeError where the certificate is not what failed: no ALPN, say, or no
@@ -75,6 +88,9 @@ func (t *shownTLS) ClientHandshake(ctx context.Context, authority string, raw ne
 	secured, auth, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
 	if shown := leaf.Load(); err != nil && shown != nil {
 		err = &check.HandshakeError{Err: err, Leaf: shown}
+	}
+	if err != nil {
+		err = t.advise(err)
 	}
 	return secured, auth, err
 }

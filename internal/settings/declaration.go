@@ -36,6 +36,8 @@ type setting struct {
 	platform func() (value, variable string)
 	// help is a phrase for the help and the README, in Markdown's common subset.
 	help string
+	// inVariable is how the variable is written, where the flag is written otherwise.
+	inVariable string
 	// file says that the value names a file.
 	file fileKind
 	// field returns the place of the value: a *string, *bool, *int, *time.Duration, *[]string or *headerLines.
@@ -122,9 +124,10 @@ var declaration = [...]setting{
 	{
 		group: groupUpstream, env: "RPC_HEADERS", flags: []string{"rpc-header"}, probe: "rpc-header",
 		placeholder: "HEADER",
-		help: "metadata to send, `name: value`, repeatable (the variable: one per line); the value `@/path` reads it " +
-			"from a file; a name that ends in `-bin` may have any bytes",
-		field: func(v *values) any { return &v.headerLines },
+		help: "metadata to send, `name: value`, repeatable; the value `@/path` reads it from a file; " +
+			"a name that ends in `-bin` may have any bytes",
+		inVariable: "one per line",
+		field:      func(v *values) any { return &v.headerLines },
 	},
 	{
 		group: groupUpstream, env: "GRPC_AUTHORITY", flags: []string{"grpc-authority"}, probe: "authority",

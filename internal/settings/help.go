@@ -83,6 +83,9 @@ func (s *setting) origin(v variant) string {
 	}
 	if v == container && s.env != "" {
 		text += "; environment: " + s.env
+		if s.inVariable != "" {
+			text += ", " + s.inVariable
+		}
 	}
 	return text
 }
@@ -116,7 +119,11 @@ func MarkdownTable() string {
 	b.WriteString("| environment | flag of `grpc_health_proxy` (aliases) | flag of `grpc_health_probe` | default | meaning |\n|---|---|---|---|---|\n")
 	for i := range declaration {
 		s := &declaration[i]
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", code(s.env), s.markdownFlags(), code(dash(s.probe)), s.markdownDefault(), s.help)
+		variable := code(s.env)
+		if s.inVariable != "" {
+			variable += ", " + s.inVariable
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", variable, s.markdownFlags(), code(dash(s.probe)), s.markdownDefault(), s.help)
 	}
 	return b.String()
 }

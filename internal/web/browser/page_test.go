@@ -200,7 +200,7 @@ func testBridgeGone(t *testing.T, chromium context.Context) {
 	before := p.state()
 	p.bridge.front.Store(-1)
 	lost := p.until("lost", func(s state) bool { return s.Tone == "lost" })
-	if lost.Word != "Cannot reach the bridge" || !strings.HasPrefix(lost.Title, lost.Word) || lost.Icon == before.Icon || !lost.Stale {
+	if lost.Word != "Cannot reach the health check" || !strings.HasPrefix(lost.Title, lost.Word) || lost.Icon == before.Icon || !lost.Stale {
 		t.Errorf("without the bridge: %+v", lost)
 	}
 	if !strings.HasPrefix(lost.Since, "Before that: Serving, ") || lost.Bars[len(lost.Bars)-1] != "lost" {
