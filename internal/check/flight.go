@@ -171,9 +171,11 @@ func (f *flight) run() (next *flight) {
 	e := f.ask(ctx, t, standing, nil)
 	now := f.checker.clock.tick()
 	switch {
-	case !f.claim():
+	case !f.claim(): // control is at work, and what is to follow is its to run
 		f.tell(e)
+		return nil
 	case f.ctx.Err() != nil: // nobody waits for it any more
+		return nil
 	case now.stops != f.began.stops: // the process has stood still: what that means is control's to judge
 		go f.tell(e) // those who leave may have filled the channel, which control is the one to read
 		return f.control(0)
