@@ -92,9 +92,9 @@ func (b *bench) onceUnderOurs(ctx context.Context, callers int, delay time.Durat
 }
 
 // idle are the numbers of open connections that are measured, the first without any.
-var idle = [...]int{0, 1000, 10000}
+var idle = [...]int{0, 100, 1000, 10000}
 
-// settled is how long they have been idle then.
+// settled is how long all have been idle then.
 const settled = 3 * time.Second
 
 // moreConnections keeps connections open over which a request has come, and none comes any more.
@@ -133,6 +133,15 @@ func (b *bench) residentWith(ctx context.Context, k kind) ([]int64, error) {
 	}
 	defer s.stop()
 	l := newLoad(s.addr, nil, "/", serving)
+	first, err := l.connectAll(1) // what a server needs once is no connection's
+	if err != nil {
+		return nil, err
+	}
+	err = first[0].ask()
+	closeAll(first)
+	if err != nil {
+		return nil, err
+	}
 	var open []*caller
 	defer func() { closeAll(open) }()
 	var resident []int64
@@ -148,9 +157,7 @@ func (b *bench) residentWith(ctx context.Context, k kind) ([]int64, error) {
 				return nil, err
 			}
 		}
-		if n > 0 {
-			time.Sleep(settled)
-		}
+		time.Sleep(settled)
 		now, err := memory(s.cmd.Process.Pid, residentNow)
 		if err != nil {
 			return nil, err
