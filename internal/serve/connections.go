@@ -214,7 +214,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return copy(p, c.first[:]), nil
 	}
 	c.reading = true
-	// With less room than ever net/http holds a part of the next request, which would be lost.
+	// With less room than ever net/http holds the first bytes of the next request, which would be lost.
 	if c.server.parkAfter > 0 && c.answered && !c.busy && len(p) == c.room {
 		c.parks = c.wanted.Add(c.server.parkAfter - idleTimeout) // what net/http waits began at that much before
 	}
@@ -269,6 +269,11 @@ var longAgo = time.Unix(1<<30, 0)
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// After an answer net/http sets one deadline to wait with. One that replaces it is for a request, whose beginning no
+	// read need have brought: it can have come along with the request before.
+	if c.answered && !c.wanted.IsZero() && !t.IsZero() {
+		c.busy = true
+	}
 	c.wanted = t
 	if c.over() {
 		c.goOn()
