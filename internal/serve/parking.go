@@ -44,6 +44,11 @@ func (cs *connections) park(c *conn) {
 	waiting := cs.newConn(c.Conn)
 	waiting.wanted = time.Now().Add(idleTimeout)
 	cs.mu.Lock()
+	if _, counts := cs.all[c]; !counts { // it has made room for another in the meantime
+		cs.mu.Unlock()
+		_ = c.Conn.Close() // an error says that it has ended already
+		return
+	}
 	delete(cs.all, c)
 	cs.all[waiting] = struct{}{}
 	c.mu.Lock()

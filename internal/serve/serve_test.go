@@ -683,6 +683,38 @@ func connectionsAreBounded(t *testing.T, parkAfter time.Duration) {
 	answered() // there is room again
 }
 
+// A connection that makes room just as it is about to park does not come back.
+func TestRoomWhileParking(t *testing.T) {
+	t.Parallel()
+	l := listen(t)
+	cs := newConnections(l, 1, 1)
+	dial(t, l.Addr().String())
+	first, err := cs.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := first.(*conn)
+	c.setActive(true)
+	c.setActive(false)
+	c.SetReadDeadline(time.Now().Add(idleTimeout))
+	if _, err := c.Read(make([]byte, 4<<10)); err != io.EOF || !c.leaving {
+		t.Fatalf("got %v, want the connection about to park", err)
+	}
+	dial(t, l.Addr().String())
+	second, err := cs.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	c.Close()
+	if n := cs.open(); n != 1 {
+		t.Errorf("%d connections where there may be one", n)
+	}
+	if err := c.Conn.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v, want the connection closed", err)
+	}
+}
+
 // Over HTTP/2 it is the same.
 func TestConnectionsAreBoundedHTTP2(t *testing.T) {
 	t.Parallel()
