@@ -179,12 +179,14 @@ type conn struct {
 	lingers  time.Time // when the connection ends unless it is busy; zero before the end
 	deadline time.Time // what is set
 
+	// To pause:
 	server    *connections
 	answering bool      // a request's headers have been read, and its answer has not gone out
 	paused    bool      // a read waits
 	resume    sync.Cond // for paused
 	place     int       // among those who wait; the pause's mutex guards it
 
+	// To park:
 	answered bool      // there was a request
 	room     int       // the most that a read has asked for
 	parks    time.Time // when the read under way has waited for long enough; zero where that does not matter
@@ -216,7 +218,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.reading = true
 	// With less room than ever net/http holds the first bytes of the next request, which would be lost.
 	if c.server.parkAfter > 0 && c.answered && !c.busy && len(p) == c.room {
-		c.parks = c.wanted.Add(c.server.parkAfter - idleTimeout) // what net/http waits began at that much before
+		c.parks = c.wanted.Add(-idleTimeout).Add(c.server.parkAfter) // the wait began idleTimeout before its deadline
 	}
 	err := c.apply()
 	c.mu.Unlock()

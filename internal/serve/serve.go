@@ -122,8 +122,8 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 			Handler:           closing(conns.draining, s.Handler),
 			TLSConfig:         s.TLS,
 			ReadHeaderTimeout: headerTimeout,
-			// When the time to read is over net/http cancels the request's context, also where
-			// there is nothing left to read: it has to last as long as the answer.
+			// When the time to read is over net/http can cancel the request's context, though there is
+			// nothing left to read: it has to last as long as the answer.
 			ReadTimeout:    headerTimeout + s.Budget + transfer,
 			WriteTimeout:   s.Budget + transfer,
 			IdleTimeout:    idleTimeout,
