@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -53,20 +54,26 @@ func TestWithoutProof(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("one connection", func(t *testing.T) {
-		t.Parallel()
-		r := soaked(t, config{program: program, env: []string{naiveCache + "=0s"}, length: 20 * time.Second})
-		if r.findings[falseAlarm] == 0 {
-			t.Error("no false alarm was seen")
-		}
-	})
-	t.Run("a cache", func(t *testing.T) {
-		t.Parallel()
-		r := soaked(t, config{program: program, env: []string{naiveCache + "=1s"}, length: 10 * time.Second})
-		if r.findings[falseComfort] == 0 || r.findings[falseAlarm] == 0 {
-			t.Error("no false comfort, or no false alarm, was seen")
-		}
-	})
+	for name, test := range map[string]struct {
+		cache string
+		wants []finding
+	}{
+		"one connection": {"0s", []finding{falseAlarm}},
+		"a cache":        {"1s", []finding{falseAlarm, falseComfort}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// Which faults a run has is left to chance, so there are several.
+			for range 8 {
+				r := soaked(t, config{program: program, env: []string{naiveCache + "=" + test.cache}, length: 6 * time.Second})
+				test.wants = slices.DeleteFunc(test.wants, func(f finding) bool { return r.findings[f] > 0 })
+				if len(test.wants) == 0 {
+					return
+				}
+			}
+			t.Errorf("never found: %v", test.wants)
+		})
+	}
 }
 
 func soaked(t *testing.T, c config) *report {
