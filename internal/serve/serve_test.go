@@ -628,6 +628,20 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+// idle is the number of connections without a request.
+func (cs *connections) idle() (n int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.all {
+		c.mu.Lock()
+		if !c.busy {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
 func connectionsAreBounded(t *testing.T, parkAfter time.Duration) {
 	begun, release := make(chan struct{}, 3), make(chan struct{})
 	r := start(t, Server{most: 3, parkAfter: parkAfter, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -666,6 +680,7 @@ func connectionsAreBounded(t *testing.T, parkAfter time.Duration) {
 		}
 		return closed >= 18
 	})
+	eventually(t, "those two are idle", func() bool { return r.conns.idle() == 2 })
 
 	// All of them busy: there is no room.
 	for range 2 {
