@@ -23,7 +23,7 @@
 //   - A write deadline that is set once a second, and not for every answer; no lock in the question whether the server drains.
 //
 // What is in the way of more: with 64 callers 38 % of the server's time is the write(2) of the answer, 11 % the read(2) of the
-// request, 13 % our handler (a quarter of that net/http's copy of the headers), 9 % the shared RPCs, 5 % the collector; and of
+// request, 13 % our handler (a quarter of that net/http's copy of the headers), 10 % the shared RPCs, 5 % the collector; and of
 // the two processors 17 % are idle, as they are with (b), while one process waits for the other.
 package main
 

@@ -78,6 +78,20 @@ func (r *running) endInBackground(t *testing.T, grace, linger time.Duration) <-c
 	return over
 }
 
+// idle is the number of connections without a request.
+func (cs *connections) idle() (n int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.all {
+		c.mu.Lock()
+		if !c.busy {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for limit := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
@@ -330,19 +344,7 @@ func headersHalfRead(t *testing.T, parkAfter time.Duration) {
 		t.Fatal(err)
 	}
 	io.WriteString(halfway, get[:10])
-	eventually(t, "the first bytes are read", func() bool {
-		r.conns.mu.Lock()
-		defer r.conns.mu.Unlock()
-		busy := 0
-		for c := range r.conns.all {
-			c.mu.Lock()
-			if c.busy {
-				busy++
-			}
-			c.mu.Unlock()
-		}
-		return len(r.conns.all) == 3 && busy == 1
-	})
+	eventually(t, "the first bytes are read", func() bool { return r.conns.open() == 3 && r.conns.idle() == 2 })
 	over := r.endInBackground(t, patience, time.Millisecond)
 	for name, c := range map[string]*client{"idle": idle, "unused": unused} {
 		if _, err := c.buffered.ReadByte(); err != io.EOF {
@@ -626,20 +628,6 @@ func TestConnectionsAreBounded(t *testing.T) {
 			connectionsAreBounded(t, parkAfter)
 		})
 	}
-}
-
-// idle is the number of connections without a request.
-func (cs *connections) idle() (n int) {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	for c := range cs.all {
-		c.mu.Lock()
-		if !c.busy {
-			n++
-		}
-		c.mu.Unlock()
-	}
-	return n
 }
 
 func connectionsAreBounded(t *testing.T, parkAfter time.Duration) {

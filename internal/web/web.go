@@ -111,7 +111,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case q.list:
 		verdicts = h.list(r.Context())
-	case !h.offers(services):
+	case !h.offers(q.services):
 		refuse(w, r, http.StatusNotFound, "a service was asked for that is not offered here")
 		return
 	case len(services) == 1:
