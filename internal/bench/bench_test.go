@@ -5,18 +5,10 @@ package main
 import (
 	"io"
 	"net"
-	"os"
 	"strings"
 	"testing"
 	"time"
 )
-
-func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == peerCommand {
-		os.Exit(runPeer(os.Args[2:], os.Stderr))
-	}
-	os.Exit(m.Run())
-}
 
 // TestServers measures each server for a moment: all answer as they should, with as many RPCs as their kind makes.
 func TestServers(t *testing.T) {

@@ -18,8 +18,8 @@ var shipped = []string{"-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w"}
 
 // programs are the paths of what is measured.
 type programs struct {
-	dir                        string // all that the bench writes is here
-	proxy, probe, least, certs string
+	dir                               string // all that the bench writes is here
+	proxy, peers, probe, least, certs string
 }
 
 // build compiles what is measured, into a new directory. The flags are those of go build.
@@ -33,7 +33,7 @@ func build(ctx context.Context, flags []string) (programs, error) {
 		path   *string
 		source string
 	}{
-		{&p.proxy, "cloudrun"}, {&p.probe, "probe"}, {&p.least, "internal/bench/least"}, {&p.certs, "example/certs"},
+		{&p.proxy, "cloudrun"}, {&p.peers, "internal/bench"}, {&p.probe, "probe"}, {&p.least, "internal/bench/least"}, {&p.certs, "example/certs"},
 	} {
 		*b.path = filepath.Join(dir, filepath.Base(b.source))
 		if err := compile(ctx, *b.path, b.source, flags); err != nil {
