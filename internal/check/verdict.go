@@ -5,6 +5,7 @@ package check
 
 import (
 	"context"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,6 +54,7 @@ func All(ctx context.Context, check Func, services []string) []Verdict {
 	var all sync.WaitGroup
 	for i, service := range services {
 		all.Go(func() {
+			growStack()
 			defer func() {
 				if p := recover(); p != nil {
 					panics <- p
@@ -68,6 +70,15 @@ func All(ctx context.Context, check Func, services []string) []Verdict {
 	default:
 	}
 	return verdicts
+}
+
+// growStack gives a new goroutine the stack that an RPC takes, in one step and while it is empty. It would grow to that by
+// three doublings in the depths of grpc-go, each a walk through all frames: a sixth of the time of a request for 100 services.
+//
+//go:noinline
+func growStack() {
+	var room [9 << 10]byte
+	runtime.KeepAlive(&room)
 }
 
 // Verdict is the answer of a check of one service.

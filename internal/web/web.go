@@ -40,14 +40,17 @@ type Options struct {
 func New(o Options) http.Handler {
 	h := &handler{
 		check:           o.Check,
-		services:        slices.Clone(o.Services),
+		offered:         make(map[string]bool, len(o.Services)),
 		byDefault:       slices.Clone(o.Services),
 		path:            o.Path,
 		authorize:       o.Authorize,
 		budget:          o.Budget,
 		certificateEnds: o.CertificateEnds,
 	}
-	if len(h.services) == 0 {
+	for _, service := range o.Services {
+		h.offered[service] = true
+	}
+	if len(h.offered) == 0 {
 		h.list = o.List
 		h.byDefault = []string{""}
 	}
@@ -60,8 +63,8 @@ func New(o Options) http.Handler {
 type handler struct {
 	check           check.Func
 	list            func(ctx context.Context) []check.Verdict
-	services        []string
-	byDefault       []string // what is checked when nothing is asked for
+	offered         map[string]bool // the configured names; empty offers all
+	byDefault       []string        // what is checked when nothing is asked for
 	path            string
 	authorize       func(ctx context.Context, presented string) (bool, error)
 	budget          time.Duration
@@ -153,11 +156,11 @@ func (h *handler) answers(path string) bool {
 
 // offers says whether every one of the services may be asked for.
 func (h *handler) offers(services []string) bool {
-	if len(h.services) == 0 {
+	if len(h.offered) == 0 {
 		return true
 	}
 	for _, s := range services {
-		if !slices.Contains(h.services, s) {
+		if !h.offered[s] {
 			return false
 		}
 	}
