@@ -51,6 +51,9 @@ const (
 	// linger is how long connections without a request stay open when the end has come: requests
 	// that are on their way still get their answer.
 	linger = 250 * time.Millisecond
+	// bodyTimeout is the time that a body's rest has to come after the answer: net/http waits for it before it closes the
+	// connection.
+	bodyTimeout = 500 * time.Millisecond
 )
 
 // Run serves until ctx ends or a server fails, and then drains all servers side by side: no new
@@ -183,11 +186,16 @@ func (r *running) end(ctx context.Context, linger time.Duration) {
 func closing(draining func() bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &closingWriter{ResponseWriter: w, draining: draining}
-		if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		body := r.ProtoMajor == 1 && r.ContentLength != 0
+		if body {
 			w.Header().Set("Connection", "close")
 		}
 		next.ServeHTTP(c, r)
 		c.mark() // an answer without a body and an explicit status
+		if body {
+			// An error says that the connection has ended already.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		}
 	})
 }
 

@@ -795,14 +795,18 @@ func TestLongHeaders(t *testing.T) {
 	}
 }
 
-// Nobody waits for a body that nobody reads.
+// Nobody waits for a body that nobody reads, neither for the answer nor, for long, to end the connection.
 func TestBodyIsNotRead(t *testing.T) {
 	t.Parallel()
 	r := start(t, Server{Handler: ok, Budget: time.Hour})
 	for _, length := range []string{"Content-Length: 1000", "Content-Length: 1000000000", "Transfer-Encoding: chunked"} {
-		response, err := dial(t, r.address()).ask("POST / HTTP/1.1\r\nHost: test\r\n" + length + "\r\n\r\n")
+		c := dial(t, r.address())
+		response, err := c.ask("POST / HTTP/1.1\r\nHost: test\r\n" + length + "\r\n\r\n")
 		if err != nil || response.StatusCode != 200 || !response.Close {
 			t.Errorf("%s: got %+v, %v, want 200 and Connection: close", length, response, err)
+		}
+		if _, err := c.buffered.ReadByte(); err != io.EOF {
+			t.Errorf("%s: after the answer got %v, want the connection closed", length, err)
 		}
 	}
 }
