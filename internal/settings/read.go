@@ -149,7 +149,7 @@ func (r *reader) arguments(args []string) error {
 				value = args[i]
 			}
 			r.setFlag(name, f, value)
-		case dashed && !stray && flagShape.MatchString(name):
+		case dashed && !stray && flagShaped(name):
 			unknown = !hasValue
 			r.problem("-%s: no such flag: %s", name, suggestion(name, known))
 		case unknown && !dashed:
@@ -163,8 +163,11 @@ func (r *reader) arguments(args []string) error {
 	return nil
 }
 
-// flagShape is what an unknown flag must look like to be printed; anything else may be a piece of a value.
-var flagShape = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`)
+// flagShaped says whether an unknown flag may be printed; anything else may be a piece of a value. The expression is
+// compiled here so that no command that is well called waits for it.
+func flagShaped(name string) bool {
+	return regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`).MatchString(name)
+}
 
 // trimDashes takes one or two dashes off a flag's name.
 func trimDashes(name string) (string, bool) {

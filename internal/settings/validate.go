@@ -358,15 +358,17 @@ func (r *reader) validateFiles() {
 	}
 }
 
-// secretARN is how the ARN of a secret begins in each of AWS's partitions, aws-cn and aws-us-gov among them.
-var secretARN = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:`)
+// namesSecret says whether an ARN is of a secret, in any of AWS's partitions, aws-cn and aws-us-gov among them.
+func namesSecret(arn string) bool {
+	return regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:`).MatchString(arn)
+}
 
 // arnFault says what is wrong with an ARN in place of a file, "" where nothing is.
 func (r *reader) arnFault(arn string) string {
 	switch {
 	case r.variant != lambda:
 		return "names an AWS secret, which only Lambda reads: write a file's path"
-	case !secretARN.MatchString(arn):
+	case !namesSecret(arn):
 		return "names an AWS resource that is no secret: write arn:aws:secretsmanager:..."
 	}
 	return ""
