@@ -10,7 +10,8 @@
 // for a small machine's processors; it is so for all servers alike. Each figure is the median of three
 // rounds, in each of which the servers take turns, every time in a new process; and each ratio the median of
 // the ratios in these rounds. The simpler servers are this program, but built a second time: run from the same file as
-// the callers they would share its pages in the processor's caches, and be up to 6 % faster than any other program.
+// the callers they were up to 6 % faster than from any other, most likely since they shared its pages in the
+// processor's caches.
 //
 // Ratios say something about the code, absolute figures about the machine, too: everything competes for
 // its processors, the callers as well.
