@@ -25,7 +25,7 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 // generatedMain is what Google's build pack compiles beside the source: it imports the module for its

@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"example.com/grpc-health-http/internal/check"
-	"example.com/grpc-health-http/internal/scripttest"
+	"example.com/grpc-health-http/test/scripttest"
 )
 
 // TestManual runs the scripts of testdata, each a page of the manual.

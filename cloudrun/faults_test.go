@@ -5,9 +5,9 @@ import (
 	"net/http"
 	"testing"
 
-	"example.com/grpc-health-http/internal/healthtest/faults"
-	"example.com/grpc-health-http/internal/proxytest"
-	"example.com/grpc-health-http/internal/scripttest"
+	"example.com/grpc-health-http/test/faults"
+	"example.com/grpc-health-http/test/proxytest"
+	"example.com/grpc-health-http/test/scripttest"
 )
 
 // TestFaults runs the fault table against the built command.

@@ -28,7 +28,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// gcPercent lets the collector run a little less often than by default (100): under the load of internal/bench it takes 5 % of
+// gcPercent lets the collector run a little less often than by default (100): under the load of test/bench it takes 5 % of
 // the processor time, and this saves 1 % to 3 %, for 3 MiB under 512 callers.
 const gcPercent = 130
 

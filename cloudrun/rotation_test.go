@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 // rotation is what the contract gives what has changed until it is in use: 10 s at the listener, and 5 s

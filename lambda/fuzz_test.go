@@ -19,9 +19,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"example.com/grpc-health-http/internal/app"
-	"example.com/grpc-health-http/internal/healthtest"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/web"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 // lockedBuffer keeps what several goroutines write, as a file does.

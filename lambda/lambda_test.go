@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"example.com/grpc-health-http/internal/healthtest"
-	"example.com/grpc-health-http/internal/healthtest/faults"
-	"example.com/grpc-health-http/lambda/secrets/secretstest"
+	"example.com/grpc-health-http/test/faults"
+	"example.com/grpc-health-http/test/healthtest"
+	"example.com/grpc-health-http/test/secretstest"
 )
 
 // whole asks for what is configured.

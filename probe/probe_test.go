@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/check"
-	"example.com/grpc-health-http/internal/scripttest"
+	"example.com/grpc-health-http/test/scripttest"
 )
 
 // TestManual runs the scripts of testdata, each a page of the manual.

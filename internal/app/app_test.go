@@ -16,8 +16,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"example.com/grpc-health-http/internal/check"
-	"example.com/grpc-health-http/internal/healthtest"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 func get(t *testing.T, h http.Handler, target, authorization string) *http.Response {

@@ -17,11 +17,8 @@ const (
 	proxy   = module + "/cloudrun"
 )
 
-// testSupport are the packages that only tests, and one another, may import.
-var testSupport = []string{
-	module + "/internal/creds/spiffetest", module + "/internal/healthtest", module + "/internal/healthtest/faults",
-	module + "/internal/proxytest", module + "/internal/scripttest", module + "/internal/soak",
-}
+// testSupport is where packages lie that only tests, and one another, may import.
+const testSupport = module + "/test"
 
 // goPackage is what go list says of a package.
 type goPackage struct {
@@ -69,7 +66,7 @@ func TestProbeLinksLittle(t *testing.T) {
 	unwanted := []string{
 		"github.com/prometheus", "github.com/GoogleCloudPlatform/functions-framework-go", "cloud.google.com/go",
 		module + "/internal/web", module + "/internal/app", module + "/internal/metrics",
-		module + "/internal/serve", module + "/internal/idtoken", module + "/internal/healthtest",
+		module + "/internal/serve", module + "/internal/idtoken", module + "/test/healthtest",
 	}
 	for _, p := range list(t, "-deps", "-tags=grpcnotrace", module+"/probe") {
 		if within(p.ImportPath, unwanted...) {
@@ -102,7 +99,7 @@ func TestImports(t *testing.T) {
 			if within(imported, "github.com/aws") && !within(p.ImportPath, module+"/lambda") {
 				t.Errorf("%s imports %s: only lambda may", p.ImportPath, imported)
 			}
-			if slices.Contains(testSupport, imported) && !slices.Contains(testSupport, p.ImportPath) {
+			if within(imported, testSupport) && !within(p.ImportPath, testSupport) {
 				t.Errorf("%s imports %s: only tests may", p.ImportPath, imported)
 			}
 		}

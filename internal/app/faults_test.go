@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/grpc-health-http/internal/healthtest/faults"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/test/faults"
 )
 
 // TestFaults runs the fault table against the handler that all HTTP variants share.

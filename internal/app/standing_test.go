@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/check"
-	"example.com/grpc-health-http/internal/healthtest"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 func TestSince(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"testing"
 
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 // The bounds are well above what is allocated today, the server's part of an RPC included (229 and 7), and far below

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"example.com/grpc-health-http/internal/clock"
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 const (

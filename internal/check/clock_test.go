@@ -10,7 +10,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"example.com/grpc-health-http/internal/clock"
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 func TestRuntimeClock(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 // tlsFrom uses a client configuration as it is.

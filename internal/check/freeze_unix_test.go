@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 // TestFreezeHelper is the process that the tests below stop: it makes a check for each line that it

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 const (

@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 func TestProofTellsEverything(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"example.com/grpc-health-http/internal/clock"
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 // testClock is a pair of clocks that stand still until a test moves them.

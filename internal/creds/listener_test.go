@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"example.com/grpc-health-http/internal/healthtest"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 func newListener(t *testing.T, s *settings.Settings, o Options) string {

@@ -6,7 +6,7 @@ import (
 	"encoding/pem"
 	"testing"
 
-	"example.com/grpc-health-http/internal/healthtest"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 // FuzzPEM checks that no content makes the parsers panic, that a pair they accept is one, and

@@ -15,9 +15,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
-	"example.com/grpc-health-http/internal/creds/spiffetest"
-	"example.com/grpc-health-http/internal/healthtest"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/test/healthtest"
+	"example.com/grpc-health-http/test/spiffetest"
 )
 
 const (

@@ -8,8 +8,8 @@ import (
 
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
-	"example.com/grpc-health-http/internal/healthtest"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 // Every setting of the upstream reaches it.

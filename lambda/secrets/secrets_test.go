@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/clock"
-	"example.com/grpc-health-http/lambda/secrets/secretstest"
+	"example.com/grpc-health-http/test/secretstest"
 )
 
 const (

@@ -93,7 +93,7 @@ run "upload" {
     error_message = "By default the source is the repository that the module is in."
   }
   assert {
-    condition     = alltrue([for glob in ["**/.git", "**/*_test.go", "**/*.pem", "**/*.zip", "lambda", "internal/healthtest", "terraform"] : contains(data.archive_file.source.excludes, glob)])
+    condition     = alltrue([for glob in ["**/.git", "**/*_test.go", "**/*.pem", "**/*.zip", "lambda", "test/healthtest", "terraform"] : contains(data.archive_file.source.excludes, glob)])
     error_message = "What .gcloudignore names is not uploaded, as with gcloud: keys and state above all."
   }
   assert {

@@ -1,0 +1,484 @@
+package browser
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"math"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/fetch"
+	"github.com/chromedp/chromedp"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/test/healthtest"
+)
+
+const (
+	serving    = healthpb.HealthCheckResponse_SERVING
+	notServing = healthpb.HealthCheckResponse_NOT_SERVING
+	unknown    = healthpb.HealthCheckResponse_UNKNOWN
+)
+
+// TestPage shares one browser among its parts.
+func TestPage(t *testing.T) {
+	t.Parallel()
+	chromium := start(t)
+	for name, test := range map[string]func(*testing.T, context.Context){
+		"states":          testStates,
+		"flips":           testFlips,
+		"long":            testLong,
+		"bridge gone":     testBridgeGone,
+		"token":           testToken,
+		"hidden":          testHidden,
+		"list":            testList,
+		"without scripts": testWithoutScripts,
+		"odd names":       testOddNames,
+		"policy":          testPolicy,
+		"contrast":        testContrast,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, chromium)
+		})
+	}
+}
+
+func testStates(t *testing.T, chromium context.Context) {
+	up := healthtest.Start(t)
+	up.SetStatus("up", serving)
+	up.SetStatus("down", notServing)
+	up.SetStatus("unsure", unknown)
+	up.SetError("broken", codes.Internal)
+	defer up.Hang("stuck")()
+	withoutHealth := healthtest.Start(t, healthtest.WithoutHealth())
+	ended := healthtest.Start(t)
+	ended.Stop()
+	usual := serve(t, up, settings.Settings{})
+	hasty := serve(t, up, settings.Settings{RPCTimeout: 100 * time.Millisecond})
+	icons := make(map[string]string) // tone → icon
+	for _, test := range []struct {
+		bridge              *bridge
+		service             string
+		tone, word, meaning string
+		status, phase, code string
+	}{
+		{usual, "up", "good", "Serving", "is serving", "SERVING", "–", "OK"},
+		{usual, "down", "bad", "Not serving", "is not serving", "NOT_SERVING", "–", "OK"},
+		{usual, "unsure", "unsure", "Unknown", "does not say", "UNKNOWN", "–", "OK"},
+		{usual, "nobody", "unsure", "Service unknown", "does not know this service", "SERVICE_UNKNOWN", "–", "NOT_FOUND"},
+		{usual, "broken", "bad", "RPC failed", "an error", "RPC_FAILED", "–", "INTERNAL"},
+		{hasty, "stuck", "bad", "Timed out", "in time", "TIMEOUT", "rpc", "DEADLINE_EXCEEDED"},
+		{serve(t, withoutHealth, settings.Settings{}), "", "bad", "Not implemented", "no health service", "UNIMPLEMENTED", "–", "UNIMPLEMENTED"},
+		{serve(t, ended, settings.Settings{}), "", "bad", "Connection failed", "no connection", "CONNECTION_FAILED", "connect", "–"},
+	} {
+		p := open(t, chromium, test.bridge)
+		p.show("?service=" + test.service)
+		s := p.state()
+		name := test.service
+		if name == "" {
+			name = "Whole server"
+		}
+		if s.Tone != test.tone || s.Word != test.word || !strings.Contains(s.Meaning, test.meaning) || s.Subject != name || s.Title != test.word+" – "+name {
+			t.Errorf("%s: %+v", test.status, s)
+		}
+		if len(s.Rows) != 1 {
+			t.Fatalf("%s: rows %+v", test.status, s.Rows)
+		}
+		r := s.Rows[0]
+		if r.Service != name || r.Status != test.status || r.Tone != test.tone || r.Phase != test.phase || r.Code != test.code {
+			t.Errorf("%s: row %+v", test.status, r)
+		}
+		if !regexp.MustCompile(`^\d+\.\d ms$`).MatchString(r.Took) || !regexp.MustCompile(`\d\d:\d\d:\d\d$`).MatchString(r.Checked) {
+			t.Errorf("%s: took %q, checked %q", test.status, r.Took, r.Checked)
+		}
+		// Of names that a caller made up nothing is remembered.
+		if remembered := test.status != "SERVICE_UNKNOWN" && test.status != "RPC_FAILED" && test.status != "TIMEOUT"; remembered != (r.Since != "–") {
+			t.Errorf("%s: since %q", test.status, r.Since)
+		}
+		if (test.status == "SERVING") != (s.Evidence == "") {
+			t.Errorf("%s: evidence %q", test.status, s.Evidence)
+		}
+		if s.Certificate != "none seen" {
+			t.Errorf("%s: certificate %q of a plaintext server", test.status, s.Certificate)
+		}
+		if s.Live != "Checks every 5 s" || s.Stale || !slices.Equal(s.Bars, []string{test.tone}) {
+			t.Errorf("%s: live %q, stale %v, bars %v", test.status, s.Live, s.Stale, s.Bars)
+		}
+		if before, ok := icons[test.tone]; ok && before != s.Icon {
+			t.Errorf("%s: tone %s has the icons %s and %s", test.status, test.tone, before, s.Icon)
+		}
+		icons[test.tone] = s.Icon
+	}
+	if icons["good"] == icons["bad"] || icons["good"] == icons["unsure"] || icons["bad"] == icons["unsure"] || !strings.HasPrefix(icons["good"], "data:image/svg+xml,") {
+		t.Errorf("icons %v", icons)
+	}
+}
+
+func testFlips(t *testing.T, chromium context.Context) {
+	ca := healthtest.NewCA(t)
+	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t, healthtest.ValidUntil(time.Now().Add(27*24*time.Hour+time.Hour)))))
+	up.SetStatus("echo", serving)
+	p := open(t, chromium, serve(t, up, settings.Settings{
+		Services: []string{"echo"}, TLS: true, CACert: ca.WriteFile(t, t.TempDir(), "ca"),
+	}))
+	p.show("")
+	first := p.state()
+	if first.Tone != "good" || !strings.HasPrefix(first.Certificate, "27 days left (") || first.BarsLabel != "Last checks: 1 of 1 serving" {
+		t.Fatalf("at first: %+v", first)
+	}
+	up.SetStatus("echo", notServing)
+	down := p.until("down", func(s state) bool { return s.Tone == "bad" })
+	if down.Title != "Not serving – echo" || down.Word != "Not serving" || down.Icon == first.Icon || down.Evidence == "" || down.Rows[0].Status != "NOT_SERVING" {
+		t.Errorf("when it is down: %+v", down)
+	}
+	if !strings.Contains(down.Since, ", less than a minute") || down.Rows[0].Since == first.Rows[0].Since {
+		t.Errorf("it is down since %q, %q; it was up since %q", down.Since, down.Rows[0].Since, first.Rows[0].Since)
+	}
+	up.SetStatus("echo", serving)
+	again := p.until("up again", func(s state) bool { return s.Tone == "good" })
+	if again.Title != "Serving – echo" || again.Icon != first.Icon || again.Evidence != "" || !slices.Contains(again.Bars, "bad") || again.Bars[len(again.Bars)-1] != "good" {
+		t.Errorf("when it is up again: %+v", again)
+	}
+	// Nothing changes now: another check moves on only what it must.
+	p.until("checked once more", func(s state) bool {
+		return s.Rows[0].Checked != again.Rows[0].Checked && s.Rows[0].Since == again.Rows[0].Since
+	})
+
+	requests := p.requests()
+	for i, r := range requests[1:] {
+		if gap := r.Timestamp - requests[i].Timestamp; gap < 4 { // seconds
+			t.Errorf("%s was asked for %.1f s after the request before it", r.Request.URL, gap)
+		}
+	}
+}
+
+// testLong lets twelve minutes pass in a moment: the page's time is the browser's to give.
+func testLong(t *testing.T, chromium context.Context) {
+	ca := healthtest.NewCA(t)
+	ending := func(days time.Duration) *tls.Config {
+		return ca.ServerTLS(t, healthtest.ValidUntil(time.Now().Add(days*24*time.Hour+time.Hour)))
+	}
+	up := healthtest.Start(t, healthtest.TLS(ending(3)))
+	p := open(t, chromium, serve(t, up, settings.Settings{TLS: true, CACert: ca.WriteFile(t, t.TempDir(), "ca")}))
+	p.show("")
+	if s := p.state(); !strings.HasPrefix(s.Certificate, "3 days left (") {
+		t.Errorf("at first: %+v", s)
+	}
+	up.SetTLS(ending(90))
+	call(p, emulation.SetVirtualTimePolicy, emulation.SetVirtualTimePolicyParams{
+		Policy: emulation.VirtualTimePolicyPauseIfNetworkFetchesPending, Budget: new(12 * 60 * 1000.0), // milliseconds,
+	})
+	s := p.until("eleven minutes old", func(s state) bool {
+		return strings.HasSuffix(s.Since, ", 11 min")
+	})
+	if len(s.Bars) != 60 || s.BarsLabel != "Last checks: 60 of 60 serving" {
+		t.Errorf("%d bars: %s", len(s.Bars), s.BarsLabel)
+	}
+	if !strings.HasPrefix(s.Certificate, "90 days left (") {
+		t.Errorf("certificate %q", s.Certificate)
+	}
+}
+
+func testBridgeGone(t *testing.T, chromium context.Context) {
+	up := healthtest.Start(t)
+	p := open(t, chromium, serve(t, up, settings.Settings{}))
+	p.show("?format=html")
+	before := p.state()
+	p.bridge.front.Store(-1)
+	lost := p.until("lost", func(s state) bool { return s.Tone == "lost" })
+	if lost.Word != "Cannot reach the health check" || !strings.HasPrefix(lost.Title, lost.Word) || lost.Icon == before.Icon || !lost.Stale {
+		t.Errorf("without the bridge: %+v", lost)
+	}
+	if !strings.HasPrefix(lost.Since, "Before that: Serving, ") || lost.Bars[len(lost.Bars)-1] != "lost" {
+		t.Errorf("without the bridge: since %q, bars %v", lost.Since, lost.Bars)
+	}
+	p.bridge.front.Store(502)
+	p.until("told of the load balancer", func(s state) bool {
+		return s.Word == "No verdict" && s.Tone == "lost" && strings.Contains(s.Meaning, "502") && s.Since == lost.Since
+	})
+	p.bridge.front.Store(0)
+	found := p.until("found again", func(s state) bool { return s.Tone == "good" })
+	if found.Stale || found.Title != before.Title || found.Live != before.Live {
+		t.Errorf("with the bridge again: %+v", found)
+	}
+}
+
+// testToken signs in when the browser asks for a password, and does not when it asks again.
+func testToken(t *testing.T, chromium context.Context) {
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(token string) {
+		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first")
+	p := open(t, chromium, serve(t, healthtest.Start(t), settings.Settings{AuthTokenFile: file}))
+	p.answerDialogues(
+		fetch.AuthChallengeResponse{Response: fetch.AuthChallengeResponseResponseProvideCredentials, Username: "anybody", Password: "first"},
+		fetch.AuthChallengeResponse{Response: fetch.AuthChallengeResponseResponseCancelAuth},
+	)
+	p.show("")
+	p.until("checked again, with the token", func(s state) bool { return s.Tone == "good" && len(s.Bars) > 1 })
+	write("second")
+	out := p.until("signed out", func(s state) bool { return s.Word == "Signed out" })
+	if out.Tone != "lost" || out.Live != "Stopped" {
+		t.Errorf("signed out: %+v", out)
+	}
+	p.staysQuiet()
+}
+
+// answerDialogues answers the browser's requests for a password, one after the other.
+func (p *tab) answerDialogues(answers ...fetch.AuthChallengeResponse) {
+	p.Helper()
+	paused, asked := chromedp.Events(p.ctx, fetch.RequestPaused), chromedp.Events(p.ctx, fetch.AuthRequired)
+	call(p, fetch.Enable, fetch.EnableParams{HandleAuthRequests: new(true)})
+	go func() {
+		for e, err := range paused {
+			if err != nil {
+				return // the tab is closed
+			}
+			_, _ = chromedp.Call(p.ctx, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: e.RequestID})
+		}
+	}()
+	go func() {
+		for e, err := range asked {
+			if err != nil || len(answers) == 0 {
+				return
+			}
+			answer := answers[0]
+			answers = answers[1:]
+			_, _ = chromedp.Call(p.ctx, fetch.ContinueWithAuth, fetch.ContinueWithAuthParams{RequestID: e.RequestID, AuthChallengeResponse: &answer})
+		}
+	}()
+}
+
+// staysQuiet waits for longer than the page does between two checks.
+func (p *tab) staysQuiet() {
+	p.Helper()
+	before := len(p.requests())
+	<-time.After(6 * time.Second)
+	if after := len(p.requests()); after != before {
+		p.Errorf("%d requests were made", after-before)
+	}
+}
+
+// testHidden minimises the window.
+func testHidden(t *testing.T, chromium context.Context) {
+	p := open(t, chromium, serve(t, healthtest.Start(t), settings.Settings{}))
+	p.show("")
+	window := call(p, browser.GetWindowForTarget, browser.GetWindowForTargetParams{}).WindowID
+	turn := func(to browser.WindowState) {
+		call(p, browser.SetWindowBounds, browser.SetWindowBoundsParams{WindowID: window, Bounds: &browser.Bounds{WindowState: to}})
+	}
+	turn(browser.WindowStateMinimized)
+	p.staysQuiet() // it asks once a minute
+	turn(browser.WindowStateNormal)
+	p.until("checking again", func(s state) bool { return len(s.Bars) > 1 })
+}
+
+func testList(t *testing.T, chromium context.Context) {
+	up := healthtest.Start(t)
+	up.SetStatus("a", serving)
+	p := open(t, chromium, serve(t, up, settings.Settings{AllowList: true}))
+	p.show("?list")
+	if s := p.state(); s.Word != "Serving" || s.Subject != "2 services" || s.Meaning != "2 of 2 services are serving." || s.Since != "" {
+		t.Errorf("two services: %+v", s)
+	}
+	up.SetStatus("b", notServing)
+	s := p.until("three services", func(s state) bool { return len(s.Rows) == 3 })
+	if s.Word != "Not serving" || s.Subject != "3 services" || s.Meaning != "2 of 3 services are serving." || s.Title != "Not serving – 3 services" {
+		t.Errorf("three services: %+v", s)
+	}
+	if b := s.Rows[0]; b.Service != "b" || b.Status != "NOT_SERVING" || b.Tone != "bad" || s.Rows[1].Service != "Whole server" || s.Rows[2].Service != "a" {
+		t.Errorf("the worst is not the first: %+v", s.Rows)
+	}
+	up.HandleList(func(context.Context) (*healthpb.HealthListResponse, error) {
+		return &healthpb.HealthListResponse{}, nil
+	})
+	s = p.until("no services", func(s state) bool { return len(s.Rows) == 0 })
+	if s.Word != "Unknown" || s.Subject != "No services" || s.Meaning != "The server lists no services." {
+		t.Errorf("no services: %+v", s)
+	}
+}
+
+// spoken is what a screen reader tells of: the roles that matter, with their names.
+func (p *tab) spoken() []string {
+	var spoken []string
+	tree := call(p, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
+	for _, node := range tree.Nodes {
+		if node.Ignored || node.Role == nil || node.Name == nil {
+			continue
+		}
+		switch role := strings.Trim(string(node.Role.Value), `"`); role {
+		case "heading", "image", "link", "rowheader", "columnheader", "table", "status":
+			spoken = append(spoken, role+" "+strings.Trim(string(node.Name.Value), `"`))
+		}
+	}
+	return spoken
+}
+
+func testWithoutScripts(t *testing.T, chromium context.Context) {
+	up := healthtest.Start(t)
+	up.SetStatus("down", notServing)
+	p := open(t, chromium, serve(t, up, settings.Settings{}))
+	// On a phone, where the table is laid out as cards and is to remain a table.
+	if err := chromedp.Do(p.ctx, chromedp.EmulateViewport(390, 844)); err != nil {
+		t.Fatal(err)
+	}
+	p.show("?service=down&service=")
+	with := p.spoken()
+	call(p, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	p.show("?service=down&service=")
+	without := p.spoken()
+	for _, want := range []string{
+		"heading Not serving", "table Services", "columnheader Phase", "columnheader Since",
+		"rowheader down", "rowheader Whole server", "link as text", "link as JSON",
+	} {
+		if !slices.Contains(with, want) || !slices.Contains(without, want) {
+			t.Errorf("a screen reader is not told of %q: with scripts %q, without %q", want, with, without)
+		}
+	}
+	const strip = "image Last checks: 0 of 1 serving"
+	if !slices.Contains(with, strip) || slices.Contains(without, strip) {
+		t.Errorf("%q: with scripts %q, without %q", strip, with, without)
+	}
+	if s := p.state(); s.Live != "Reload the page to check again" || s.Title != "Not serving – 2 services" || s.Rows[0].Since == "" {
+		t.Errorf("without scripts: %+v", s)
+	}
+	if n := len(p.requests()); n != 2 {
+		t.Errorf("%d requests, want the page twice", n)
+	}
+}
+
+func testOddNames(t *testing.T, chromium context.Context) {
+	names := []string{
+		strings.Repeat("W", 255), strings.Repeat("a.", 127), `<img src=x onerror=alert(1)>`, `"'&amp;</script><!--`, "\u202egnivres",
+		"Ünïcödé 🚦", "{{.}}", "${1}", "–", "constructor", "Whole server", "javascript:alert(1)", strings.Repeat("語", 85),
+	}
+	for i := len(names); i < 100; i++ {
+		names = append(names, fmt.Sprintf("%s.%d", strings.Repeat("package", 20), i))
+	}
+	p := open(t, chromium, serve(t, healthtest.Start(t), settings.Settings{}))
+	for _, width := range []int64{1280, 834, 320} {
+		if err := chromedp.Do(p.ctx, chromedp.EmulateViewport(width, 700)); err != nil {
+			t.Fatal(err)
+		}
+		for _, services := range [][]string{names[:1], names} {
+			p.show("?" + url.Values{"service": services}.Encode())
+			if s := p.state(); s.Width > s.Room {
+				t.Errorf("%d services on %d pixels take %d", len(services), width, s.Width)
+			}
+		}
+	}
+	s := p.until("checked again", func(s state) bool { return len(s.Bars) > 1 })
+	if len(s.Rows) != len(names) || s.Width > s.Room {
+		t.Fatalf("%d rows of %d, %d pixels wide of %d", len(s.Rows), len(names), s.Width, s.Room)
+	}
+	for i, r := range s.Rows {
+		if r.Service != names[i] {
+			t.Errorf("%q is shown as %q", names[i], r.Service)
+		}
+	}
+	if n := read[int](p, `document.images.length + document.scripts.length`); n != 2 {
+		t.Errorf("%d images and scripts, want the two scripts of the page", n)
+	}
+}
+
+// testPolicy shows that the browser would tell, and keeps out what is not the page's.
+func testPolicy(t *testing.T, chromium context.Context) {
+	p := open(t, chromium, serve(t, healthtest.Start(t), settings.Settings{}))
+	p.provokes = true
+	p.show("")
+	ran := read[[]bool](p, `(async () => {
+		const script = document.createElement('script');
+		script.textContent = 'document.documentElement.dataset.broken = "yes"';
+		document.body.append(script);
+		const style = document.createElement('style');
+		style.textContent = 'h1 { display: none }';
+		document.body.append(style);
+		const elsewhere = await fetch('http://127.0.0.1:1/').then(() => true, (e) => false);
+		return ['broken' in document.documentElement.dataset, getComputedStyle(document.querySelector('h1')).display === 'none', elsewhere];
+	})()`, chromedp.EvalAwaitPromise)
+	if slices.Contains(ran, true) {
+		t.Errorf("a script, a style, a request elsewhere: %v were let through", ran)
+	}
+	told := strings.Join(p.complained(), "\n")
+	for _, directive := range []string{"script-src", "style-src", "connect-src"} {
+		if !strings.Contains(told, directive) {
+			t.Errorf("the browser did not complain of %s: %s", directive, told)
+		}
+	}
+}
+
+// testContrast measures the contrast of the page's texts: 4.5 to 1, as WCAG 2.2 wants for AA
+// (https://www.w3.org/TR/WCAG22/#contrast-minimum).
+func testContrast(t *testing.T, chromium context.Context) {
+	up := healthtest.Start(t)
+	up.SetStatus("down", notServing)
+	p := open(t, chromium, serve(t, up, settings.Settings{}))
+	backgrounds := make(map[[3]float64]bool)
+	for _, scheme := range []string{"light", "dark"} {
+		call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+			{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
+		}})
+		for _, service := range []string{"", "down", "nobody"} {
+			p.show("?service=" + service)
+			texts := read[map[string][3]string](p, `Object.fromEntries(['h1', '#live', 'h2', 'thead th', 'tbody th', 'td.status', 'td.number', 'dt', 'dd', '.note'].map((name) => {
+				const style = getComputedStyle(document.querySelector(name));
+				const behind = document.querySelector(name).closest('header') || document.body;
+				return [name, [style.color, style.opacity, getComputedStyle(behind).backgroundColor]];
+			}))`)
+			for name, colours := range texts {
+				text, behind := rgb(t, colours[0]), rgb(t, colours[2])
+				opacity, err := strconv.ParseFloat(colours[1], 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range text {
+					text[i] = opacity*text[i] + (1-opacity)*behind[i]
+				}
+				backgrounds[behind] = true
+				bright, dark := max(luminance(text), luminance(behind)), min(luminance(text), luminance(behind))
+				if ratio := (bright + 0.05) / (dark + 0.05); ratio < 4.5 {
+					t.Errorf("%s, %q: %s is %v, a contrast of %.1f", scheme, service, name, colours, ratio)
+				}
+			}
+		}
+	}
+	if len(backgrounds) != 8 {
+		t.Errorf("%d backgrounds, want a page and three tones for each of two schemes", len(backgrounds))
+	}
+}
+
+func rgb(t *testing.T, colour string) (c [3]float64) {
+	t.Helper()
+	if _, err := fmt.Sscanf(colour, "rgb(%f, %f, %f)", &c[0], &c[1], &c[2]); err != nil {
+		t.Fatalf("colour %q: %v", colour, err)
+	}
+	return c
+}
+
+// luminance is a colour's relative luminance (https://www.w3.org/TR/WCAG22/#dfn-relative-luminance).
+func luminance(colour [3]float64) float64 {
+	linear := func(c float64) float64 {
+		if c /= 255; c > 0.04045 {
+			return math.Pow((c+0.055)/1.055, 2.4)
+		}
+		return c / 12.92
+	}
+	return 0.2126*linear(colour[0]) + 0.7152*linear(colour[1]) + 0.0722*linear(colour[2])
+}

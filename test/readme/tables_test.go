@@ -1,0 +1,169 @@
+package readme
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"net/http/httptest"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/metrics"
+	"example.com/grpc-health-http/internal/web"
+	"example.com/grpc-health-http/test/faults"
+)
+
+// rows returns the cells of those rows of a section's tables whose first cell matches.
+func rows(t *testing.T, title string, first *regexp.Regexp) [][]string {
+	t.Helper()
+	all := sections(t)
+	i := slices.IndexFunc(all, func(s section) bool { return s.title == title })
+	if i < 0 {
+		t.Fatalf("no section %q", title)
+	}
+	var found [][]string
+	for line := range strings.Lines(all[i].text) {
+		row, isRow := strings.CutPrefix(strings.TrimSpace(line), "| ")
+		cells := strings.Split(strings.TrimSuffix(row, " |"), " | ")
+		if isRow && first.MatchString(cells[0]) {
+			found = append(found, cells)
+		}
+	}
+	return found
+}
+
+// same reports the difference between what is documented and what is there.
+func same(t *testing.T, documented, there []string) {
+	t.Helper()
+	for _, d := range documented {
+		if !slices.Contains(there, d) {
+			t.Errorf("documented, and not there: %s", d)
+		}
+	}
+	for _, d := range there {
+		if !slices.Contains(documented, d) {
+			t.Errorf("there, and not documented: %s", d)
+		}
+	}
+}
+
+func TestStatuses(t *testing.T) {
+	t.Parallel()
+	var documented, there []string
+	for _, row := range rows(t, "Requests and answers", regexp.MustCompile("^`[A-Z_]+`$")) {
+		documented = append(documented, strings.Trim(row[0], "`")+" "+row[1])
+	}
+	for _, status := range check.Statuses() {
+		handler := web.New(web.Options{Check: func(context.Context, string) check.Verdict {
+			return check.Verdict{Status: status}
+		}})
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
+		there = append(there, status.String()+" "+strconv.Itoa(answer.Code))
+	}
+	same(t, documented, there)
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	var documented, there []string
+	for _, row := range rows(t, "Metrics", regexp.MustCompile("^`grpc_health_check_")) {
+		labels := strings.Split(strings.ReplaceAll(row[2], "`", ""), ", ")
+		slices.Sort(labels)
+		documented = append(documented, strings.Join([]string{strings.Trim(row[0], "`"), row[1], strings.Join(labels, ",")}, " "))
+	}
+	registry := prometheus.NewRegistry()
+	m := metrics.New(registry, metrics.Options{})
+	m.Handler("/", nil)
+	m.Observe(check.Verdict{Status: check.Serving, Asked: true, Code: codes.OK, At: time.Now()})
+	m.Trace().PeerCertificate(&x509.Certificate{})
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if !strings.HasPrefix(family.GetName(), "grpc_") {
+			continue // the collectors of Go and of the process
+		}
+		labels := []string{}
+		for _, label := range family.GetMetric()[0].GetLabel() {
+			labels = append(labels, label.GetName())
+		}
+		if len(labels) == 0 {
+			labels = append(labels, "–")
+		}
+		there = append(there, strings.Join([]string{
+			family.GetName(), strings.ToLower(family.GetType().String()), strings.Join(labels, ","),
+		}, " "))
+	}
+	same(t, documented, there)
+}
+
+// TestFaults compares the table of faults with what every variant is run against.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	const columns = 3 // the other tables of the section have others
+	var documented, there []string
+	for _, row := range rows(t, "Reliability", regexp.MustCompile("")) {
+		if len(row) == columns && row[0] != "what is wrong" {
+			documented = append(documented, strings.Join(row, " | "))
+		}
+	}
+	for _, f := range faults.Table() {
+		there = append(there, strings.Join([]string{f.Name, f.Fresh.String(), f.Reused.String()}, " | "))
+	}
+	same(t, documented, there)
+}
+
+// TestDependencies compares the table with the module's direct requirements and its tools.
+func TestDependencies(t *testing.T) {
+	t.Parallel()
+	var documented, there []string
+	for _, row := range rows(t, "Dependencies", regexp.MustCompile("^`")) {
+		documented = append(documented, strings.Trim(row[0], "`"))
+	}
+	m := module(t)
+	for _, required := range m.Require {
+		isTool := slices.ContainsFunc(m.Tool, func(tool struct{ Path string }) bool {
+			return strings.HasPrefix(tool.Path, required.Path+"/")
+		})
+		if !required.Indirect || isTool {
+			there = append(there, required.Path)
+		}
+	}
+	same(t, documented, there)
+}
+
+// goModule is what these tests need of go.mod.
+type goModule struct {
+	Go      string
+	Require []struct {
+		Path     string
+		Indirect bool
+	}
+	Tool []struct{ Path string }
+}
+
+func module(t *testing.T) goModule {
+	t.Helper()
+	cmd := exec.Command("go", "mod", "edit", "-json")
+	cmd.Dir = root
+	text, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m goModule
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}

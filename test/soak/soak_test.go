@@ -1,0 +1,190 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/internal/web"
+	"example.com/grpc-health-http/test/scripttest"
+)
+
+var seed = flag.Uint64("soak.seed", 0, "repeats the faults of a run; 0 takes one from the clock")
+
+// TestNoFalseVerdict is the soak, shorter than its command's, with the race detector where the test has it.
+func TestNoFalseVerdict(t *testing.T) {
+	t.Parallel()
+	program := scripttest.Build(t, "../../cloudrun", "grpc_health_proxy")
+	r := soaked(t, config{program: program, length: 20 * time.Second})
+	if r.faulty() {
+		t.Error("the soak has found what must not be")
+	}
+	if r.findings[sound] < 300 || len(r.faults) < 5 {
+		t.Errorf("%d sound verdicts beside %d kinds of faults: it was no soak", r.findings[sound], len(r.faults))
+	}
+}
+
+// TestWithoutProof judges the judge: a checker that believes its one connection raises false alarms, and one
+// that remembers gives false comfort.
+func TestWithoutProof(t *testing.T) {
+	t.Parallel()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		cache string
+		wants []finding
+	}{
+		"one connection": {"0s", []finding{falseAlarm}},
+		"a cache":        {"1s", []finding{falseAlarm, falseComfort}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// Which faults a run has is left to chance, so there are several.
+			for range 8 {
+				r := soaked(t, config{program: program, env: []string{naiveCache + "=" + test.cache}, length: 6 * time.Second})
+				test.wants = slices.DeleteFunc(test.wants, func(f finding) bool { return r.findings[f] > 0 })
+				if len(test.wants) == 0 {
+					return
+				}
+			}
+			t.Errorf("never found: %v", test.wants)
+		})
+	}
+}
+
+func soaked(t *testing.T, c config) *report {
+	t.Helper()
+	c.seed = cmp.Or(*seed, uint64(time.Now().UnixNano()))
+	r := run(t.Context(), t, c)
+	var text bytes.Buffer
+	r.print(&text)
+	t.Logf("\n%s", &text)
+	return r
+}
+
+// naiveCache is the variable that makes this test binary a naive checker; its value is how long that
+// believes what it was told.
+const naiveCache = "SOAK_NAIVE_CACHE"
+
+func TestMain(m *testing.M) {
+	if keep, ok := os.LookupEnv(naiveCache); ok {
+		if err := naive(keep); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// naive answers as the proxy does, with the same credentials, from one connection that grpc-go keeps as it
+// sees fit.
+func naive(keep string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	cache, err := time.ParseDuration(keep)
+	if err != nil {
+		return err
+	}
+	s, err := settings.ParseProxy(nil, os.Stderr)
+	if err != nil {
+		return err
+	}
+	tc, err := creds.Upstream(s, creds.Options{})
+	if err != nil {
+		return err
+	}
+	held, err := tc(ctx, false)
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient(s.Addr, grpc.WithTransportCredentials(rereading{held, tc}))
+	if err != nil {
+		return err
+	}
+	n := &naiveChecker{health: healthpb.NewHealthClient(conn), cache: cache, known: make(map[string]check.Verdict)}
+	listener, err := net.Listen("tcp", s.ListenAddr)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, `{"msg":"answering health checks","url":"http://%s/"}`+"\n", listener.Addr())
+	go http.Serve(listener, web.New(web.Options{Check: n.check}))
+	<-ctx.Done()
+	return nil
+}
+
+// rereading are credentials whose files are read for every handshake.
+type rereading struct {
+	credentials.TransportCredentials
+	read func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)
+}
+
+func (r rereading) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	tc, err := r.read(ctx, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	return tc.ClientHandshake(ctx, authority, raw)
+}
+
+func (r rereading) Clone() credentials.TransportCredentials { return r }
+
+type naiveChecker struct {
+	health healthpb.HealthClient
+	cache  time.Duration
+
+	mu    sync.Mutex
+	known map[string]check.Verdict // by service
+}
+
+func (n *naiveChecker) check(ctx context.Context, service string) check.Verdict {
+	n.mu.Lock()
+	known, ok := n.known[service]
+	n.mu.Unlock()
+	if ok && time.Since(known.At) < n.cache {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
+	defer cancel()
+	v := check.Verdict{Service: service, Asked: true}
+	response, err := n.health.Check(ctx, &healthpb.HealthCheckRequest{Service: service})
+	switch code := status.Code(err); {
+	case code == codes.DeadlineExceeded:
+		v.Status, v.Phase = check.Timeout, check.PhaseRPC
+	case err != nil:
+		v.Status, v.Phase = check.ConnectionFailed, check.PhaseRPC
+	case response.Status == healthpb.HealthCheckResponse_SERVING:
+		v.Status = check.Serving
+	default:
+		v.Status = check.NotServing
+	}
+	v.At = time.Now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.known[service] = v
+	return v
+}
