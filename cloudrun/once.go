@@ -9,7 +9,7 @@ import (
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/app"
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -25,20 +25,20 @@ const (
 )
 
 // exitCodes translates a status; a time-out in phase rpc is exitRPC.
-var exitCodes = map[check.Status]int{
-	check.Serving:          exitServing,
-	check.NotServing:       exitUnhealthy,
-	check.Unknown:          exitUnhealthy,
-	check.ServiceUnknown:   exitUnknownService,
-	check.Unimplemented:    exitUnimplemented,
-	check.ConnectionFailed: exitConnection,
-	check.Timeout:          exitConnection,
-	check.RPCFailed:        exitRPC,
-	check.Overloaded:       exitRPC,
+var exitCodes = map[health.Status]int{
+	health.Serving:          exitServing,
+	health.NotServing:       exitUnhealthy,
+	health.Unknown:          exitUnhealthy,
+	health.ServiceUnknown:   exitUnknownService,
+	health.Unimplemented:    exitUnimplemented,
+	health.ConnectionFailed: exitConnection,
+	health.Timeout:          exitConnection,
+	health.RPCFailed:        exitRPC,
+	health.Overloaded:       exitRPC,
 }
 
-func exitCode(v check.Verdict) int {
-	if v.Status == check.Timeout && v.Phase == check.PhaseRPC {
+func exitCode(v health.Verdict) int {
+	if v.Status == health.Timeout && v.Phase == health.PhaseRPC {
 		return exitRPC
 	}
 	return exitCodes[v.Status]
@@ -53,7 +53,7 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 		return exitSettings
 	}
 	defer a.Checker.Close()
-	verdicts := check.All(ctx, a.Check, s.Services)
+	verdicts := health.All(ctx, a.Check, s.Services)
 	switch {
 	case ctx.Err() != nil: // nothing timed out: the exit code says how far it came
 		fmt.Fprintln(stderr, "interrupted before the verdict")
@@ -62,7 +62,7 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 	default:
 		stdout.Write(answer.Text(verdicts))
 	}
-	worst, code := check.Worst(verdicts), math.MaxInt
+	worst, code := health.Worst(verdicts), math.MaxInt
 	for _, v := range verdicts {
 		if v.Status == worst {
 			code = min(code, exitCode(v)) // of two time-outs, that of the connection

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/bounded"
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // namespace is where CloudWatch keeps the metrics.
@@ -50,15 +50,15 @@ type metricSet struct {
 type metric struct{ Name, Unit string }
 
 // observe writes the line of a verdict. One that no check led to has no Up.
-func (m *metrics) observe(v check.Verdict) {
+func (m *metrics) observe(v health.Verdict) {
 	l := line{
 		Service: m.services.Find(v),
 		Latency: float64(v.Duration) / float64(time.Millisecond),
 	}
 	set := metricSet{Namespace: namespace, Dimensions: [][]string{{"Service"}}, Metrics: []metric{{"Latency", "Milliseconds"}}}
-	if v.Status != check.Overloaded {
+	if v.Status != health.Overloaded {
 		l.Up = new(int)
-		if v.Status == check.Serving {
+		if v.Status == health.Serving {
 			*l.Up = 1
 		}
 		set.Metrics = append(set.Metrics, metric{"Up", "None"})

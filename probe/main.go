@@ -22,6 +22,7 @@ import (
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/upstream"
 	"example.com/grpc-health-http/internal/version"
@@ -72,29 +73,30 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	options.Redial = redial
 	var noIdentity atomic.Bool // the dial's credentials were not to be had
-	options.Trace.Verdict = func(_ context.Context, v *check.Verdict, proof check.Proof) {
-		for _, a := range proof.Attempts {
-			if a.Dial.Phase == check.PhaseCredentials {
+	options.Trace.Verdict = func(_ context.Context, v health.Verdict, evidence health.Evidence) (time.Time, string) {
+		for _, a := range evidence.Attempts {
+			if a.Dial.Phase == health.PhaseCredentials {
 				noIdentity.Store(true)
 			}
 		}
 		if s.Verbose {
-			fmt.Fprintf(stderr, "%s: took %v\n", about(*v), v.Duration.Round(time.Microsecond))
-			for _, line := range proof.Lines() {
+			fmt.Fprintf(stderr, "%s: took %v\n", about(v), v.Duration.Round(time.Microsecond))
+			for _, line := range evidence.Lines() {
 				fmt.Fprintf(stderr, "> %s\n", line)
 			}
 		}
+		return time.Time{}, ""
 	}
 	if s.Verbose {
 		fmt.Fprintf(stderr, "checking %s: connect timeout %v, RPC timeout %v\n", s.Addr, s.ConnectTimeout, s.RPCTimeout)
 	}
 	checker := check.New(options)
 	defer checker.Close()
-	verdicts := check.All(ctx, checker.Check, s.Services)
+	verdicts := health.All(ctx, checker.Check, s.Services)
 	if s.Format == "json" {
 		stdout.Write(answer.JSON(verdicts))
 	}
-	worst, code := check.Worst(verdicts), math.MaxInt
+	worst, code := health.Worst(verdicts), math.MaxInt
 	for _, v := range verdicts {
 		fmt.Fprintln(stderr, message(v, len(verdicts) > 1))
 		if v.Status == worst {
@@ -105,32 +107,32 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 // exitCodes translates the verdicts that the connection's phases do not decide.
-var exitCodes = map[check.Status]int{
-	check.Serving:          exitServing,
-	check.NotServing:       exitUnhealthy,
-	check.Unknown:          exitUnhealthy,
-	check.ServiceUnknown:   exitUnhealthy,
-	check.Unimplemented:    exitRPC,
-	check.RPCFailed:        exitRPC,
-	check.ConnectionFailed: exitConnection,
-	check.Timeout:          exitConnection,
-	check.Overloaded:       exitRPC,
+var exitCodes = map[health.Status]int{
+	health.Serving:          exitServing,
+	health.NotServing:       exitUnhealthy,
+	health.Unknown:          exitUnhealthy,
+	health.ServiceUnknown:   exitUnhealthy,
+	health.Unimplemented:    exitRPC,
+	health.RPCFailed:        exitRPC,
+	health.ConnectionFailed: exitConnection,
+	health.Timeout:          exitConnection,
+	health.Overloaded:       exitRPC,
 }
 
 // exitCode translates a verdict; noSPIFFE says that the SPIFFE credentials were not to be had.
-func exitCode(v check.Verdict, noSPIFFE bool) int {
+func exitCode(v health.Verdict, noSPIFFE bool) int {
 	switch {
-	case v.Phase == check.PhaseCredentials && noSPIFFE:
+	case v.Phase == health.PhaseCredentials && noSPIFFE:
 		return exitSPIFFE
-	case v.Phase == check.PhaseRPC, v.Asked && v.Code != codes.OK:
+	case v.Phase == health.PhaseRPC, v.Asked && v.Code != codes.OK:
 		return exitRPC
 	}
 	return exitCodes[v.Status]
 }
 
 // message is the line about a verdict; named puts the service's name into it.
-func message(v check.Verdict, named bool) string {
-	if v.Status == check.Serving {
+func message(v health.Verdict, named bool) string {
+	if v.Status == health.Serving {
 		if named {
 			return about(v) + ": status: SERVING"
 		}
@@ -148,7 +150,7 @@ func message(v check.Verdict, named bool) string {
 		}
 	}
 	fmt.Fprintf(&b, "error: %s", v.Status)
-	if v.Phase != check.PhaseNone {
+	if v.Phase != health.PhaseNone {
 		fmt.Fprintf(&b, " in phase %s", v.Phase)
 	}
 	if v.Err != nil {
@@ -158,7 +160,7 @@ func message(v check.Verdict, named bool) string {
 }
 
 // about names what a verdict is about.
-func about(v check.Verdict) string {
+func about(v health.Verdict) string {
 	if v.Service == "" {
 		return "server"
 	}

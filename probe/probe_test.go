@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/scripttest"
 )
 
@@ -23,43 +23,43 @@ func TestManual(t *testing.T) {
 // TestExitCodes ranges over all statuses, and names the phases that decide beside them.
 func TestExitCodes(t *testing.T) {
 	t.Parallel()
-	want := map[check.Status]int{
-		check.Serving:          0,
-		check.NotServing:       4,
-		check.Unknown:          4,
-		check.ServiceUnknown:   4,
-		check.Unimplemented:    3,
-		check.ConnectionFailed: 2,
-		check.Timeout:          2,
-		check.RPCFailed:        3,
-		check.Overloaded:       3,
+	want := map[health.Status]int{
+		health.Serving:          0,
+		health.NotServing:       4,
+		health.Unknown:          4,
+		health.ServiceUnknown:   4,
+		health.Unimplemented:    3,
+		health.ConnectionFailed: 2,
+		health.Timeout:          2,
+		health.RPCFailed:        3,
+		health.Overloaded:       3,
 	}
-	for _, status := range check.Statuses() {
+	for _, status := range health.Statuses() {
 		code, ok := want[status]
 		if !ok {
 			t.Errorf("%v: the test does not know it", status)
 			continue
 		}
-		if got := exitCode(check.Verdict{Status: status}, false); got != code {
+		if got := exitCode(health.Verdict{Status: status}, false); got != code {
 			t.Errorf("%v: exit code %d, want %d", status, got, code)
 		}
 	}
 	for _, test := range []struct {
 		name    string
-		verdict check.Verdict
+		verdict health.Verdict
 		spiffe  bool
 		want    int
 	}{
-		{"NOT_FOUND", check.Verdict{Status: check.ServiceUnknown, Asked: true, Code: codes.NotFound}, false, 3},
-		{"the answer SERVICE_UNKNOWN", check.Verdict{Status: check.ServiceUnknown, Asked: true, Code: codes.OK}, false, 4},
-		{"lost during the RPC", check.Verdict{Status: check.ConnectionFailed, Phase: check.PhaseRPC}, false, 3},
-		{"out of time during the RPC", check.Verdict{Status: check.Timeout, Phase: check.PhaseRPC}, false, 3},
-		{"out of time while connecting", check.Verdict{Status: check.Timeout, Phase: check.PhaseConnect}, false, 2},
-		{"no credentials", check.Verdict{Status: check.ConnectionFailed, Phase: check.PhaseCredentials}, false, 2},
-		{"no SPIFFE credentials", check.Verdict{Status: check.ConnectionFailed, Phase: check.PhaseCredentials}, true, 20},
-		{"no SPIFFE credentials in time", check.Verdict{Status: check.Timeout, Phase: check.PhaseCredentials}, true, 20},
-		{"SPIFFE, nobody listens", check.Verdict{Status: check.ConnectionFailed, Phase: check.PhaseConnect}, true, 2},
-		{"SPIFFE, serving", check.Verdict{Status: check.Serving, Asked: true, Code: codes.OK}, true, 0},
+		{"NOT_FOUND", health.Verdict{Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound}, false, 3},
+		{"the answer SERVICE_UNKNOWN", health.Verdict{Status: health.ServiceUnknown, Asked: true, Code: codes.OK}, false, 4},
+		{"lost during the RPC", health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseRPC}, false, 3},
+		{"out of time during the RPC", health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC}, false, 3},
+		{"out of time while connecting", health.Verdict{Status: health.Timeout, Phase: health.PhaseConnect}, false, 2},
+		{"no credentials", health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseCredentials}, false, 2},
+		{"no SPIFFE credentials", health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseCredentials}, true, 20},
+		{"no SPIFFE credentials in time", health.Verdict{Status: health.Timeout, Phase: health.PhaseCredentials}, true, 20},
+		{"SPIFFE, nobody listens", health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseConnect}, true, 2},
+		{"SPIFFE, serving", health.Verdict{Status: health.Serving, Asked: true, Code: codes.OK}, true, 0},
 	} {
 		if got := exitCode(test.verdict, test.spiffe); got != test.want {
 			t.Errorf("%s: exit code %d, want %d", test.name, got, test.want)
@@ -70,9 +70,9 @@ func TestExitCodes(t *testing.T) {
 // TestMessage ranges over all statuses: only SERVING reads as healthy, and each failure has its name.
 func TestMessage(t *testing.T) {
 	t.Parallel()
-	for _, status := range check.Statuses() {
-		got := message(check.Verdict{Status: status}, false)
-		if healthy := got == "status: SERVING"; healthy != (status == check.Serving) {
+	for _, status := range health.Statuses() {
+		got := message(health.Verdict{Status: status}, false)
+		if healthy := got == "status: SERVING"; healthy != (status == health.Serving) {
 			t.Errorf("%v: %q", status, got)
 		}
 		if !strings.Contains(got, status.String()) {
@@ -80,24 +80,24 @@ func TestMessage(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		verdict check.Verdict
+		verdict health.Verdict
 		named   bool
 		want    string
 	}{
-		{check.Verdict{Status: check.Serving, Service: "echo"}, false, "status: SERVING"},
-		{check.Verdict{Status: check.Serving, Service: "echo"}, true, "echo: status: SERVING"},
-		{check.Verdict{Status: check.Serving}, true, "server: status: SERVING"},
-		{check.Verdict{Status: check.NotServing, Service: "echo"}, true, `echo: service unhealthy (responded with "NOT_SERVING")`},
-		{check.Verdict{Status: check.ServiceUnknown}, false, `service unhealthy (responded with "SERVICE_UNKNOWN")`},
+		{health.Verdict{Status: health.Serving, Service: "echo"}, false, "status: SERVING"},
+		{health.Verdict{Status: health.Serving, Service: "echo"}, true, "echo: status: SERVING"},
+		{health.Verdict{Status: health.Serving}, true, "server: status: SERVING"},
+		{health.Verdict{Status: health.NotServing, Service: "echo"}, true, `echo: service unhealthy (responded with "NOT_SERVING")`},
+		{health.Verdict{Status: health.ServiceUnknown}, false, `service unhealthy (responded with "SERVICE_UNKNOWN")`},
 		{
-			check.Verdict{Status: check.ServiceUnknown, Err: errors.New("rpc error")}, false,
+			health.Verdict{Status: health.ServiceUnknown, Err: errors.New("rpc error")}, false,
 			"error: SERVICE_UNKNOWN: rpc error",
 		},
 		{
-			check.Verdict{Status: check.Timeout, Phase: check.PhaseTLS, Err: errors.New("no answer")}, false,
+			health.Verdict{Status: health.Timeout, Phase: health.PhaseTLS, Err: errors.New("no answer")}, false,
 			"error: TIMEOUT in phase tls: no answer",
 		},
-		{check.Verdict{Status: check.Timeout, Phase: check.PhaseRPC}, true, "server: error: TIMEOUT in phase rpc"},
+		{health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC}, true, "server: error: TIMEOUT in phase rpc"},
 	} {
 		if got := message(test.verdict, test.named); got != test.want {
 			t.Errorf("message(%+v, %t) = %q, want %q", test.verdict, test.named, got, test.want)

@@ -6,14 +6,14 @@ import (
 	"strings"
 	"unicode"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // Text has a line for each service, "echo.EchoServer SERVING", and just the status for the whole
 // server. Without any verdict it is the overall status, so that it is never empty.
-func Text(verdicts []check.Verdict) []byte {
+func Text(verdicts []health.Verdict) []byte {
 	if len(verdicts) == 0 {
-		return []byte(check.Worst(nil).String() + "\n")
+		return []byte(health.Worst(nil).String() + "\n")
 	}
 	var text []byte
 	for _, v := range verdicts {
@@ -51,8 +51,8 @@ type service struct {
 }
 
 // JSON is the worst status and an object for each service.
-func JSON(verdicts []check.Verdict) []byte {
-	w := whole{Status: check.Worst(verdicts).String(), Services: make([]service, 0, len(verdicts))}
+func JSON(verdicts []health.Verdict) []byte {
+	w := whole{Status: health.Worst(verdicts).String(), Services: make([]service, 0, len(verdicts))}
 	for _, v := range verdicts {
 		w.Services = append(w.Services, service{
 			Service:         v.Service,

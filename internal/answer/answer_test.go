@@ -6,27 +6,27 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	serving := check.Verdict{Service: "echo.EchoServer", Status: check.Serving, Asked: true, Duration: 800 * time.Microsecond}
+	serving := health.Verdict{Service: "echo.EchoServer", Status: health.Serving, Asked: true, Duration: 800 * time.Microsecond}
 	for _, row := range []struct {
 		name       string
-		verdicts   []check.Verdict
+		verdicts   []health.Verdict
 		text, json string
 	}{
-		{"one", []check.Verdict{serving}, "echo.EchoServer SERVING\n",
+		{"one", []health.Verdict{serving}, "echo.EchoServer SERVING\n",
 			`{"status":"SERVING","services":[{"service":"echo.EchoServer","status":"SERVING","grpc_code":"OK","phase":"","duration_seconds":0.0008}]}`},
-		{"the whole server", []check.Verdict{{Status: check.Timeout, Phase: check.PhaseConnect}}, "TIMEOUT\n",
+		{"the whole server", []health.Verdict{{Status: health.Timeout, Phase: health.PhaseConnect}}, "TIMEOUT\n",
 			`{"status":"TIMEOUT","services":[{"service":"","status":"TIMEOUT","grpc_code":"","phase":"connect","duration_seconds":0}]}`},
-		{"the worst of two", []check.Verdict{serving, {Service: "b", Status: check.ServiceUnknown, Asked: true, Code: codes.NotFound}},
+		{"the worst of two", []health.Verdict{serving, {Service: "b", Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound}},
 			"echo.EchoServer SERVING\nb SERVICE_UNKNOWN\n",
 			`{"status":"SERVICE_UNKNOWN","services":[{"service":"echo.EchoServer","status":"SERVING","grpc_code":"OK","phase":"","duration_seconds":0.0008},` +
 				`{"service":"b","status":"SERVICE_UNKNOWN","grpc_code":"NOT_FOUND","phase":"","duration_seconds":0}]}`},
 		{"none", nil, "UNKNOWN\n", `{"status":"UNKNOWN","services":[]}`},
-		{"a name with a line of its own", []check.Verdict{{Service: "a SERVING\nb", Status: check.NotServing}}, "a SERVING\uFFFDb NOT_SERVING\n",
+		{"a name with a line of its own", []health.Verdict{{Service: "a SERVING\nb", Status: health.NotServing}}, "a SERVING\uFFFDb NOT_SERVING\n",
 			`{"status":"NOT_SERVING","services":[{"service":"a SERVING\nb","status":"NOT_SERVING","grpc_code":"","phase":"","duration_seconds":0}]}`},
 	} {
 		if got := string(Text(row.verdicts)); got != row.text {

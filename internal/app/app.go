@@ -15,6 +15,7 @@ import (
 
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/idtoken"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/upstream"
@@ -31,7 +32,7 @@ type Platform struct {
 	// Trace is told what the checker does; its Verdict is not used.
 	Trace check.Trace
 	// Observe is told every verdict on a service that a caller gets.
-	Observe func(check.Verdict)
+	Observe func(health.Verdict)
 }
 
 // App is a checker with its HTTP face.
@@ -39,7 +40,7 @@ type App struct {
 	// Checker checks the upstream.
 	Checker *check.Checker
 	// Check is the Checker's Check, observed.
-	Check check.Func
+	Check health.Func
 	// Handler answers HTTP requests.
 	Handler http.Handler
 	// Credentials are the Platform's, with the log told of what was read again.
@@ -73,12 +74,12 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	a := &App{Checker: checker, Check: checker.Check, Credentials: credentials}
 	list := checker.List
 	if p.Observe != nil {
-		a.Check = func(ctx context.Context, service string) check.Verdict {
+		a.Check = func(ctx context.Context, service string) health.Verdict {
 			v := checker.Check(ctx, service)
 			observe(p, v)
 			return v
 		}
-		list = func(ctx context.Context) []check.Verdict {
+		list = func(ctx context.Context) []health.Verdict {
 			verdicts := checker.List(ctx)
 			for _, v := range verdicts {
 				observe(p, v)
@@ -102,7 +103,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 }
 
 // observe tells of a verdict on a service, which is none where the caller has gone away, or where a List failed.
-func observe(p Platform, v check.Verdict) {
+func observe(p Platform, v health.Verdict) {
 	if !v.At.IsZero() && !v.List {
 		p.Observe(v)
 	}

@@ -15,7 +15,7 @@ import (
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -55,8 +55,8 @@ func TestListIsAllowedAndObserved(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	up.SetStatus("a", healthpb.HealthCheckResponse_NOT_SERVING)
-	var seen []check.Verdict
-	observe := func(v check.Verdict) { seen = append(seen, v) }
+	var seen []health.Verdict
+	observe := func(v health.Verdict) { seen = append(seen, v) }
 	a, _ := newApp(t, settings.Settings{Addr: up.Addr(), AllowList: true}, Platform{Observe: observe})
 	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 503 {
 		t.Errorf("?list: %d", r.StatusCode)
@@ -78,7 +78,7 @@ func TestListIsAllowedAndObserved(t *testing.T) {
 func TestFailedListIsNoVerdictOnTheServer(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t, healthtest.WithoutHealth())
-	a, log := newApp(t, settings.Settings{Addr: up.Addr(), AllowList: true}, Platform{Observe: func(v check.Verdict) {
+	a, log := newApp(t, settings.Settings{Addr: up.Addr(), AllowList: true}, Platform{Observe: func(v health.Verdict) {
 		t.Errorf("observed %+v", v)
 	}})
 	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 503 {
@@ -213,7 +213,7 @@ func TestReloadIsLogged(t *testing.T) {
 	file := ca.WriteFile(t, t.TempDir(), "ca")
 	tlsUp := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
 	a, log := newApp(t, settings.Settings{Addr: tlsUp.Addr(), TLS: true, CACert: file, ConnectTimeout: time.Second, RPCTimeout: time.Second}, Platform{})
-	if v := a.Check(context.Background(), ""); v.Status != check.Serving {
+	if v := a.Check(context.Background(), ""); v.Status != health.Serving {
 		t.Fatalf("%v: %v", v.Status, v.Err)
 	}
 	other := healthtest.NewCA(t)
@@ -222,7 +222,7 @@ func TestReloadIsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	tlsUp.Restart()
-	if v := a.Check(context.Background(), ""); v.Status != check.Serving {
+	if v := a.Check(context.Background(), ""); v.Status != health.Serving {
 		t.Fatalf("after the rotation: %v: %v", v.Status, v.Err)
 	}
 	if !strings.Contains(log.String(), "read again") {

@@ -79,7 +79,7 @@ func TestProbeLinksLittle(t *testing.T) {
 func TestCoreDependsOnGRPCAlone(t *testing.T) {
 	t.Parallel()
 	wanted := []string{
-		core, module + "/internal/clock", "google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto", "golang.org/x",
+		core, module + "/internal/clock", module + "/internal/dial", module + "/internal/health", module + "/internal/target", "google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto", "golang.org/x",
 	}
 	for _, p := range list(t, "-deps", core) {
 		if !p.Standard && !within(p.ImportPath, wanted...) {

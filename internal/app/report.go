@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 const (
@@ -39,8 +39,8 @@ type reporter struct {
 type kind struct {
 	service string
 	madeUp  bool
-	status  check.Status
-	phase   check.Phase
+	status  health.Status
+	phase   health.Phase
 }
 
 // repeated is a kind of failure that was logged.
@@ -59,22 +59,27 @@ func newReporter(logger *slog.Logger, configured []string) *reporter {
 	}
 }
 
-// verdict is a check.Trace's Verdict. A failure whose line would be one too many gets the id of the
+// verdict is a check.Trace's Verdict. A failure that is not logged, because there were too many, gets the id of the
 // latest line of its kind.
-func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Proof) {
+func (r *reporter) verdict(ctx context.Context, v health.Verdict, evidence health.Evidence) (since time.Time, evidenceID string) {
+	since, turned := r.standings.note(v)
+	return since, r.log(ctx, v, evidence, turned)
+}
+
+// log writes the verdict's line, and returns the id of the line that has its evidence.
+func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Evidence, turned bool) (evidenceID string) {
 	known := !v.List && slices.Contains(r.configured, v.Service)
-	turned := r.standings.note(v)
-	if v.Status == check.Serving {
+	if v.Status == health.Serving {
 		if known && turned && r.allowed(&r.budget) {
 			r.logger.InfoContext(ctx, "serving again", "service", v.Service)
 		}
 		if r.logger.Enabled(ctx, slog.LevelDebug) {
 			r.logger.DebugContext(ctx, "check", "service", v.Service, "status", v.Status.String(), "duration_seconds", v.Duration.Seconds())
 		}
-		return
+		return ""
 	}
 	if !r.logger.Enabled(ctx, levels[v.Status]) {
-		return // no line, so no id of one
+		return "" // no line, so no id of one
 	}
 	k := kind{madeUp: !known, status: v.Status, phase: v.Phase}
 	budget := &r.madeUp
@@ -87,26 +92,25 @@ func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Pr
 	before := r.seen[k]
 	if !allowed && before != nil && !r.logger.Enabled(ctx, slog.LevelDebug) {
 		before.quiet++
-		v.Evidence = before.id
 		r.mu.Unlock()
-		return
+		return before.id
 	}
 	quiet := 0
 	if before != nil {
 		quiet = before.quiet
 	}
-	v.Evidence = newID()
-	r.seen[k] = &repeated{id: v.Evidence}
+	id := newID()
+	r.seen[k] = &repeated{id: id}
 	r.mu.Unlock()
 
 	attributes := []slog.Attr{
-		slog.String("evidence", v.Evidence),
+		slog.String("evidence", id),
 		slog.String("service", v.Service),
 		slog.String("status", v.Status.String()),
 		slog.String("phase", string(v.Phase)),
 		slog.String("grpc_code", v.GRPCCode()),
 		slog.Float64("duration_seconds", v.Duration.Seconds()),
-		slog.Any("attempts", proof.Lines()),
+		slog.Any("attempts", evidence.Lines()),
 	}
 	if v.Err != nil {
 		attributes = append(attributes, slog.String("cause", v.Err.Error()))
@@ -118,19 +122,20 @@ func (r *reporter) verdict(ctx context.Context, v *check.Verdict, proof check.Pr
 		attributes = append(attributes, slog.Int("not_logged_before", quiet))
 	}
 	r.logger.LogAttrs(ctx, levels[v.Status], "not serving", attributes...)
+	return id
 }
 
 // levels are those of the lines: what the server says of itself is information, what keeps it from
 // saying so is a warning.
-var levels = map[check.Status]slog.Level{
-	check.NotServing:       slog.LevelInfo,
-	check.Unknown:          slog.LevelInfo,
-	check.ServiceUnknown:   slog.LevelInfo,
-	check.Unimplemented:    slog.LevelWarn,
-	check.ConnectionFailed: slog.LevelWarn,
-	check.Timeout:          slog.LevelWarn,
-	check.RPCFailed:        slog.LevelWarn,
-	check.Overloaded:       slog.LevelWarn,
+var levels = map[health.Status]slog.Level{
+	health.NotServing:       slog.LevelInfo,
+	health.Unknown:          slog.LevelInfo,
+	health.ServiceUnknown:   slog.LevelInfo,
+	health.Unimplemented:    slog.LevelWarn,
+	health.ConnectionFailed: slog.LevelWarn,
+	health.Timeout:          slog.LevelWarn,
+	health.RPCFailed:        slog.LevelWarn,
+	health.Overloaded:       slog.LevelWarn,
 }
 
 // allowed takes a line from a bucket.

@@ -13,7 +13,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // reported is a reporter of a test with what it has written.
@@ -32,10 +32,10 @@ func newReported(t *testing.T, level slog.Level, configured ...string) *reported
 }
 
 // report tells a verdict and returns its evidence.
-func (r *reported) report(service string, status check.Status, phase check.Phase) string {
-	v := check.Verdict{Service: service, Status: status, Phase: phase, Asked: true, Code: codes.Unavailable, At: r.at, Err: errors.New("a cause")}
-	r.verdict(context.Background(), &v, check.Proof{Attempts: []check.Attempt{{Result: "a result"}}})
-	return v.Evidence
+func (r *reported) report(service string, status health.Status, phase health.Phase) string {
+	v := health.Verdict{Service: service, Status: status, Phase: phase, Asked: true, Code: codes.Unavailable, At: r.at, Err: errors.New("a cause")}
+	_, id := r.verdict(context.Background(), v, health.Evidence{Attempts: []health.Attempt{{Result: "a result"}}})
+	return id
 }
 
 func (r *reported) lines() []map[string]any {
@@ -53,11 +53,11 @@ func (r *reported) lines() []map[string]any {
 
 func TestEvidenceIsALine(t *testing.T) {
 	t.Parallel()
-	for _, status := range check.Statuses() {
+	for _, status := range health.Statuses() {
 		r := newReported(t, slog.LevelInfo, "s")
-		id := r.report("s", status, check.PhaseRPC)
+		id := r.report("s", status, health.PhaseRPC)
 		lines := r.lines()
-		if status == check.Serving {
+		if status == health.Serving {
 			if id != "" || len(lines) != 0 {
 				t.Errorf("SERVING has evidence %q and the lines %v", id, lines)
 			}
@@ -86,11 +86,11 @@ func TestLinesAreLimitedAndEvidenceStands(t *testing.T) {
 	r := newReported(t, slog.LevelInfo, "s")
 	kinds := map[string]string{} // evidence → what it was given for
 	for i := range 1000 {
-		status := check.ConnectionFailed
+		status := health.ConnectionFailed
 		if i%2 == 0 {
-			status = check.Timeout
+			status = health.Timeout
 		}
-		kinds[r.report("s", status, check.PhaseConnect)] = status.String()
+		kinds[r.report("s", status, health.PhaseConnect)] = status.String()
 	}
 	lines := r.lines()
 	if len(lines) > burst+2 {
@@ -107,7 +107,7 @@ func TestLinesAreLimitedAndEvidenceStands(t *testing.T) {
 	}
 	r.at = r.at.Add(time.Second)
 	r.out.Reset()
-	r.report("s", check.Timeout, check.PhaseConnect)
+	r.report("s", health.Timeout, health.PhaseConnect)
 	if lines := r.lines(); len(lines) != 1 || lines[0]["not_logged_before"].(float64) < 400 {
 		t.Errorf("a second later: %v", lines)
 	}
@@ -117,14 +117,14 @@ func TestMadeUpNamesCannotSilenceConfiguredOnes(t *testing.T) {
 	t.Parallel()
 	r := newReported(t, slog.LevelInfo, "s")
 	for i := range 1000 {
-		r.report(fmt.Sprint("made-up-", i), check.ServiceUnknown, check.PhaseNone)
+		r.report(fmt.Sprint("made-up-", i), health.ServiceUnknown, health.PhaseNone)
 	}
 	if n := len(r.seen); n != 1 {
 		t.Errorf("%d kinds are remembered for made-up names, want 1", n)
 	}
 	r.out.Reset()
 	for range 3 {
-		r.report("s", check.ConnectionFailed, check.PhaseConnect)
+		r.report("s", health.ConnectionFailed, health.PhaseConnect)
 	}
 	if n := len(r.lines()); n != 3 {
 		t.Errorf("%d lines about the configured service, want 3", n)
@@ -134,10 +134,10 @@ func TestMadeUpNamesCannotSilenceConfiguredOnes(t *testing.T) {
 func TestServingAgain(t *testing.T) {
 	t.Parallel()
 	r := newReported(t, slog.LevelInfo) // the whole server
-	r.report("", check.Serving, check.PhaseNone)
-	r.report("", check.NotServing, check.PhaseNone)
-	r.report("", check.Serving, check.PhaseNone)
-	r.report("", check.Serving, check.PhaseNone)
+	r.report("", health.Serving, health.PhaseNone)
+	r.report("", health.NotServing, health.PhaseNone)
+	r.report("", health.Serving, health.PhaseNone)
+	r.report("", health.Serving, health.PhaseNone)
 	lines := r.lines()
 	if len(lines) != 2 || lines[1]["msg"] != "serving again" {
 		t.Errorf("lines %v, want the failure and one that it is over", lines)
@@ -148,8 +148,8 @@ func TestDebugWritesEveryCheck(t *testing.T) {
 	t.Parallel()
 	r := newReported(t, slog.LevelDebug, "s")
 	for range 100 {
-		r.report("s", check.NotServing, check.PhaseNone)
-		r.report("s", check.Serving, check.PhaseNone)
+		r.report("s", health.NotServing, health.PhaseNone)
+		r.report("s", health.Serving, health.PhaseNone)
 	}
 	if n := len(r.lines()); n < 200 {
 		t.Errorf("%d lines for 200 checks", n)

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/bounded"
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // standings remember each service's status and since when it has it: what this process has seen, and
@@ -17,7 +17,7 @@ type standings struct {
 // standing is one service's.
 type standing struct {
 	mu     sync.Mutex
-	status check.Status
+	status health.Status
 	since  time.Time // zero before the first verdict
 }
 
@@ -25,14 +25,15 @@ func newStandings(configured []string) standings {
 	return standings{bounded.New(configured, func(string) *standing { return new(standing) })}
 }
 
-// note takes a verdict in and sets its Since. turned says that the service had another status before.
-func (s standings) note(v *check.Verdict) (turned bool) {
+// note takes a verdict in, and returns since when the service has its status; zero where nobody keeps it. turned says that
+// the service had another status before.
+func (s standings) note(v health.Verdict) (since time.Time, turned bool) {
 	if v.List {
-		return false
+		return time.Time{}, false
 	}
-	of := s.services.Find(*v)
-	if of == s.services.Others() || v.Status == check.Overloaded { // nobody asked the server
-		return false
+	of := s.services.Find(v)
+	if of == s.services.Others() || v.Status == health.Overloaded { // nobody asked the server
+		return time.Time{}, false
 	}
 	of.mu.Lock()
 	defer of.mu.Unlock()
@@ -40,6 +41,5 @@ func (s standings) note(v *check.Verdict) (turned bool) {
 	if turned || of.since.IsZero() {
 		of.status, of.since = v.Status, v.At
 	}
-	v.Since = of.since
-	return turned
+	return of.since, turned
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -16,32 +16,32 @@ func TestSince(t *testing.T) {
 	s := newStandings([]string{"a", "b"})
 	for second, test := range []struct {
 		service string
-		status  check.Status
+		status  health.Status
 		since   int // seconds; -1 where nobody keeps it
 		turned  bool
 	}{
-		{"a", check.Serving, 0, false},
-		{"a", check.Serving, 0, false},
-		{"b", check.Timeout, 2, false},
-		{"a", check.NotServing, 3, true},
-		{"a", check.NotServing, 3, false},
-		{"a", check.Serving, 5, true},
-		{"b", check.Timeout, 2, false},
-		{"c", check.ServiceUnknown, -1, false},
-		{"d", check.Serving, 8, false}, // the server knows it
-		{"d", check.Overloaded, -1, false},
-		{"d", check.Serving, 8, false},
-		{"d", check.ConnectionFailed, 11, true},
-		{"", check.ConnectionFailed, -1, false},
+		{"a", health.Serving, 0, false},
+		{"a", health.Serving, 0, false},
+		{"b", health.Timeout, 2, false},
+		{"a", health.NotServing, 3, true},
+		{"a", health.NotServing, 3, false},
+		{"a", health.Serving, 5, true},
+		{"b", health.Timeout, 2, false},
+		{"c", health.ServiceUnknown, -1, false},
+		{"d", health.Serving, 8, false}, // the server knows it
+		{"d", health.Overloaded, -1, false},
+		{"d", health.Serving, 8, false},
+		{"d", health.ConnectionFailed, 11, true},
+		{"", health.ConnectionFailed, -1, false},
 	} {
-		v := check.Verdict{Service: test.service, Status: test.status, At: time.Unix(int64(second), 0), Asked: test.status == check.Serving}
-		turned := s.note(&v)
+		v := health.Verdict{Service: test.service, Status: test.status, At: time.Unix(int64(second), 0), Asked: test.status == health.Serving}
+		since, turned := s.note(v)
 		want := time.Unix(int64(test.since), 0)
 		if test.since < 0 {
 			want = time.Time{}
 		}
-		if turned != test.turned || !v.Since.Equal(want) {
-			t.Errorf("%d, %s %v: since %v, turned %v, want %v, %v", second, test.service, test.status, v.Since, turned, want, test.turned)
+		if turned != test.turned || !since.Equal(want) {
+			t.Errorf("%d, %s %v: since %v, turned %v, want %v, %v", second, test.service, test.status, since, turned, want, test.turned)
 		}
 	}
 }

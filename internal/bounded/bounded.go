@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // Other is the name that stands for all services without a place of their own.
@@ -44,7 +44,7 @@ func New[T any](configured []string, create func(name string) T) *Services[T] {
 func (s *Services[T]) Others() T { return s.others }
 
 // Find returns what the verdict's service has, new where the verdict is the first to acknowledge it.
-func (s *Services[T]) Find(v check.Verdict) T {
+func (s *Services[T]) Find(v health.Verdict) T {
 	s.mu.RLock()
 	found, ok := s.byName[v.Service]
 	full := s.acknowledged >= maxAcknowledged
@@ -70,6 +70,6 @@ func (s *Services[T]) Find(v check.Verdict) T {
 }
 
 // acknowledges says whether the verdict shows that the upstream knows the service.
-func acknowledges(v check.Verdict) bool {
-	return v.Asked && v.Code == codes.OK && v.Status != check.ServiceUnknown
+func acknowledges(v health.Verdict) bool {
+	return v.Asked && v.Code == codes.OK && v.Status != health.ServiceUnknown
 }

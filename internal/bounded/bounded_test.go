@@ -8,29 +8,29 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/bounded"
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 func label(name string) string { return "<" + name + ">" }
 
 func TestFind(t *testing.T) {
 	t.Parallel()
-	serving := check.Verdict{Status: check.Serving, Asked: true}
+	serving := health.Verdict{Status: health.Serving, Asked: true}
 	for name, test := range map[string]struct {
 		configured []string
 		service    string
-		verdict    check.Verdict
+		verdict    health.Verdict
 		want       string
 	}{
-		"the whole server, where nothing is configured": {nil, "", check.Verdict{Status: check.Timeout}, "<>"},
-		"the whole server, where services are":          {[]string{"a"}, "", check.Verdict{Status: check.Timeout}, "<other>"},
-		"configured, and failing":                       {[]string{"a"}, "a", check.Verdict{Status: check.ConnectionFailed}, "<a>"},
+		"the whole server, where nothing is configured": {nil, "", health.Verdict{Status: health.Timeout}, "<>"},
+		"the whole server, where services are":          {[]string{"a"}, "", health.Verdict{Status: health.Timeout}, "<other>"},
+		"configured, and failing":                       {[]string{"a"}, "a", health.Verdict{Status: health.ConnectionFailed}, "<a>"},
 		"acknowledged":                                  {nil, "b", serving, "<b>"},
-		"acknowledged as down":                          {nil, "b", check.Verdict{Status: check.NotServing, Asked: true}, "<b>"},
-		"unknown by the answer":                         {nil, "b", check.Verdict{Status: check.ServiceUnknown, Asked: true}, "<other>"},
-		"unknown by the code":                           {nil, "b", check.Verdict{Status: check.ServiceUnknown, Asked: true, Code: codes.NotFound}, "<other>"},
-		"failed":                                        {nil, "b", check.Verdict{Status: check.RPCFailed, Asked: true, Code: codes.Internal}, "<other>"},
-		"never asked":                                   {nil, "b", check.Verdict{Status: check.Overloaded}, "<other>"},
+		"acknowledged as down":                          {nil, "b", health.Verdict{Status: health.NotServing, Asked: true}, "<b>"},
+		"unknown by the answer":                         {nil, "b", health.Verdict{Status: health.ServiceUnknown, Asked: true}, "<other>"},
+		"unknown by the code":                           {nil, "b", health.Verdict{Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound}, "<other>"},
+		"failed":                                        {nil, "b", health.Verdict{Status: health.RPCFailed, Asked: true, Code: codes.Internal}, "<other>"},
+		"never asked":                                   {nil, "b", health.Verdict{Status: health.Overloaded}, "<other>"},
 	} {
 		test.verdict.Service = test.service
 		if got := bounded.New(test.configured, label).Find(test.verdict); got != test.want {
@@ -46,7 +46,7 @@ func TestNamesAreBounded(t *testing.T) {
 	for range 4 {
 		all.Go(func() {
 			for i := range 150 {
-				s.Find(check.Verdict{Service: strconv.Itoa(i), Status: check.Serving, Asked: true})
+				s.Find(health.Verdict{Service: strconv.Itoa(i), Status: health.Serving, Asked: true})
 			}
 		})
 	}
@@ -54,14 +54,14 @@ func TestNamesAreBounded(t *testing.T) {
 	own := 0
 	for i := range 150 {
 		// No longer acknowledged, and yet a name keeps its place.
-		if s.Find(check.Verdict{Service: strconv.Itoa(i)}) != s.Others() {
+		if s.Find(health.Verdict{Service: strconv.Itoa(i)}) != s.Others() {
 			own++
 		}
 	}
 	if own != 100 {
 		t.Errorf("%d names have a place of their own, want 100", own)
 	}
-	if got := *s.Find(check.Verdict{Service: "configured"}); got != "configured" {
+	if got := *s.Find(health.Verdict{Service: "configured"}); got != "configured" {
 		t.Errorf("the configured name has %q", got)
 	}
 }

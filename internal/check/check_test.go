@@ -57,12 +57,13 @@ func checkerAt(t testing.TB, clock func() moment, target string, change ...func(
 				defer c.told.Unlock()
 				c.retries[reason]++
 			},
-			Verdict: func(_ context.Context, v *Verdict, proof Proof) {
+			Verdict: func(_ context.Context, v Verdict, proof Proof) (time.Time, string) {
 				if v.Status != Serving {
 					c.told.Lock()
 					defer c.told.Unlock()
 					c.proofs = append(c.proofs, proof)
 				}
+				return time.Time{}, ""
 			},
 		},
 	}

@@ -466,7 +466,7 @@ func (c *Checker) report(ctx context.Context, q question, r *result, began readi
 	complete := func(v *Verdict) {
 		v.Duration, v.At = took, at
 		if c.o.Trace.Verdict != nil {
-			c.o.Trace.Verdict(ctx, v, proof)
+			v.Since, v.EvidenceID = c.o.Trace.Verdict(ctx, *v, proof)
 		}
 	}
 	for i := range r.list {

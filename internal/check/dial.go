@@ -20,6 +20,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"example.com/grpc-health-http/internal/target"
 )
 
 // raceDelay is how long an address has before the next one is tried beside it, and leastDelay the
@@ -55,7 +57,7 @@ func (dl *dialer) dial(ctx context.Context, p *dialProgress) (c *conn, d Dial) {
 			break
 		}
 	}
-	d.Took, d.began = dl.clock.tick().Since(began.moment), began.moment
+	d.Took = dl.clock.tick().Since(began.moment)
 	if c != nil {
 		c.began = began.moment
 	}
@@ -140,9 +142,6 @@ func (p *dialProgress) soFar(now moment) Dial {
 	return d
 }
 
-// errUnderWay stands for the end of what has not ended yet.
-var errUnderWay = errors.New("still under way")
-
 // attempt gets the credentials, looks up, and races the addresses; where the handshake fails and
 // reading the credentials again brings new ones, it races once more with those.
 func (dl *dialer) attempt(ctx context.Context, p *dialProgress) (*conn, Dial) {
@@ -190,8 +189,8 @@ func (dl *dialer) credentials(ctx context.Context, refresh bool) (credentials.Tr
 // addresses are the places to dial. Behind a proxy that is one, named to the proxy and not looked up here.
 func (dl *dialer) addresses(ctx context.Context) ([]address, error) {
 	t := dl.o.Target
-	if dl.o.Proxy != nil && t.network == "tcp" {
-		hostPort := net.JoinHostPort(t.Host(), t.port)
+	if dl.o.Proxy != nil && !t.IsUnix() {
+		hostPort := t.HostPort()
 		proxy, err := dl.o.Proxy(hostPort)
 		if err != nil {
 			return nil, fmt.Errorf("choose a proxy: %w", err)
@@ -200,9 +199,10 @@ func (dl *dialer) addresses(ctx context.Context) ([]address, error) {
 			return []address{{network: "tcp", text: hostPort, proxy: proxy}}, nil
 		}
 	}
-	addresses, err := t.lookup(ctx)
-	if err == nil && len(addresses) == 0 {
-		err = errors.New("look up the target's host: it has no addresses")
+	found, err := t.Addresses(ctx, target.Lookup)
+	var addresses []address
+	for _, a := range found {
+		addresses = append(addresses, address{network: a.Network, text: a.Text})
 	}
 	return addresses, err
 }
@@ -261,19 +261,16 @@ func (dl *dialer) race(ctx context.Context, addresses []address, tc credentials.
 	}
 	// The address that came furthest says most about what is wrong.
 	for i, a := range d.Addresses[first:] {
-		if i == 0 || phaseOrder[a.Phase] > phaseOrder[d.Phase] {
+		if i == 0 || a.Phase.Beyond(d.Phase) {
 			d.Phase, d.Err = a.Phase, a.Err
 		}
 	}
 	return nil
 }
 
-// phaseOrder is how far an address came.
-var phaseOrder = map[Phase]int{PhaseConnect: 1, PhaseTLS: 2, PhaseHTTP2: 3, PhaseCredentials: 4}
-
 // further says that an attempt which reached an address came further than the one before it.
 func further(last, before Phase) bool {
-	return last != PhaseCredentials && phaseOrder[last] > phaseOrder[before]
+	return last != PhaseCredentials && last.Beyond(before)
 }
 
 // connect makes a connection to one address. tell hears of each phase that begins.
@@ -354,7 +351,7 @@ func (dl *dialer) authority() string {
 	case dl.o.ServerName != "":
 		return dl.o.ServerName
 	}
-	return dl.o.Target.authority()
+	return dl.o.Target.Authority()
 }
 
 // tlsSetting is how causes name the setting that asks for TLS to the upstream.

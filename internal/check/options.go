@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+
+	"example.com/grpc-health-http/internal/health"
 )
 
 // Options say what to check and how. The zero value of every field but Target is usable.
@@ -66,23 +68,8 @@ type Trace struct {
 	Shared func()
 	// PeerCertificate: the upstream showed this leaf certificate, also where verifying it failed.
 	PeerCertificate func(leaf *x509.Certificate)
-	// Verdict: a check reached its verdict, told once however many requests share it, before any
-	// of them gets it. It may set Since and Evidence. ctx has the values of the first request's context.
-	Verdict func(ctx context.Context, v *Verdict, proof Proof)
+	// Verdict: a check reached its verdict; called once however many requests share it, before any
+	// of them gets it. What it returns becomes the verdict's Since and EvidenceID. ctx has the values of the first
+	// request's context.
+	Verdict func(ctx context.Context, v health.Verdict, evidence health.Evidence) (since time.Time, evidenceID string)
 }
-
-// HandshakeError is an error of a handshake in which the peer had shown a certificate that verified: it failed otherwise.
-type HandshakeError struct {
-	Err  error
-	Leaf *x509.Certificate
-}
-
-func (e *HandshakeError) Error() string { return e.Err.Error() }
-func (e *HandshakeError) Unwrap() error { return e.Err }
-
-// CredentialsError marks an error of a handshake as one of getting credentials rather than of the
-// peer: such a check ends in phase "credentials".
-type CredentialsError struct{ Err error }
-
-func (e *CredentialsError) Error() string { return e.Err.Error() }
-func (e *CredentialsError) Unwrap() error { return e.Err }

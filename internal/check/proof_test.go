@@ -54,7 +54,7 @@ func TestProofAtTheCallersDeadline(t *testing.T) {
 		phase  Phase
 		shows  string
 	}{
-		"RPC":      {asked, func(*Options) {}, PhaseRPC, "; stands; RPC .*: no answer yet$"},
+		"RPC":      {asked, func(*Options) {}, PhaseRPC, "; connected; RPC .*: no answer yet$"},
 		"SETTINGS": {silent.Addr(), func(*Options) {}, PhaseHTTP2, "^dial .*, lookup .*; " + silent.Addr() + " connect .* not beyond http2 yet$"},
 		"connect":  {swallower, func(*Options) {}, PhaseConnect, "^dial .*, lookup .*; " + swallower + " not beyond connect yet$"},
 		"credentials": {asked, func(o *Options) {

@@ -126,11 +126,13 @@ func stress(t *testing.T, change func(*Options)) {
 
 	var broken, hits timeline
 	c := checker(t, way.Addr(), services(names...), change, func(o *Options) {
-		o.Trace.Verdict = func(_ context.Context, v *Verdict, proof Proof) { v.Evidence = strings.Join(proof.Lines(), "\n") }
+		o.Trace.Verdict = func(_ context.Context, _ Verdict, proof Proof) (time.Time, string) {
+			return time.Time{}, strings.Join(proof.Lines(), "\n")
+		}
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var callers sync.WaitGroup
-	var verdicts [len(statusNames)]atomic.Int64
+	var verdicts [9]atomic.Int64
 	for i := range 32 {
 		name, random := names[i%len(names)], rand.New(rand.NewPCG(seed, uint64(i+1)))
 		callers.Go(func() {
@@ -156,9 +158,9 @@ func stress(t *testing.T, change func(*Options)) {
 						t.Errorf("%s: %v after %v, of an RPC that came to the server before the request", name, v.Status, answered.Sub(arrived))
 					}
 				case ConnectionFailed, Timeout:
-					proven := strings.Contains(v.Evidence, "dial") // reused connections prove nothing
+					proven := strings.Contains(v.EvidenceID, "dial") // reused connections prove nothing
 					if !left && !broken.within(arrived, answered) && !(proven && hits.within(arrived, answered)) {
-						t.Errorf("%s: %v in phase %q after %v, while the way in was open: %v\n%s", name, v.Status, v.Phase, answered.Sub(arrived), v.Err, v.Evidence)
+						t.Errorf("%s: %v in phase %q after %v, while the way in was open: %v\n%s", name, v.Status, v.Phase, answered.Sub(arrived), v.Err, v.EvidenceID)
 					}
 				default:
 					t.Errorf("%s: %v in phase %q: %v", name, v.Status, v.Phase, v.Err)

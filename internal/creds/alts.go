@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/alts"
 	"google.golang.org/grpc/status"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/dial"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -31,7 +31,7 @@ type altsCredentials struct {
 	credentials.TransportCredentials
 }
 
-// ClientHandshake fails with a check.CredentialsError where the machine, rather than the peer, is
+// ClientHandshake fails with a dial.CredentialsError where the machine, rather than the peer, is
 // why there is no ALTS.
 func (c *altsCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	// ALTS reads from the connection without a look at ctx: a silent peer would hold it for ever.
@@ -49,14 +49,14 @@ func (c *altsCredentials) ClientHandshake(ctx context.Context, authority string,
 
 func altsError(ctx context.Context, err error) error {
 	if errors.Is(err, alts.ErrUntrustedPlatform) {
-		return &check.CredentialsError{Err: fmt.Errorf("ALTS works on Google Cloud's virtual machines only, and this is none: %w", err)}
+		return &dial.CredentialsError{Err: fmt.Errorf("ALTS works on Google Cloud's virtual machines only, and this is none: %w", err)}
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
 		return fmt.Errorf("ALTS handshake: no answer from the peer: %w", context.Cause(ctx))
 	}
 	// Only what ALTS asks its handshaker service, on this machine's side, has a gRPC status.
 	if _, ok := status.FromError(err); ok {
-		return &check.CredentialsError{Err: fmt.Errorf("ALTS handshaker service: %w", err)}
+		return &dial.CredentialsError{Err: fmt.Errorf("ALTS handshaker service: %w", err)}
 	}
 	return fmt.Errorf("ALTS handshake: %w", err)
 }

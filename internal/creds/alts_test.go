@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/dial"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -37,9 +37,9 @@ func TestALTSOffGoogleCloud(t *testing.T) {
 	for _, tc := range []credentials.TransportCredentials{tc, tc.Clone()} {
 		ours, theirs := net.Pipe()
 		_, _, err = tc.ClientHandshake(t.Context(), "upstream", ours)
-		var own *check.CredentialsError
+		var own *dial.CredentialsError
 		if !errors.As(err, &own) || !errors.Is(err, alts.ErrUntrustedPlatform) {
-			t.Fatalf("error %v, want a check.CredentialsError of the platform", err)
+			t.Fatalf("error %v, want a dial.CredentialsError of the platform", err)
 		}
 		wantError(t, err, "ALTS works on Google Cloud's virtual machines only")
 		if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
@@ -70,7 +70,7 @@ func TestALTSHandshakeEndsWithItsContext(t *testing.T) {
 		t.Fatalf("error %v, want that of the context", err)
 	}
 	wantError(t, err, "ALTS handshake: no answer from the peer")
-	if own := new(check.CredentialsError); errors.As(err, &own) {
+	if own := new(dial.CredentialsError); errors.As(err, &own) {
 		t.Error("a silent peer counts as a failure of this machine's side")
 	}
 }
@@ -103,8 +103,8 @@ func TestALTSErrors(t *testing.T) {
 		{"peer", io.ErrUnexpectedEOF, false},
 	} {
 		err := altsError(t.Context(), test.err)
-		if own := new(check.CredentialsError); errors.As(err, &own) != test.own {
-			t.Errorf("%s: error %v, a check.CredentialsError: %v", test.name, err, !test.own)
+		if own := new(dial.CredentialsError); errors.As(err, &own) != test.own {
+			t.Errorf("%s: error %v, a dial.CredentialsError: %v", test.name, err, !test.own)
 		}
 		if !errors.Is(err, test.err) {
 			t.Errorf("%s: error %v has lost its cause", test.name, err)

@@ -11,7 +11,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/dial"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -76,7 +76,7 @@ func (t *shownTLS) advise(err error) error {
 	return err
 }
 
-// ClientHandshake fails with a check.HandshakeError where the certificate is not what failed: no ALPN, say, or no
+// ClientHandshake fails with a dial.HandshakeError where the certificate is not what failed: no ALPN, say, or no
 // client certificate.
 func (t *shownTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	var leaf atomic.Pointer[x509.Certificate] // a handshake whose context ends goes on for a moment
@@ -87,7 +87,7 @@ func (t *shownTLS) ClientHandshake(ctx context.Context, authority string, raw ne
 	}
 	secured, auth, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
 	if shown := leaf.Load(); err != nil && shown != nil {
-		err = &check.HandshakeError{Err: err, Leaf: shown}
+		err = &dial.HandshakeError{Err: err, Leaf: shown}
 	}
 	if err != nil {
 		err = t.advise(err)

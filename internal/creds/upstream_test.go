@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/dial"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -539,7 +539,7 @@ func TestFailedHandshakeShowsTheCertificate(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, _, err = handshake(t, tc, serveTLS(t, config), "localhost")
-			shown, ok := errors.AsType[*check.HandshakeError](err)
+			shown, ok := errors.AsType[*dial.HandshakeError](err)
 			if !ok || shown.Leaf == nil || len(shown.Leaf.DNSNames) == 0 {
 				t.Errorf("error %v shows no certificate", err)
 			}

@@ -6,13 +6,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // BenchmarkObserve counts and times verdicts, from as many goroutines as there are processors.
 func BenchmarkObserve(b *testing.B) {
 	m := New(prometheus.NewRegistry(), Options{Services: []string{"s"}})
-	v := check.Verdict{Service: "s", Status: check.Serving, At: time.Now(), Duration: time.Millisecond}
+	v := health.Verdict{Service: "s", Status: health.Serving, At: time.Now(), Duration: time.Millisecond}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {

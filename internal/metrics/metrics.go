@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // Options are what the metrics tell of the process that they belong to.
@@ -51,8 +52,8 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 			Help: "Requests that were answered by an RPC of another request."}),
 		dials: newCounters("grpc_health_check_dials_total",
 			"Attempts to connect to the upstream, by result: ok, or the phase that they ended in.", "result", other,
-			[]string{"ok", string(check.PhaseDNS), string(check.PhaseConnect), string(check.PhaseTLS),
-				string(check.PhaseHTTP2), string(check.PhaseCredentials)}),
+			[]string{"ok", string(health.PhaseDNS), string(health.PhaseConnect), string(health.PhaseTLS),
+				string(health.PhaseHTTP2), string(health.PhaseCredentials)}),
 		retries: newCounters("grpc_health_check_retries_total",
 			"Further attempts within one check, by the reason for them.", "reason", other,
 			[]string{"lost", "silent", "credentials", "frozen"}),
@@ -74,7 +75,7 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 }
 
 // Observe counts and times one verdict that a caller is about to get.
-func (m *Metrics) Observe(v check.Verdict) { m.services.observe(v) }
+func (m *Metrics) Observe(v health.Verdict) { m.services.observe(v) }
 
 // Trace returns the functions that count what a checker does; Verdict is left nil.
 func (m *Metrics) Trace() check.Trace {

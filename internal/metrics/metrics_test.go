@@ -18,7 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/metrics"
 )
 
@@ -73,9 +73,9 @@ func TestVerdicts(t *testing.T) {
 	t.Parallel()
 	m, _ := newMetrics("echo")
 	at := time.Unix(1700000000, 5e8)
-	verdicts := []check.Verdict{
-		{Service: "echo", Status: check.Serving, Asked: true, Code: codes.OK, Duration: 800 * time.Microsecond, At: at},
-		{Service: "echo", Status: check.NotServing, Asked: true, Code: codes.OK, Duration: 3 * time.Second, At: at.Add(time.Second)},
+	verdicts := []health.Verdict{
+		{Service: "echo", Status: health.Serving, Asked: true, Code: codes.OK, Duration: 800 * time.Microsecond, At: at},
+		{Service: "echo", Status: health.NotServing, Asked: true, Code: codes.OK, Duration: 3 * time.Second, At: at.Add(time.Second)},
 	}
 	wantSamples(t, m, "grpc_health_check_up")
 	wantSamples(t, m, "grpc_health_check_last_check_timestamp_seconds")
@@ -96,10 +96,10 @@ func TestVerdicts(t *testing.T) {
 func TestOverloadedSaysNothingOfTheService(t *testing.T) {
 	t.Parallel()
 	m, _ := newMetrics()
-	overloaded := check.Verdict{Status: check.Overloaded, At: time.Unix(2, 0)}
+	overloaded := health.Verdict{Status: health.Overloaded, At: time.Unix(2, 0)}
 	m.Observe(overloaded)
 	wantSamples(t, m, "grpc_health_check_up")
-	m.Observe(check.Verdict{Status: check.Serving, Asked: true, At: time.Unix(1, 0)})
+	m.Observe(health.Verdict{Status: health.Serving, Asked: true, At: time.Unix(1, 0)})
 	m.Observe(overloaded)
 	wantSamples(t, m, "grpc_health_check_up", `{service_name=""} 1`)
 	wantSamples(t, m, "grpc_health_check_last_check_timestamp_seconds", `{service_name=""} 1`)
@@ -110,23 +110,23 @@ func TestOverloadedSaysNothingOfTheService(t *testing.T) {
 func TestCodes(t *testing.T) {
 	t.Parallel()
 	type row struct {
-		verdict check.Verdict
+		verdict health.Verdict
 		want    string
 	}
 	var rows []row
 	// The server's own answers, and every status without an RPC.
-	withoutRPC := map[check.Status]string{
-		check.ConnectionFailed: "Unavailable",
-		check.Timeout:          "DeadlineExceeded",
-		check.Overloaded:       "ResourceExhausted",
+	withoutRPC := map[health.Status]string{
+		health.ConnectionFailed: "Unavailable",
+		health.Timeout:          "DeadlineExceeded",
+		health.Overloaded:       "ResourceExhausted",
 	}
-	for _, s := range check.Statuses() {
-		rows = append(rows, row{check.Verdict{Status: s, Asked: true}, s.String()})
+	for _, s := range health.Statuses() {
+		rows = append(rows, row{health.Verdict{Status: s, Asked: true}, s.String()})
 		want := withoutRPC[s]
 		if want == "" {
 			want = "Unknown"
 		}
-		rows = append(rows, row{check.Verdict{Status: s}, want})
+		rows = append(rows, row{health.Verdict{Status: s}, want})
 	}
 	for c, want := range map[codes.Code]string{
 		codes.Canceled: "Canceled", codes.Unknown: "Unknown", codes.InvalidArgument: "InvalidArgument",
@@ -136,7 +136,7 @@ func TestCodes(t *testing.T) {
 		codes.Unimplemented: "Unimplemented", codes.Internal: "Internal", codes.Unavailable: "Unavailable",
 		codes.DataLoss: "DataLoss", codes.Unauthenticated: "Unauthenticated", 17: "Unknown", 1 << 31: "Unknown",
 	} {
-		rows = append(rows, row{check.Verdict{Status: check.RPCFailed, Asked: true, Code: c}, want})
+		rows = append(rows, row{health.Verdict{Status: health.RPCFailed, Asked: true, Code: c}, want})
 	}
 	for _, r := range rows {
 		m, _ := newMetrics()
@@ -149,22 +149,22 @@ func TestCodes(t *testing.T) {
 
 func TestServiceNames(t *testing.T) {
 	t.Parallel()
-	ok := check.Verdict{Status: check.Serving, Asked: true, Code: codes.OK}
+	ok := health.Verdict{Status: health.Serving, Asked: true, Code: codes.OK}
 	tests := []struct {
 		name       string
 		configured []string
-		verdict    check.Verdict
+		verdict    health.Verdict
 		service    string
 		want       string
 	}{
-		{"whole server", nil, check.Verdict{Status: check.Timeout}, "", ""},
-		{"configured", []string{"a", "b"}, check.Verdict{Status: check.Timeout}, "b", "b"},
+		{"whole server", nil, health.Verdict{Status: health.Timeout}, "", ""},
+		{"configured", []string{"a", "b"}, health.Verdict{Status: health.Timeout}, "b", "b"},
 		{"acknowledged", nil, ok, "made.up", "made.up"},
-		{"acknowledged as down", nil, check.Verdict{Status: check.NotServing, Asked: true}, "made.up", "made.up"},
-		{"unknown by the answer", nil, check.Verdict{Status: check.ServiceUnknown, Asked: true}, "made.up", "other"},
-		{"unknown by the code", nil, check.Verdict{Status: check.ServiceUnknown, Asked: true, Code: codes.NotFound}, "made.up", "other"},
-		{"failed", nil, check.Verdict{Status: check.RPCFailed, Asked: true, Code: codes.Internal}, "made.up", "other"},
-		{"never asked", nil, check.Verdict{Status: check.ConnectionFailed}, "made.up", "other"},
+		{"acknowledged as down", nil, health.Verdict{Status: health.NotServing, Asked: true}, "made.up", "made.up"},
+		{"unknown by the answer", nil, health.Verdict{Status: health.ServiceUnknown, Asked: true}, "made.up", "other"},
+		{"unknown by the code", nil, health.Verdict{Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound}, "made.up", "other"},
+		{"failed", nil, health.Verdict{Status: health.RPCFailed, Asked: true, Code: codes.Internal}, "made.up", "other"},
+		{"never asked", nil, health.Verdict{Status: health.ConnectionFailed}, "made.up", "other"},
 		{"not UTF-8", nil, ok, "a\xffb", "a\uFFFDb"},
 	}
 	for _, tt := range tests {
@@ -179,7 +179,7 @@ func TestServiceNames(t *testing.T) {
 	t.Run("configured names that are not UTF-8", func(t *testing.T) {
 		t.Parallel()
 		m, _ := newMetrics("a\xff")
-		m.Observe(check.Verdict{Service: "a\xff"})
+		m.Observe(health.Verdict{Service: "a\xff"})
 		wantSamples(t, m, "grpc_health_check_service_duration_seconds_count", `{service_name="a`+"\uFFFD"+`"} 1`)
 	})
 }
@@ -192,9 +192,9 @@ func TestNamesAreBounded(t *testing.T) {
 	for worker := range 4 {
 		wg.Go(func() {
 			for i := range 10_000 {
-				v := check.Verdict{Service: fmt.Sprintf("made.up.%d", i), Status: check.Serving, Asked: true}
+				v := health.Verdict{Service: fmt.Sprintf("made.up.%d", i), Status: health.Serving, Asked: true}
 				if worker == 0 {
-					v.Code, v.Status = codes.NotFound, check.ServiceUnknown
+					v.Code, v.Status = codes.NotFound, health.ServiceUnknown
 				}
 				m.Observe(v)
 			}
@@ -214,7 +214,7 @@ func TestNamesAreBounded(t *testing.T) {
 	if n := len(samples(t, m, "grpc_health_check_service_requests")); n > 202 {
 		t.Errorf("grpc_health_check_service_requests has %d series, want 202 at most", n)
 	}
-	m.Observe(check.Verdict{Service: "", Status: check.Serving, Asked: true})
+	m.Observe(health.Verdict{Service: "", Status: health.Serving, Asked: true})
 	if got := samples(t, m, "grpc_health_check_up"); got[0] != `{service_name=""} 1` {
 		t.Errorf("the configured whole server was crowded out: %q", got[0])
 	}
@@ -311,7 +311,7 @@ func TestBuildInfoAndCollectors(t *testing.T) {
 func TestHistograms(t *testing.T) {
 	t.Parallel()
 	m, registry := newMetrics()
-	m.Observe(check.Verdict{Status: check.Serving, Asked: true, Duration: 3 * time.Millisecond})
+	m.Observe(health.Verdict{Status: health.Serving, Asked: true, Duration: 3 * time.Millisecond})
 	m.Handler("/", http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	families, err := registry.Gather()
 	if err != nil {
@@ -347,7 +347,7 @@ func TestHistograms(t *testing.T) {
 func TestNamesInOpenMetrics(t *testing.T) {
 	t.Parallel()
 	m, _ := newMetrics("echo")
-	m.Observe(check.Verdict{Service: "echo", Status: check.Serving, Asked: true})
+	m.Observe(health.Verdict{Service: "echo", Status: health.Serving, Asked: true})
 	body := scrape(t, m, "application/openmetrics-text; version=1.0.0")
 	if !strings.HasSuffix(body, "# EOF\n") {
 		t.Fatalf("not OpenMetrics:\n%.300s", body)
@@ -362,7 +362,7 @@ func TestLint(t *testing.T) {
 	m, registry := newMetrics()
 	trace := m.Trace()
 	trace.PeerCertificate(&x509.Certificate{})
-	m.Observe(check.Verdict{Status: check.Serving, Asked: true})
+	m.Observe(health.Verdict{Status: health.Serving, Asked: true})
 	m.Handler("/", http.NotFoundHandler())
 	problems, err := testutil.GatherAndLint(registry)
 	if err != nil {
@@ -379,7 +379,7 @@ func TestLint(t *testing.T) {
 // The usual verdict neither hashes labels nor allocates.
 func BenchmarkObserve(b *testing.B) {
 	m, _ := newMetrics()
-	v := check.Verdict{Status: check.Serving, Asked: true, Duration: time.Millisecond, At: time.Unix(1, 0)}
+	v := health.Verdict{Status: health.Serving, Asked: true, Duration: time.Millisecond, At: time.Unix(1, 0)}
 	b.ReportAllocs()
 	for b.Loop() {
 		m.Observe(v)
@@ -390,8 +390,8 @@ func TestGaugesAreOfTheLatestVerdict(t *testing.T) {
 	t.Parallel()
 	m, _ := newMetrics("echo")
 	at := time.Unix(1700000000, 0)
-	m.Observe(check.Verdict{Service: "echo", Status: check.NotServing, Asked: true, At: at.Add(time.Second)})
-	m.Observe(check.Verdict{Service: "echo", Status: check.Serving, Asked: true, At: at}) // reached before, told after
+	m.Observe(health.Verdict{Service: "echo", Status: health.NotServing, Asked: true, At: at.Add(time.Second)})
+	m.Observe(health.Verdict{Service: "echo", Status: health.Serving, Asked: true, At: at}) // reached before, told after
 	wantSamples(t, m, "grpc_health_check_up", `{service_name="echo"} 0`)
 	wantSamples(t, m, "grpc_health_check_last_check_timestamp_seconds", `{service_name="echo"} 1.700000001e+09`)
 }
@@ -399,7 +399,7 @@ func TestGaugesAreOfTheLatestVerdict(t *testing.T) {
 func TestOtherNamesHaveNoState(t *testing.T) {
 	t.Parallel()
 	m, _ := newMetrics("echo")
-	m.Observe(check.Verdict{Service: "typo", Status: check.ServiceUnknown, Asked: true, Code: codes.NotFound, At: time.Unix(2, 0)})
+	m.Observe(health.Verdict{Service: "typo", Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound, At: time.Unix(2, 0)})
 	wantSamples(t, m, "grpc_health_check_up")
 	wantSamples(t, m, "grpc_health_check_service_requests", `{code="NotFound",service_name="other"} 1`)
 }

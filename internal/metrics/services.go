@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/bounded"
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // services are the metrics that have a service's name as label. Names come from callers: only the
@@ -41,12 +41,12 @@ func newServices(configured []string) *services {
 }
 
 // observe counts and times one verdict.
-func (s *services) observe(v check.Verdict) {
+func (s *services) observe(v health.Verdict) {
 	series := s.byName.Find(v)
 	series.duration().Observe(v.Duration.Seconds())
 	series.request(outcome(v)).Inc()
 	// Without a check there is nothing new to say about the service.
-	if v.Status == check.Overloaded {
+	if v.Status == health.Overloaded {
 		return
 	}
 	// Nor do other names together have a state: a visitor's typo would turn it to down.
@@ -83,7 +83,7 @@ func (s *services) newSeries(name string) *series {
 }
 
 // latest sets the gauges, unless a later verdict was faster to come here.
-func (s *series) latest(v check.Verdict) {
+func (s *series) latest(v health.Verdict) {
 	s.latestMu.Lock()
 	defer s.latestMu.Unlock()
 	if v.At.Before(s.latestAt) {
@@ -91,7 +91,7 @@ func (s *series) latest(v check.Verdict) {
 	}
 	s.latestAt = v.At
 	var up float64
-	if v.Status == check.Serving {
+	if v.Status == health.Serving {
 		up = 1
 	}
 	s.up().Set(up)
@@ -114,15 +114,15 @@ func (s *series) request(code string) prometheus.Counter {
 }
 
 // unaskedCodes are the gRPC codes that verdicts without an RPC are counted under.
-var unaskedCodes = map[check.Status]codes.Code{
-	check.ConnectionFailed: codes.Unavailable,
-	check.Timeout:          codes.DeadlineExceeded,
-	check.Overloaded:       codes.ResourceExhausted,
+var unaskedCodes = map[health.Status]codes.Code{
+	health.ConnectionFailed: codes.Unavailable,
+	health.Timeout:          codes.DeadlineExceeded,
+	health.Overloaded:       codes.ResourceExhausted,
 }
 
 // outcome is the code that a verdict is counted under: the serving status where the RPC was OK,
 // else the gRPC code as grpc-go prints it.
-func outcome(v check.Verdict) string {
+func outcome(v health.Verdict) string {
 	switch {
 	case v.Asked && v.Code == codes.OK:
 		return v.Status.String()

@@ -11,7 +11,7 @@ import (
 
 // Settings are the values of all settings, checked. A field that a variant does not read has its default.
 type Settings struct {
-	Addr           string        // GRPC_ADDR, a target that check.ParseTarget accepts
+	Addr           string        // GRPC_ADDR, a target that target.Parse accepts
 	Services       []string      // SERVICE_NAME, split at commas, without duplicates; empty is the whole server
 	ConnectTimeout time.Duration // CONNECT_TIMEOUT
 	RPCTimeout     time.Duration // RPC_TIMEOUT

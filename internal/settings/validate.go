@@ -16,7 +16,8 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/target"
 )
 
 // LivenessPath is what grpc_health_proxy answers itself, on both ports.
@@ -63,7 +64,7 @@ func (r *reader) excludes(field, other any) {
 func (r *reader) validateUpstream() {
 	if r.Addr == "" {
 		r.wrong(&r.Addr, "required: write the upstream as host:port")
-	} else if _, err := check.ParseTarget(r.Addr); err != nil {
+	} else if _, err := target.Parse(r.Addr); err != nil {
 		r.wrong(&r.Addr, err.Error())
 	}
 	r.validateServices()
@@ -95,7 +96,7 @@ func (r *reader) validateServices() {
 	warned, faults := false, make(map[string]bool)
 	for _, name := range r.Services {
 		name = strings.TrimSpace(name)
-		fault := check.NameFault(name)
+		fault := health.NameFault(name)
 		if name == "" {
 			fault = "has an empty member: write names with one comma between two of them"
 		}
@@ -114,7 +115,7 @@ func (r *reader) validateServices() {
 			names = append(names, name)
 		}
 	}
-	if len(names) > check.MaxServices {
+	if len(names) > health.MaxServices {
 		r.wrong(&r.Services, "names more than 100 services: name fewer")
 	}
 	r.Services = names

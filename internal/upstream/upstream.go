@@ -12,12 +12,13 @@ import (
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/internal/target"
 )
 
 // Options returns a checker's options. token gives the Google ID token to send with each RPC; nil
 // sends none. An error is one of the settings.
 func Options(s *settings.Settings, o creds.Options, token func(ctx context.Context) (string, error)) (check.Options, error) {
-	target, err := check.ParseTarget(s.Addr)
+	target, err := target.Parse(s.Addr)
 	if err != nil {
 		return check.Options{}, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -32,7 +33,7 @@ func TestSettingsReachTheUpstream(t *testing.T) {
 	}
 	c := check.New(o)
 	defer c.Close()
-	if v := c.Check(t.Context(), ""); v.Status != check.Serving {
+	if v := c.Check(t.Context(), ""); v.Status != health.Serving {
 		t.Fatalf("%v: %v", v.Status, v.Err)
 	}
 	call := up.Last()

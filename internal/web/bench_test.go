@@ -5,7 +5,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/web"
 )
 
@@ -18,7 +18,7 @@ func (d discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // Not parallel: what other tests allocate would count.
 func TestUsualRequestAllocatesNothing(t *testing.T) {
-	h := web.New(web.Options{Check: says(check.Serving)})
+	h := web.New(web.Options{Check: says(health.Serving)})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	w := discard{make(http.Header)}
 	if n := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); n > 0 {
@@ -32,7 +32,7 @@ func BenchmarkServeHTTP(b *testing.B) {
 		"usual": "/", "service": "/?service=a", "services": "/?service=a&service=b", "json": "/?format=json", "html": "/?format=html",
 	} {
 		b.Run(name, func(b *testing.B) {
-			h := web.New(web.Options{Check: says(check.Serving)})
+			h := web.New(web.Options{Check: says(health.Serving)})
 			r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, target, nil)
 			w := discard{make(http.Header)}
 			b.ReportAllocs()

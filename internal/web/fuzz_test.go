@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/net/html"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/web"
 )
 
@@ -27,13 +27,13 @@ func FuzzRequest(f *testing.F) {
 	f.Add("/", "service=%00&service=&list=1", ",,;q=,*/*;q=1.0000", "basic ####")
 	f.Add("", "&&=&%3d", "text/html, */*;q=0.1", "\x00")
 
-	find := func(_ context.Context, service string) check.Verdict {
-		all := check.Statuses()
+	find := func(_ context.Context, service string) health.Verdict {
+		all := health.Statuses()
 		s := all[len(service)%len(all)]
-		return check.Verdict{Status: s, Evidence: evidenceOf(s)}
+		return health.Verdict{Status: s, EvidenceID: evidenceOf(s)}
 	}
-	open := web.New(web.Options{Check: find, List: func(context.Context) []check.Verdict {
-		return []check.Verdict{{Status: check.Serving}, {Service: "</title>\n<b>", Status: check.NotServing}}
+	open := web.New(web.Options{Check: find, List: func(context.Context) []health.Verdict {
+		return []health.Verdict{{Status: health.Serving}, {Service: "</title>\n<b>", Status: health.NotServing}}
 	}})
 	closed := web.New(web.Options{Check: find, Services: []string{"a", "b"}, Path: "/",
 		Authorize: func(_ context.Context, presented string) (bool, error) { return presented == "t", nil }})

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 //go:embed page.html
@@ -79,24 +79,24 @@ type wording struct {
 }
 
 // wordings translate a status; tone "lost" is for a page that gets no answer.
-var wordings = map[check.Status]wording{
-	check.Serving:          {Tone: "good", Word: "Serving", Meaning: "The server says that it is serving."},
-	check.NotServing:       {Tone: "bad", Word: "Not serving", Meaning: "The server answers, and says that it is not serving."},
-	check.Unknown:          {Tone: "unsure", Word: "Unknown", Meaning: "The server answers, and does not say how it is."},
-	check.ServiceUnknown:   {Tone: "unsure", Word: "Service unknown", Meaning: "The server answers, and does not know this service."},
-	check.Unimplemented:    {Tone: "bad", Word: "Not implemented", Meaning: "The server answers, and has no health service."},
-	check.ConnectionFailed: {Tone: "bad", Word: "Connection failed", Meaning: "There is no connection to the server."},
-	check.Timeout:          {Tone: "bad", Word: "Timed out", Meaning: "The server did not answer in time."},
-	check.RPCFailed:        {Tone: "bad", Word: "RPC failed", Meaning: "The server answers with an error."},
-	check.Overloaded:       {Tone: "unsure", Word: "Overloaded", Meaning: "Too many checks are under way to make this one."},
+var wordings = map[health.Status]wording{
+	health.Serving:          {Tone: "good", Word: "Serving", Meaning: "The server says that it is serving."},
+	health.NotServing:       {Tone: "bad", Word: "Not serving", Meaning: "The server answers, and says that it is not serving."},
+	health.Unknown:          {Tone: "unsure", Word: "Unknown", Meaning: "The server answers, and does not say how it is."},
+	health.ServiceUnknown:   {Tone: "unsure", Word: "Service unknown", Meaning: "The server answers, and does not know this service."},
+	health.Unimplemented:    {Tone: "bad", Word: "Not implemented", Meaning: "The server answers, and has no health service."},
+	health.ConnectionFailed: {Tone: "bad", Word: "Connection failed", Meaning: "There is no connection to the server."},
+	health.Timeout:          {Tone: "bad", Word: "Timed out", Meaning: "The server did not answer in time."},
+	health.RPCFailed:        {Tone: "bad", Word: "RPC failed", Meaning: "The server answers with an error."},
+	health.Overloaded:       {Tone: "unsure", Word: "Overloaded", Meaning: "Too many checks are under way to make this one."},
 }
 
 // wordingOf is Unknown's for a status that is none.
-func wordingOf(status check.Status) wording {
+func wordingOf(status health.Status) wording {
 	if w, known := wordings[status]; known {
 		return w
 	}
-	return wordings[check.Unknown]
+	return wordings[health.Unknown]
 }
 
 // words are what the page's script speaks with.
@@ -118,7 +118,7 @@ func newWords() words {
 		WholeServer: wholeServer,
 		None:        noServices,
 	}
-	for _, status := range check.Statuses() {
+	for _, status := range health.Statuses() {
 		word := wordings[status]
 		word.Status = status.String()
 		w.Statuses = append(w.Statuses, word)
@@ -147,7 +147,7 @@ type pageData struct {
 
 // pageRow is a service. Its times are in UTC.
 type pageRow struct {
-	check.Verdict
+	health.Verdict
 	Name, Tone, Took string
 }
 
@@ -159,7 +159,7 @@ type pageCertificate struct {
 }
 
 // newPage describes an answer to q, the worst services first.
-func newPage(q query, worst check.Status, verdicts []check.Verdict, certificateEnds time.Time) pageData {
+func newPage(q query, worst health.Status, verdicts []health.Verdict, certificateEnds time.Time) pageData {
 	d := pageData{
 		wording:     wordingOf(worst),
 		Certificate: newPageCertificate(certificateEnds, time.Now()),
@@ -167,14 +167,14 @@ func newPage(q query, worst check.Status, verdicts []check.Verdict, certificateE
 		TextLink:    q.link(formatText),
 		JSONLink:    q.link(formatJSON),
 	}
-	ranks := check.Statuses()
+	ranks := health.Statuses()
 	verdicts = slices.Clone(verdicts)
-	slices.SortStableFunc(verdicts, func(a, b check.Verdict) int {
+	slices.SortStableFunc(verdicts, func(a, b health.Verdict) int {
 		return cmp.Compare(slices.Index(ranks, a.Status), slices.Index(ranks, b.Status))
 	})
 	serving := 0
 	for _, v := range verdicts {
-		if v.Status == check.Serving {
+		if v.Status == health.Serving {
 			serving++
 		}
 		v.At, v.Since = v.At.UTC(), v.Since.UTC()

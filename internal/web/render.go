@@ -8,20 +8,20 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/answer"
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // httpCodes translates a status.
 var httpCodes = [...]int{
-	check.Serving:          http.StatusOK,
-	check.NotServing:       http.StatusServiceUnavailable,
-	check.Unknown:          http.StatusServiceUnavailable,
-	check.ServiceUnknown:   http.StatusNotFound,
-	check.Unimplemented:    http.StatusServiceUnavailable,
-	check.ConnectionFailed: http.StatusServiceUnavailable,
-	check.Timeout:          http.StatusServiceUnavailable,
-	check.RPCFailed:        http.StatusServiceUnavailable,
-	check.Overloaded:       http.StatusServiceUnavailable,
+	health.Serving:          http.StatusOK,
+	health.NotServing:       http.StatusServiceUnavailable,
+	health.Unknown:          http.StatusServiceUnavailable,
+	health.ServiceUnknown:   http.StatusNotFound,
+	health.Unimplemented:    http.StatusServiceUnavailable,
+	health.ConnectionFailed: http.StatusServiceUnavailable,
+	health.Timeout:          http.StatusServiceUnavailable,
+	health.RPCFailed:        http.StatusServiceUnavailable,
+	health.Overloaded:       http.StatusServiceUnavailable,
 }
 
 // Header values are made once and only read.
@@ -32,29 +32,29 @@ var (
 
 func makeStatusValues() (values [len(httpCodes)][]string) {
 	for i := range values {
-		values[i] = []string{check.Status(i).String()}
+		values[i] = []string{health.Status(i).String()}
 	}
 	return values
 }
 
 // render answers a query with the verdicts. Where it asks for no format the Accept header decides.
-func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdicts []check.Verdict) {
+func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdicts []health.Verdict) {
 	header := w.Header()
 	asked := q.format
 	if asked == "" {
 		asked = negotiate(r.Header["Accept"])
 	}
-	worst := check.Worst(verdicts)
+	worst := health.Worst(verdicts)
 	if worst < 0 || int(worst) >= len(httpCodes) {
-		worst = check.Unknown
+		worst = health.Unknown
 	}
 	header["Grpc-Health-Status"] = statusValues[worst]
-	if worst != check.Serving {
+	if worst != health.Serving {
 		if ids := evidence(verdicts); len(ids) > 0 {
 			header["Grpc-Health-Evidence"] = []string{strings.Join(ids, ", ")}
 		}
 	}
-	if worst == check.Overloaded {
+	if worst == health.Overloaded {
 		header["Retry-After"] = retrySoon
 	}
 	switch asked {
@@ -74,18 +74,18 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 }
 
 // evidence lists the ids of the log lines that prove the failures, each once.
-func evidence(verdicts []check.Verdict) []string {
+func evidence(verdicts []health.Verdict) []string {
 	var ids []string
 	for _, v := range verdicts {
-		if v.Status != check.Serving && v.Evidence != "" && !slices.Contains(ids, v.Evidence) {
-			ids = append(ids, v.Evidence)
+		if v.Status != health.Serving && v.EvidenceID != "" && !slices.Contains(ids, v.EvidenceID) {
+			ids = append(ids, v.EvidenceID)
 		}
 	}
 	return ids
 }
 
 // text is the answer in text, ready-made where it can be.
-func (h *handler) text(worst check.Status, verdicts []check.Verdict) page {
+func (h *handler) text(worst health.Status, verdicts []health.Verdict) page {
 	if h.ready != nil && len(verdicts) == 1 && verdicts[0].Service == h.byDefault[0] {
 		return h.ready[worst]
 	}
@@ -96,7 +96,7 @@ func (h *handler) text(worst check.Status, verdicts []check.Verdict) page {
 func readyPages(service string) *[len(httpCodes)]page {
 	var pages [len(httpCodes)]page
 	for i := range pages {
-		body := answer.Text([]check.Verdict{{Service: service, Status: check.Status(i)}})
+		body := answer.Text([]health.Verdict{{Service: service, Status: health.Status(i)}})
 		pages[i] = page{body: body, length: []string{strconv.Itoa(len(body))}}
 	}
 	return &pages

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // format is a kind of body; empty leaves the choice to the Accept header.
@@ -46,10 +46,10 @@ func parseQuery(raw string) (query, error) {
 		}
 		switch key {
 		case "service", "serviceName":
-			if asked++; asked > check.MaxServices {
-				return query{}, fmt.Errorf("more than %d services are asked for: ask in several requests", check.MaxServices)
+			if asked++; asked > health.MaxServices {
+				return query{}, fmt.Errorf("more than %d services are asked for: ask in several requests", health.MaxServices)
 			}
-			if fault := check.NameFault(value); fault != "" {
+			if fault := health.NameFault(value); fault != "" {
 				return query{}, errors.New(fault)
 			}
 			if !slices.Contains(q.services, value) {

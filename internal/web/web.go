@@ -10,16 +10,16 @@ import (
 	"strings"
 	"time"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // Options say what a handler checks and for whom. Only Check is required.
 type Options struct {
 	// Check checks one service.
-	Check check.Func
+	Check health.Func
 	// List asks the upstream for all its services; nil answers ?list with 404, and so does a
 	// handler with configured Services.
-	List func(ctx context.Context) []check.Verdict
+	List func(ctx context.Context) []health.Verdict
 	// Services are the configured names, the only ones that may be asked for. Empty lets callers
 	// ask for any legal name.
 	Services []string
@@ -61,8 +61,8 @@ func New(o Options) http.Handler {
 }
 
 type handler struct {
-	check           check.Func
-	list            func(ctx context.Context) []check.Verdict
+	check           health.Func
+	list            func(ctx context.Context) []health.Verdict
 	offered         map[string]bool // the configured names; empty offers all
 	byDefault       []string        // what is checked when nothing is asked for
 	path            string
@@ -106,8 +106,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(q.services) > 0 {
 		services = q.services
 	}
-	var verdicts []check.Verdict
-	var one [1]check.Verdict // so that the usual request has its verdict on the stack
+	var verdicts []health.Verdict
+	var one [1]health.Verdict // so that the usual request has its verdict on the stack
 	switch {
 	case q.list && h.list == nil:
 		refuse(w, r, http.StatusNotFound, "the list of services is not offered here")
@@ -121,7 +121,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		one[0] = h.checkOne(r.Context(), services[0])
 		verdicts = one[:]
 	default:
-		verdicts = check.All(r.Context(), h.checkOne, services)
+		verdicts = health.All(r.Context(), h.checkOne, services)
 	}
 	h.render(w, r, q, verdicts)
 }
@@ -167,7 +167,7 @@ func (h *handler) offers(services []string) bool {
 	return true
 }
 
-func (h *handler) checkOne(ctx context.Context, service string) check.Verdict {
+func (h *handler) checkOne(ctx context.Context, service string) health.Verdict {
 	v := h.check(ctx, service)
 	v.Service = service
 	return v

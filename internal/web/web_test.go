@@ -21,29 +21,29 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/web"
 )
 
 // says is a check that finds the same status for every service.
-func says(s check.Status) check.Func {
-	return func(_ context.Context, service string) check.Verdict {
-		return check.Verdict{Service: service, Status: s, Asked: true, Evidence: evidenceOf(s)}
+func says(s health.Status) health.Func {
+	return func(_ context.Context, service string) health.Verdict {
+		return health.Verdict{Service: service, Status: s, Asked: true, EvidenceID: evidenceOf(s)}
 	}
 }
 
-func evidenceOf(s check.Status) string {
-	if s == check.Serving {
+func evidenceOf(s health.Status) string {
+	if s == health.Serving {
 		return ""
 	}
 	return "id-" + s.String()
 }
 
 // neverAsked is a check that must not be made.
-func neverAsked(t *testing.T) check.Func {
-	return func(_ context.Context, service string) check.Verdict {
+func neverAsked(t *testing.T) health.Func {
+	return func(_ context.Context, service string) health.Verdict {
 		t.Errorf("service %q was checked", service)
-		return check.Verdict{}
+		return health.Verdict{}
 	}
 }
 
@@ -94,18 +94,18 @@ func ask(t *testing.T, method, address string, headers ...string) answer {
 
 func TestStatus(t *testing.T) {
 	t.Parallel()
-	want := map[check.Status]int{
-		check.Serving:          200,
-		check.NotServing:       503,
-		check.Unknown:          503,
-		check.ServiceUnknown:   404,
-		check.Unimplemented:    503,
-		check.ConnectionFailed: 503,
-		check.Timeout:          503,
-		check.RPCFailed:        503,
-		check.Overloaded:       503,
+	want := map[health.Status]int{
+		health.Serving:          200,
+		health.NotServing:       503,
+		health.Unknown:          503,
+		health.ServiceUnknown:   404,
+		health.Unimplemented:    503,
+		health.ConnectionFailed: 503,
+		health.Timeout:          503,
+		health.RPCFailed:        503,
+		health.Overloaded:       503,
 	}
-	for _, status := range append(check.Statuses(), check.Status(99)) {
+	for _, status := range append(health.Statuses(), health.Status(99)) {
 		t.Run(strconv.Itoa(int(status)), func(t *testing.T) {
 			t.Parallel()
 			code, ok := want[status]
@@ -126,7 +126,7 @@ func TestStatus(t *testing.T) {
 				t.Errorf("Grpc-Health-Evidence %q, want %q", got, evidenceOf(status))
 			}
 			retry := ""
-			if status == check.Overloaded {
+			if status == health.Overloaded {
 				retry = "1"
 			}
 			if got := a.header.Get("Retry-After"); got != retry {
@@ -139,7 +139,7 @@ func TestStatus(t *testing.T) {
 func TestMethods(t *testing.T) {
 	t.Parallel()
 	handlers := map[string]http.Handler{
-		"check": web.New(web.Options{Check: says(check.Serving), Services: []string{"echo"}}),
+		"check": web.New(web.Options{Check: says(health.Serving), Services: []string{"echo"}}),
 		"livez": web.Livez(),
 	}
 	for name, h := range handlers {
@@ -175,11 +175,11 @@ func TestSlowAuthorizationCountsAgainstTheBudget(t *testing.T) {
 	const budget = time.Minute
 	const slow = 30 * time.Millisecond
 	address := start(t, web.Options{
-		Check: func(ctx context.Context, _ string) check.Verdict {
+		Check: func(ctx context.Context, _ string) health.Verdict {
 			if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > budget-slow {
 				t.Errorf("deadline %v, %v", deadline, ok)
 			}
-			return check.Verdict{Status: check.Serving}
+			return health.Verdict{Status: health.Serving}
 		},
 		Budget:    budget,
 		Authorize: func(context.Context, string) (bool, error) { time.Sleep(slow); return true, nil },
@@ -205,7 +205,7 @@ func TestHeadWritesNoBody(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"/", "/?format=json", "/?service=%FF"} {
 		recorder := httptest.NewRecorder()
-		web.New(web.Options{Check: says(check.Serving)}).ServeHTTP(recorder, httptest.NewRequest("HEAD", target, nil))
+		web.New(web.Options{Check: says(health.Serving)}).ServeHTTP(recorder, httptest.NewRequest("HEAD", target, nil))
 		if recorder.Body.Len() > 0 || recorder.Header().Get("Content-Length") == "0" {
 			t.Errorf("%s: body %q, Content-Length %q", target, recorder.Body, recorder.Header().Get("Content-Length"))
 		}
@@ -220,7 +220,7 @@ func TestHeadOfLongBody(t *testing.T) {
 		names = append(names, strings.Repeat("n", 200)+strconv.Itoa(i))
 	}
 	for _, format := range []string{"text", "json", "html"} {
-		address := start(t, web.Options{Check: says(check.Serving), Services: names}) + "/?format=" + format
+		address := start(t, web.Options{Check: says(health.Serving), Services: names}) + "/?format=" + format
 		get, head := ask(t, "GET", address), ask(t, "HEAD", address)
 		if get.length < 20000 || get.length != int64(len(get.body)) || head.length != get.length {
 			t.Errorf("%s: length %d for %d bytes, HEAD has %d", format, get.length, len(get.body), head.length)
@@ -255,7 +255,7 @@ func TestPaths(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.configured+" "+tt.asked, func(t *testing.T) {
 			t.Parallel()
-			f := says(check.Serving)
+			f := says(health.Serving)
 			if tt.code == 404 {
 				f = neverAsked(t)
 			}
@@ -334,7 +334,7 @@ func TestServices(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f := says(check.Serving)
+			f := says(health.Serving)
 			if tt.code != 200 {
 				f = neverAsked(t)
 			}
@@ -354,14 +354,14 @@ func TestServices(t *testing.T) {
 
 func TestWorstOfSeveral(t *testing.T) {
 	t.Parallel()
-	all := check.Statuses() // worst first
-	byName := func(_ context.Context, service string) check.Verdict {
+	all := health.Statuses() // worst first
+	byName := func(_ context.Context, service string) health.Verdict {
 		for _, s := range all {
 			if s.String() == service {
-				return check.Verdict{Status: s, Evidence: evidenceOf(s)}
+				return health.Verdict{Status: s, EvidenceID: evidenceOf(s)}
 			}
 		}
-		return check.Verdict{}
+		return health.Verdict{}
 	}
 	address := start(t, web.Options{Check: byName})
 	for i, worst := range all {
@@ -380,14 +380,14 @@ func TestWorstOfSeveral(t *testing.T) {
 
 func TestEvidence(t *testing.T) {
 	t.Parallel()
-	f := func(_ context.Context, service string) check.Verdict {
+	f := func(_ context.Context, service string) health.Verdict {
 		switch service {
 		case "good":
-			return check.Verdict{Status: check.Serving, Evidence: "unused"}
+			return health.Verdict{Status: health.Serving, EvidenceID: "unused"}
 		case "silent":
-			return check.Verdict{Status: check.Timeout}
+			return health.Verdict{Status: health.Timeout}
 		}
-		return check.Verdict{Status: check.NotServing, Evidence: strings.TrimRight(service, "'")}
+		return health.Verdict{Status: health.NotServing, EvidenceID: strings.TrimRight(service, "'")}
 	}
 	address := start(t, web.Options{Check: f})
 	for query, want := range map[string]string{
@@ -409,15 +409,15 @@ func TestSideBySide(t *testing.T) {
 	t.Parallel()
 	var begun atomic.Int32
 	all := make(chan struct{})
-	f := func(ctx context.Context, _ string) check.Verdict {
+	f := func(ctx context.Context, _ string) health.Verdict {
 		if begun.Add(1) == 3 {
 			close(all)
 		}
 		select {
 		case <-all:
-			return check.Verdict{Status: check.Serving}
+			return health.Verdict{Status: health.Serving}
 		case <-time.After(10 * time.Second):
-			return check.Verdict{Status: check.Timeout}
+			return health.Verdict{Status: health.Timeout}
 		}
 	}
 	a := ask(t, "GET", start(t, web.Options{Check: f, Services: []string{"a", "b", "c"}}))
@@ -429,7 +429,7 @@ func TestSideBySide(t *testing.T) {
 func TestPanicReachesTheServer(t *testing.T) {
 	t.Parallel()
 	h := web.New(web.Options{
-		Check:    func(context.Context, string) check.Verdict { panic("broken check") },
+		Check:    func(context.Context, string) health.Verdict { panic("broken check") },
 		Services: []string{"a", "b"},
 	})
 	defer func() {
@@ -444,7 +444,7 @@ func TestPanicReachesTheServer(t *testing.T) {
 func TestCallerGoesAway(t *testing.T) {
 	t.Parallel()
 	begun, ended := make(chan struct{}), make(chan error, 1)
-	address := start(t, web.Options{Check: func(ctx context.Context, _ string) check.Verdict {
+	address := start(t, web.Options{Check: func(ctx context.Context, _ string) health.Verdict {
 		close(begun)
 		select {
 		case <-ctx.Done():
@@ -452,7 +452,7 @@ func TestCallerGoesAway(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			ended <- errors.New("the check was not told")
 		}
-		return check.Verdict{Status: check.Timeout}
+		return health.Verdict{Status: health.Timeout}
 	}})
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
@@ -477,7 +477,7 @@ func TestCallerGoesAway(t *testing.T) {
 // and never an empty 200.
 func TestDeadlineIsNoSuccess(t *testing.T) {
 	t.Parallel()
-	h := web.New(web.Options{Check: says(check.Timeout)})
+	h := web.New(web.Options{Check: says(health.Timeout)})
 	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
 	defer cancel()
 	recorder := httptest.NewRecorder()
@@ -542,7 +542,7 @@ func TestFormats(t *testing.T) {
 		{"?format=html", []string{"application/json"}, html},
 		{"?format=text", []string{"application/json"}, text},
 	}
-	address := start(t, web.Options{Check: says(check.Serving)})
+	address := start(t, web.Options{Check: says(health.Serving)})
 	for _, tt := range tests {
 		t.Run(tt.query+strings.Join(tt.accept, " | "), func(t *testing.T) {
 			t.Parallel()
@@ -571,13 +571,13 @@ func TestUnknownFormat(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	t.Parallel()
-	verdicts := map[string]check.Verdict{
-		"echo.EchoServer": {Status: check.Serving, Asked: true, Code: codes.OK, Duration: 800 * time.Microsecond},
-		"gone":            {Status: check.ServiceUnknown, Asked: true, Code: codes.NotFound, Duration: 2 * time.Second},
-		"":                {Status: check.ConnectionFailed, Phase: check.PhaseTLS, Err: errors.New("secret cause")},
-		`"<&>"`:           {Status: check.Timeout, Asked: true, Code: codes.DeadlineExceeded, Phase: check.PhaseRPC},
+	verdicts := map[string]health.Verdict{
+		"echo.EchoServer": {Status: health.Serving, Asked: true, Code: codes.OK, Duration: 800 * time.Microsecond},
+		"gone":            {Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound, Duration: 2 * time.Second},
+		"":                {Status: health.ConnectionFailed, Phase: health.PhaseTLS, Err: errors.New("secret cause")},
+		`"<&>"`:           {Status: health.Timeout, Asked: true, Code: codes.DeadlineExceeded, Phase: health.PhaseRPC},
 	}
-	address := start(t, web.Options{Check: func(_ context.Context, service string) check.Verdict { return verdicts[service] }})
+	address := start(t, web.Options{Check: func(_ context.Context, service string) health.Verdict { return verdicts[service] }})
 	tests := []struct {
 		query string
 		want  string
@@ -611,8 +611,8 @@ func TestJSON(t *testing.T) {
 // Causes are for the log.
 func TestCauseStaysInside(t *testing.T) {
 	t.Parallel()
-	address := start(t, web.Options{Check: func(context.Context, string) check.Verdict {
-		return check.Verdict{Status: check.ConnectionFailed, Phase: check.PhaseConnect, Err: errors.New("dial 10.1.2.3:50051")}
+	address := start(t, web.Options{Check: func(context.Context, string) health.Verdict {
+		return health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseConnect, Err: errors.New("dial 10.1.2.3:50051")}
 	}})
 	for _, format := range []string{"text", "json", "html"} {
 		a := ask(t, "GET", address+"/?format="+format)
@@ -625,13 +625,13 @@ func TestCauseStaysInside(t *testing.T) {
 func TestPage(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 20, 21, 22, 4, 0, time.FixedZone("", 3600))
-	verdicts := map[string]check.Verdict{
-		"":                            {Status: check.Serving, Asked: true, Duration: 800 * time.Microsecond, At: at, Since: at.Add(-26 * time.Hour)},
-		"&b":                          {Status: check.ConnectionFailed, Phase: check.PhaseTLS, Evidence: "ID", At: at},
-		`<script>alert("1")</script>`: {Status: check.NotServing, Asked: true, At: at},
+	verdicts := map[string]health.Verdict{
+		"":                            {Status: health.Serving, Asked: true, Duration: 800 * time.Microsecond, At: at, Since: at.Add(-26 * time.Hour)},
+		"&b":                          {Status: health.ConnectionFailed, Phase: health.PhaseTLS, EvidenceID: "ID", At: at},
+		`<script>alert("1")</script>`: {Status: health.NotServing, Asked: true, At: at},
 	}
 	address := start(t, web.Options{
-		Check:           func(_ context.Context, service string) check.Verdict { return verdicts[service] },
+		Check:           func(_ context.Context, service string) health.Verdict { return verdicts[service] },
 		CertificateEnds: func() time.Time { return time.Now().Add(27*24*time.Hour + time.Hour) },
 	}) + "/"
 	a := ask(t, "GET", address+"?format=html&service=&service=%26b&service="+url.QueryEscape(`<script>alert("1")</script>`))
@@ -666,8 +666,8 @@ func TestPage(t *testing.T) {
 // Every status has its words.
 func TestPageOfEveryStatus(t *testing.T) {
 	t.Parallel()
-	said := make(map[string]check.Status)
-	for _, status := range append(check.Statuses(), check.Status(99)) {
+	said := make(map[string]health.Status)
+	for _, status := range append(health.Statuses(), health.Status(99)) {
 		a := ask(t, "GET", start(t, web.Options{Check: says(status)})+"/?format=html")
 		_, word, _ := strings.Cut(a.body, `<h1 id="word">`)
 		word, _, _ = strings.Cut(word, "</h1>")
@@ -685,7 +685,7 @@ func TestPageOfEveryStatus(t *testing.T) {
 
 func TestPagePolicy(t *testing.T) {
 	t.Parallel()
-	a := ask(t, "GET", start(t, web.Options{Check: says(check.Serving)})+"/?format=html")
+	a := ask(t, "GET", start(t, web.Options{Check: says(health.Serving)})+"/?format=html")
 	hash := func(from, to string) string {
 		_, inner, _ := strings.Cut(a.body, from)
 		inner, _, found := strings.Cut(inner, to)
@@ -717,14 +717,14 @@ func TestPageCertificate(t *testing.T) {
 		"expired":  {-3*day - hour, ` class="over">expired 3 days ago<`},
 	} {
 		ends := time.Now().Add(test.left)
-		a := ask(t, "GET", start(t, web.Options{Check: says(check.Serving), CertificateEnds: func() time.Time { return ends }})+"/?format=html")
+		a := ask(t, "GET", start(t, web.Options{Check: says(health.Serving), CertificateEnds: func() time.Time { return ends }})+"/?format=html")
 		if !strings.Contains(a.body, test.want) || !strings.Contains(a.body, ends.UTC().Format(`datetime="2006-01-02T15:04:05.`)) {
 			t.Errorf("%s: %q, or the date, is missing", name, test.want)
 		}
 	}
 	never := func() time.Time { return time.Time{} }
 	for _, ends := range []func() time.Time{nil, never} {
-		if a := ask(t, "GET", start(t, web.Options{Check: says(check.Serving), CertificateEnds: ends})+"/?format=html"); !strings.Contains(a.body, ">none seen<") {
+		if a := ask(t, "GET", start(t, web.Options{Check: says(health.Serving), CertificateEnds: ends})+"/?format=html"); !strings.Contains(a.body, ">none seen<") {
 			t.Error("the page does not say that no certificate was seen")
 		}
 	}
@@ -732,23 +732,23 @@ func TestPageCertificate(t *testing.T) {
 
 func TestList(t *testing.T) {
 	t.Parallel()
-	listOf := func(verdicts ...check.Verdict) func(context.Context) []check.Verdict {
-		return func(context.Context) []check.Verdict { return verdicts }
+	listOf := func(verdicts ...health.Verdict) func(context.Context) []health.Verdict {
+		return func(context.Context) []health.Verdict { return verdicts }
 	}
 	tests := []struct {
 		name       string
-		list       func(context.Context) []check.Verdict
+		list       func(context.Context) []health.Verdict
 		configured []string
 		code       int
 		body       string
 	}{
-		{"two", listOf(check.Verdict{Status: check.Serving}, check.Verdict{Service: "echo", Status: check.Serving}), nil, 200, "SERVING\necho SERVING\n"},
-		{"worst", listOf(check.Verdict{Service: "a", Status: check.Serving}, check.Verdict{Service: "b", Status: check.NotServing}), nil, 503, "a SERVING\nb NOT_SERVING\n"},
-		{"failed", listOf(check.Verdict{Status: check.Unimplemented}), nil, 503, "UNIMPLEMENTED\n"},
+		{"two", listOf(health.Verdict{Status: health.Serving}, health.Verdict{Service: "echo", Status: health.Serving}), nil, 200, "SERVING\necho SERVING\n"},
+		{"worst", listOf(health.Verdict{Service: "a", Status: health.Serving}, health.Verdict{Service: "b", Status: health.NotServing}), nil, 503, "a SERVING\nb NOT_SERVING\n"},
+		{"failed", listOf(health.Verdict{Status: health.Unimplemented}), nil, 503, "UNIMPLEMENTED\n"},
 		{"empty", listOf(), nil, 503, "UNKNOWN\n"},
-		{"lines in a name", listOf(check.Verdict{Service: "a\nb", Status: check.NotServing}), nil, 503, "a\uFFFDb NOT_SERVING\n"},
+		{"lines in a name", listOf(health.Verdict{Service: "a\nb", Status: health.NotServing}), nil, 503, "a\uFFFDb NOT_SERVING\n"},
 		{"not allowed", nil, nil, 404, "the list of services is not offered here\n"},
-		{"services are configured", listOf(check.Verdict{Status: check.Serving}), []string{"echo"}, 404, "the list of services is not offered here\n"},
+		{"services are configured", listOf(health.Verdict{Status: health.Serving}), []string{"echo"}, 404, "the list of services is not offered here\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -799,7 +799,7 @@ func TestToken(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.authorization, func(t *testing.T) {
 			t.Parallel()
-			f := says(check.Serving)
+			f := says(health.Serving)
 			if !tt.want {
 				f = neverAsked(t)
 			}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -38,9 +38,9 @@ type Fault struct {
 
 // Want is what a caller is told.
 type Want struct {
-	Status check.Status
+	Status health.Status
 	// Phases are those that it may end in: which one can be a matter of a race.
-	Phases []check.Phase
+	Phases []health.Phase
 	// Within is how long that takes at most; the time of a machine that is busy comes on top.
 	Within Bound
 }
@@ -97,7 +97,7 @@ const busy = 2500 * time.Millisecond
 const slowness = 1300 * time.Millisecond
 
 func (w *Want) budget() time.Duration {
-	if w.Status == check.Timeout {
+	if w.Status == health.Timeout {
 		return brief
 	}
 	return ample
@@ -188,7 +188,7 @@ func (f Fault) play(t *testing.T, start Start, want *Want, reused bool) error {
 	)...)
 	if reused {
 		eventually(t, "the upstream serves before the fault", func() bool {
-			return told(t, ask(t)).Status == check.Serving.String()
+			return told(t, ask(t)).Status == health.Serving.String()
 		})
 	}
 	if f.begin != nil {
@@ -216,9 +216,9 @@ func (f Fault) play(t *testing.T, start Start, want *Want, reused bool) error {
 	during.Wait()
 	phases := want.Phases
 	if len(phases) == 0 {
-		phases = []check.Phase{check.PhaseNone}
+		phases = []health.Phase{health.PhaseNone}
 	}
-	if v.Status != want.Status.String() || !slices.Contains(phases, check.Phase(v.Phase)) {
+	if v.Status != want.Status.String() || !slices.Contains(phases, health.Phase(v.Phase)) {
 		return fmt.Errorf("told %s in phase %q (%s), want %s in %q", v.Status, v.Phase, v.Code, want.Status, phases)
 	}
 	if bound := want.Within.of(budget) + busy; took > bound {

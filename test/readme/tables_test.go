@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/metrics"
 	"example.com/grpc-health-http/internal/web"
 	"example.com/grpc-health-http/test/faults"
@@ -62,9 +62,9 @@ func TestStatuses(t *testing.T) {
 	for _, row := range rows(t, "Requests and answers", regexp.MustCompile("^`[A-Z_]+`$")) {
 		documented = append(documented, strings.Trim(row[0], "`")+" "+row[1])
 	}
-	for _, status := range check.Statuses() {
-		handler := web.New(web.Options{Check: func(context.Context, string) check.Verdict {
-			return check.Verdict{Status: status}
+	for _, status := range health.Statuses() {
+		handler := web.New(web.Options{Check: func(context.Context, string) health.Verdict {
+			return health.Verdict{Status: status}
 		}})
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
@@ -84,7 +84,7 @@ func TestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := metrics.New(registry, metrics.Options{})
 	m.Handler("/", nil)
-	m.Observe(check.Verdict{Status: check.Serving, Asked: true, Code: codes.OK, At: time.Now()})
+	m.Observe(health.Verdict{Status: health.Serving, Asked: true, Code: codes.OK, At: time.Now()})
 	m.Trace().PeerCertificate(&x509.Certificate{})
 	families, err := registry.Gather()
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 )
 
 // The settings of the program, which the judge holds it to.
@@ -84,9 +84,9 @@ func (s *states) judge(a answer) finding {
 	stalled := s.stalls.sum(a.span)
 	if !s.explained(a) {
 		switch {
-		case a.Status == check.Serving.String():
+		case a.Status == health.Serving.String():
 			return falseComfort
-		case a.Status == check.Timeout.String() && stalled >= starved:
+		case a.Status == health.Timeout.String() && stalled >= starved:
 			return excused
 		}
 		return falseAlarm
@@ -100,13 +100,13 @@ func (s *states) judge(a answer) finding {
 func (s *states) explained(a answer) bool {
 	broken := s.reachable.mayNot(a.span) || s.open.mayNot(a.span)
 	switch a.Status {
-	case check.Serving.String():
+	case health.Serving.String():
 		return s.said(a, s.serving[a.service].yes.in(a.span))
-	case check.NotServing.String():
+	case health.NotServing.String():
 		return s.said(a, s.serving[a.service].no.in(a.span))
-	case check.ConnectionFailed.String(), check.RPCFailed.String(): // a server that is being stopped may say so
+	case health.ConnectionFailed.String(), health.RPCFailed.String(): // a server that is being stopped may say so
 		return broken
-	case check.Timeout.String():
+	case health.Timeout.String():
 		return broken || s.answering[a.service].mayNot(a.span)
 	}
 	return false

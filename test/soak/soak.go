@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/grpc-health-http/internal/check"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 	"example.com/grpc-health-http/test/proxytest"
 )
@@ -114,7 +114,7 @@ func run(ctx context.Context, t testing.TB, c config) *report {
 		s.world.say(service, true)
 		a := s.ask(http.DefaultClient, i)
 		f := s.states.judge(a)
-		if a.Status != check.Serving.String() {
+		if a.Status != health.Serving.String() {
 			f = falseAlarm
 		}
 		s.take(a, f)

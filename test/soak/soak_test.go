@@ -24,8 +24,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
-	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/web"
 	"example.com/grpc-health-http/test/scripttest"
@@ -126,7 +126,7 @@ func naive(keep string) error {
 	if err != nil {
 		return err
 	}
-	n := &naiveChecker{health: healthpb.NewHealthClient(conn), cache: cache, known: make(map[string]check.Verdict)}
+	n := &naiveChecker{health: healthpb.NewHealthClient(conn), cache: cache, known: make(map[string]health.Verdict)}
 	listener, err := net.Listen("tcp", s.ListenAddr)
 	if err != nil {
 		return err
@@ -158,10 +158,10 @@ type naiveChecker struct {
 	cache  time.Duration
 
 	mu    sync.Mutex
-	known map[string]check.Verdict // by service
+	known map[string]health.Verdict // by service
 }
 
-func (n *naiveChecker) check(ctx context.Context, service string) check.Verdict {
+func (n *naiveChecker) check(ctx context.Context, service string) health.Verdict {
 	n.mu.Lock()
 	known, ok := n.known[service]
 	n.mu.Unlock()
@@ -170,17 +170,17 @@ func (n *naiveChecker) check(ctx context.Context, service string) check.Verdict 
 	}
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
-	v := check.Verdict{Service: service, Asked: true}
+	v := health.Verdict{Service: service, Asked: true}
 	response, err := n.health.Check(ctx, &healthpb.HealthCheckRequest{Service: service})
 	switch code := status.Code(err); {
 	case code == codes.DeadlineExceeded:
-		v.Status, v.Phase = check.Timeout, check.PhaseRPC
+		v.Status, v.Phase = health.Timeout, health.PhaseRPC
 	case err != nil:
-		v.Status, v.Phase = check.ConnectionFailed, check.PhaseRPC
+		v.Status, v.Phase = health.ConnectionFailed, health.PhaseRPC
 	case response.Status == healthpb.HealthCheckResponse_SERVING:
-		v.Status = check.Serving
+		v.Status = health.Serving
 	default:
-		v.Status = check.NotServing
+		v.Status = health.NotServing
 	}
 	v.At = time.Now()
 	n.mu.Lock()

@@ -1,11 +1,7 @@
-// Package check asks one gRPC server how it is, through the gRPC Health Checking Protocol v1
-// (https://github.com/grpc/grpc/blob/master/doc/health-checking.md), and proves what it says: a
-// failure is reported only when a connection that was dialled for the request failed too.
-package check
+package health
 
 import (
 	"context"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,7 +50,6 @@ func All(ctx context.Context, check Func, services []string) []Verdict {
 	var all sync.WaitGroup
 	for i, service := range services {
 		all.Go(func() {
-			growStack()
 			defer func() {
 				if p := recover(); p != nil {
 					panics <- p
@@ -72,39 +67,31 @@ func All(ctx context.Context, check Func, services []string) []Verdict {
 	return verdicts
 }
 
-// growStack gives a new goroutine the stack that an RPC takes, in one step and while it is empty. It would grow to that by
-// three doublings in the depths of grpc-go, each a walk through all frames: a sixth of the time of a request for 100 services.
-//
-//go:noinline
-func growStack() {
-	var room [9 << 10]byte
-	runtime.KeepAlive(&room)
-}
-
 // Verdict is the answer of a check of one service.
 type Verdict struct {
+	// Target is the name of the upstream; empty where only one is configured.
+	Target string
 	// Service is the name that was asked for; empty is the whole server.
 	Service string
 	// List says that the verdict is of a List RPC that failed: Service is empty, and nothing was found out about any.
 	List bool
 	// Status is the finding.
 	Status Status
-	// Code is the gRPC code of the attempt that decided. It means something only where Asked is true.
+	// Code is the gRPC code of the attempt that decided. It has a meaning only where Asked is true.
 	Code codes.Code
 	// Asked says that an RPC was made.
 	Asked bool
-	// Phase says where it ended; empty when the server answered.
+	// Phase says where the check ended; empty when the server answered.
 	Phase Phase
-	// Duration is how long the check took, from its start to the verdict.
+	// Duration is the time from the check's start to the verdict.
 	Duration time.Duration
 	// At is when the verdict was reached.
 	At time.Time
-	// Since is when the service was first seen to have Status, and has had no other since; zero where
-	// nobody keeps it. Trace.Verdict sets it.
+	// Since is when the service was first seen with Status, and it had no other since; zero where nobody keeps it.
 	Since time.Time
-	// Evidence is the id of the log line that holds the proof; empty for SERVING.
-	Evidence string
-	// Err is the cause, for logs and the command line only: it never reaches an HTTP caller. Nil
+	// EvidenceID is the id of the log line that shows the evidence; empty for SERVING.
+	EvidenceID string
+	// Err is the cause, for logs and the command line only: it never reaches an HTTP caller. It is nil
 	// for verdicts that the server gave with RPC status OK.
 	Err error
 }

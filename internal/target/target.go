@@ -1,9 +1,7 @@
-package check
+package target
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -22,10 +20,10 @@ type Target struct {
 	dns     string // host:port of the DNS server to ask; empty is the system's
 }
 
-// ParseTarget reads a target: host:port, [::1]:port, and grpc-go's dns, unix, unix-abstract and
+// Parse reads a target: host:port, [::1]:port, and grpc-go's dns, unix, unix-abstract and
 // passthrough targets (https://github.com/grpc/grpc/blob/master/doc/naming.md). An error says
 // what to write instead, and never repeats the text.
-func ParseTarget(text string) (Target, error) {
+func Parse(text string) (Target, error) {
 	if text == "" {
 		return Target{}, errors.New("the address is empty: write host:port")
 	}
@@ -65,9 +63,9 @@ func (t Target) Host() string {
 	return t.host
 }
 
-// authority is the RPC's :authority where nothing else sets it: the target, as grpc-go makes it,
+// Authority is the RPC's :authority where nothing else sets it: the target, as grpc-go makes it,
 // and "localhost" for unix sockets and an empty host.
-func (t Target) authority() string {
+func (t Target) Authority() string {
 	switch {
 	case t.network == "unix":
 		return "localhost"
@@ -76,6 +74,12 @@ func (t Target) authority() string {
 	}
 	return net.JoinHostPort(t.host, t.port)
 }
+
+// IsUnix says whether the target is a unix socket, which no proxy leads to.
+func (t Target) IsUnix() bool { return t.network == "unix" }
+
+// HostPort is how others, such as a proxy, are told of a TCP target: a host and a port.
+func (t Target) HostPort() string { return net.JoinHostPort(t.Host(), t.port) }
 
 func (t Target) unix(rest string) (Target, error) {
 	t.network = "unix"
@@ -164,64 +168,4 @@ func (t Target) hostPort(text, defaultPort string) (Target, error) {
 	}
 	t.host, t.port = host, port
 	return t, nil
-}
-
-// lookup finds the addresses of the target, in the order to try them. Nothing is kept: every dial looks up again.
-func (t Target) lookup(ctx context.Context) ([]address, error) {
-	if t.network == "unix" {
-		return []address{{network: "unix", text: t.path}}, nil
-	}
-	if t.host == "" {
-		// This machine, whichever family its servers listen on.
-		return []address{tcpAddress(netip.AddrFrom4([4]byte{127, 0, 0, 1}), t.portNumber()), tcpAddress(netip.IPv6Loopback(), t.portNumber())}, nil
-	}
-	if ip, err := netip.ParseAddr(t.host); err == nil {
-		return []address{tcpAddress(ip, t.portNumber())}, nil
-	}
-	resolver := net.DefaultResolver
-	if t.dns != "" {
-		resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, t.dns)
-		}}
-	}
-	ips, err := resolver.LookupNetIP(ctx, "ip", t.host)
-	if err != nil {
-		return nil, fmt.Errorf("look up the target's host: %w", err)
-	}
-	return interleave(ips, t.portNumber()), nil
-}
-
-func tcpAddress(ip netip.Addr, port uint16) address {
-	return address{network: "tcp", text: netip.AddrPortFrom(ip, port).String()}
-}
-
-func (t Target) portNumber() uint16 {
-	n, _ := strconv.ParseUint(t.port, 10, 16) // ParseTarget has checked it
-	return uint16(n)
-}
-
-// interleave alternates between the address families, the resolver's first one first (RFC 8305,
-// section 4), so that a family that leads nowhere delays the other by one step only.
-func interleave(ips []netip.Addr, port uint16) []address {
-	var first, second []address
-	for _, ip := range ips {
-		ip = ip.Unmap()
-		a := tcpAddress(ip, port)
-		if ip.Is4() == ips[0].Unmap().Is4() {
-			first = append(first, a)
-		} else {
-			second = append(second, a)
-		}
-	}
-	all := make([]address, 0, len(ips))
-	for i := range max(len(first), len(second)) {
-		if i < len(first) {
-			all = append(all, first[i])
-		}
-		if i < len(second) {
-			all = append(all, second[i])
-		}
-	}
-	return all
 }

@@ -1,4 +1,4 @@
-package check
+package health
 
 // Status is what a check found. The zero value is Unknown, never Serving.
 type Status int
@@ -10,17 +10,17 @@ const (
 	Serving
 	// NotServing: the server answered NOT_SERVING.
 	NotServing
-	// ServiceUnknown: RPC status NOT_FOUND, or the answer SERVICE_UNKNOWN.
+	// ServiceUnknown: RPC status NOT_FOUND, or the response SERVICE_UNKNOWN.
 	ServiceUnknown
 	// Unimplemented: RPC status UNIMPLEMENTED: the server has no health service.
 	Unimplemented
-	// ConnectionFailed: no connection that stands, or it was lost before an answer.
+	// ConnectionFailed: no usable connection, or it was lost before an answer.
 	ConnectionFailed
-	// Timeout: the budget ran out.
+	// Timeout: the time budget ran out.
 	Timeout
 	// RPCFailed: any other RPC status that came from the server.
 	RPCFailed
-	// Overloaded: the limit for names that callers made up is reached.
+	// Overloaded: a limit of this process is reached; nothing was found out about the upstream.
 	Overloaded
 )
 
@@ -90,8 +90,24 @@ const (
 	PhaseTLS Phase = "tls"
 	// PhaseHTTP2: no SETTINGS frame came, or what came is not HTTP/2.
 	PhaseHTTP2 Phase = "http2"
-	// PhaseCredentials: certificates, keys, tokens or identities could not be had.
+	// PhaseCredentials: certificates, keys, tokens or identities could not be obtained.
 	PhaseCredentials Phase = "credentials"
-	// PhaseRPC: the connection stood, and the RPC got no answer.
+	// PhaseRPC: the connection was usable, and the RPC got no answer.
 	PhaseRPC Phase = "rpc"
 )
+
+// phaseOrder lists the phases in the order in which an attempt reaches them. Credentials are needed during the
+// handshake at the latest, and a failure to get them is this side's own fault: it outranks what other addresses met.
+var phaseOrder = [...]Phase{PhaseNone, PhaseDNS, PhaseConnect, PhaseTLS, PhaseHTTP2, PhaseCredentials, PhaseRPC}
+
+// Beyond says whether an attempt that ended in p says more than one that ended in other: it came further.
+func (p Phase) Beyond(other Phase) bool { return p.position() > other.position() }
+
+func (p Phase) position() int {
+	for i, q := range phaseOrder {
+		if p == q {
+			return i
+		}
+	}
+	return 0
+}

@@ -1,4 +1,4 @@
-package check
+package health
 
 import (
 	"crypto/x509"
@@ -9,10 +9,13 @@ import (
 	"time"
 )
 
-// Proof is what a verdict rests on: every attempt that was made for it.
-type Proof struct {
+// Evidence is what a verdict rests on: every attempt that was made for it.
+type Evidence struct {
 	Attempts []Attempt
 }
+
+// ErrInProgress is the Err of a Dial or AddressAttempt that has not ended yet.
+var ErrInProgress = errors.New("in progress")
 
 // Attempt is one try to get an answer.
 type Attempt struct {
@@ -30,39 +33,38 @@ type Attempt struct {
 
 // Dial is one attempt to connect, over all the target's addresses.
 type Dial struct {
-	// Lookup is the time that the name's lookup took.
+	// Lookup is how long the lookup of the name took.
 	Lookup time.Duration
-	// Addresses are those that were tried, in order of their start.
+	// Addresses are those that were tried, in the order of their start.
 	Addresses []AddressAttempt
-	// Phase is where the attempt ended; empty when the connection stands.
+	// Phase is where the attempt ended; empty when there is a connection.
 	Phase Phase
-	// Err is the cause; nil when the connection stands.
+	// Err is the cause; nil when there is a connection.
 	Err error
-	// Redials is how often it was tried again; what is told of is the last time.
+	// Redials is how often the dial was repeated; the other fields describe the last time.
 	Redials int
 	// Took is the time in all.
 	Took time.Duration
-
-	began moment
 }
 
 // AddressAttempt is one address's part in a Dial.
 type AddressAttempt struct {
 	Address string
-	// Phase is where this address ended; empty when its connection stands.
+	// Phase is where this address ended; empty when there is a connection.
 	Phase Phase
-	Err   error
-	// Connect, TLS and HTTP2 are the times of the phases; 0 for one that was not reached.
+	// Err is the cause; nil when there is a connection.
+	Err error
+	// Connect, TLS and HTTP2 are how long the phases took; 0 for one that was not reached.
 	Connect, TLS, HTTP2 time.Duration
 	// Certificate is the leaf that the upstream showed, also where verifying it failed; nil without TLS.
 	Certificate *x509.Certificate
 }
 
-// Lines tells the proof, a line per attempt: times per phase, addresses tried, causes, and the
+// Lines describes the evidence, a line per attempt: times per phase, addresses tried, causes, and the
 // certificate that the upstream showed.
-func (p Proof) Lines() []string {
-	lines := make([]string, 0, len(p.Attempts))
-	for _, a := range p.Attempts {
+func (e Evidence) Lines() []string {
+	lines := make([]string, 0, len(e.Attempts))
+	for _, a := range e.Attempts {
 		lines = append(lines, a.String())
 	}
 	return lines
@@ -100,7 +102,7 @@ func (d Dial) String() string {
 	}
 	switch {
 	case d.Err == nil:
-		b.WriteString("; stands")
+		b.WriteString("; connected")
 	case len(d.Addresses) == 0:
 		b.WriteString("; " + outcome(d.Phase, d.Err))
 	}
@@ -109,7 +111,7 @@ func (d Dial) String() string {
 
 // outcome says where something ended, or is.
 func outcome(phase Phase, err error) string {
-	if errors.Is(err, errUnderWay) {
+	if errors.Is(err, ErrInProgress) {
 		return "not beyond " + string(phase) + " yet"
 	}
 	return "failed in " + string(phase) + ": " + err.Error()
@@ -149,7 +151,7 @@ func names(c *x509.Certificate) []string {
 	return all
 }
 
-// rounded drops the digits that nobody reads.
+// rounded drops digits that nobody reads.
 func rounded(d time.Duration) time.Duration {
 	if d < time.Second {
 		return d.Round(time.Microsecond)

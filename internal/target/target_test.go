@@ -1,13 +1,14 @@
-package check
+package target
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 )
 
-func TestParseTarget(t *testing.T) {
+func TestParse(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ text, host, authority string }{
 		{"upstream.test:50051", "upstream.test", "upstream.test:50051"},
@@ -24,13 +25,13 @@ func TestParseTarget(t *testing.T) {
 		{"unix:s.sock", "localhost", "localhost"},
 		{"unix-abstract:name", "localhost", "localhost"},
 	} {
-		target, err := ParseTarget(row.text)
+		target, err := Parse(row.text)
 		if err != nil {
 			t.Errorf("%s: %v", row.text, err)
 			continue
 		}
-		if target.Host() != row.host || target.authority() != row.authority || target.String() != row.text {
-			t.Errorf("%s: host %q, authority %q, text %q", row.text, target.Host(), target.authority(), target)
+		if target.Host() != row.host || target.Authority() != row.authority || target.String() != row.text {
+			t.Errorf("%s: host %q, authority %q, text %q", row.text, target.Host(), target.Authority(), target)
 		}
 	}
 	for text, hint := range map[string]string{
@@ -54,7 +55,7 @@ func TestParseTarget(t *testing.T) {
 		"dns:///a%zz:1":            "escape",
 		"secret-value.test:99999x": "port is not a number",
 	} {
-		_, err := ParseTarget(text)
+		_, err := Parse(text)
 		if err == nil {
 			t.Errorf("%q is accepted", text)
 			continue
@@ -75,8 +76,21 @@ func TestInterleave(t *testing.T) {
 		ips = append(ips, netip.MustParseAddr(s))
 	}
 	var got []string
-	for _, a := range interleave(ips, 1) {
-		got = append(got, a.text)
+	parsed, err := Parse("upstream.test:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addresses, err := parsed.Addresses(t.Context(), func(_ context.Context, server, host string) ([]netip.Addr, error) {
+		if server != "" || host != "upstream.test" {
+			t.Errorf("asked %q for %q", server, host)
+		}
+		return ips, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addresses {
+		got = append(got, a.String())
 	}
 	want := []string{"[2001:db8::1]:1", "192.0.2.1:1", "[2001:db8::2]:1", "192.0.2.2:1", "[2001:db8::3]:1"}
 	if !slices.Equal(got, want) {
@@ -84,13 +98,13 @@ func TestInterleave(t *testing.T) {
 	}
 }
 
-func FuzzParseTarget(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, seed := range []string{"a:1", "[::1]:1", "unix:///s", "dns://1.1.1.1/a:1", ":", "://", "dns:///%", "\x00:1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		target, err := ParseTarget(text)
-		if err == nil && (target.Host() == "" || target.authority() == "") {
+		target, err := Parse(text)
+		if err == nil && (target.Host() == "" || target.Authority() == "") {
 			t.Errorf("%q is accepted without a host", text)
 		}
 	})
