@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/app"
-	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/version"
 	"example.com/grpc-health-http/internal/web"
@@ -53,7 +53,7 @@ func newFunction(stdout, stderr io.Writer) *function {
 	a, err := app.New(s, app.Platform{
 		Logger:      logger,
 		Credentials: creds.Options{Read: held.Read},
-		Trace:       check.Trace{Dial: held.Dialed},
+		Trace:       health.Trace{Dial: held.Dialed},
 		Observe:     newMetrics(stdout, s.Services).observe,
 	})
 	if err != nil {

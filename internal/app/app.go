@@ -30,7 +30,7 @@ type Platform struct {
 	// Credentials say how files are read, and who hears of it beside the log.
 	Credentials creds.Options
 	// Trace is told what the checker does; its Verdict is not used.
-	Trace check.Trace
+	Trace health.Trace
 	// Observe is told every verdict on a service that a caller gets.
 	Observe func(health.Verdict)
 }

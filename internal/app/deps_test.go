@@ -12,7 +12,6 @@ import (
 
 const (
 	module  = "example.com/grpc-health-http"
-	core    = module + "/internal/check"
 	metrics = module + "/internal/metrics"
 	proxy   = module + "/cloudrun"
 )
@@ -75,15 +74,44 @@ func TestProbeLinksLittle(t *testing.T) {
 	}
 }
 
-// TestCoreDependsOnGRPCAlone keeps the core usable wherever gRPC is.
-func TestCoreDependsOnGRPCAlone(t *testing.T) {
+// rooms are the packages of the core, and which others of them each may import: a check goes down one floor at a time, and
+// no arrow runs up.
+var rooms = map[string][]string{
+	"health":   nil,
+	"clock":    nil,
+	"target":   nil,
+	"grpcconn": {"health"},
+	"dial":     {"clock", "grpcconn", "health", "target"},
+	"pool":     {"clock", "dial", "grpcconn", "health"},
+	"prove":    {"clock", "dial", "grpcconn", "health", "pool"},
+	"coalesce": {"clock"},
+	"check":    {"clock", "coalesce", "dial", "grpcconn", "health", "pool", "prove"},
+}
+
+// TestRooms keeps the arrows of the core as they are, and the core usable wherever gRPC is.
+func TestRooms(t *testing.T) {
 	t.Parallel()
-	wanted := []string{
-		core, module + "/internal/clock", module + "/internal/dial", module + "/internal/health", module + "/internal/target", "google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto", "golang.org/x",
+	var all []string
+	for room := range rooms {
+		all = append(all, module+"/internal/"+room)
 	}
-	for _, p := range list(t, "-deps", core) {
+	for _, p := range list(t, all...) {
+		for _, imported := range p.Imports {
+			room, ours := strings.CutPrefix(imported, module+"/internal/")
+			if ours && !slices.Contains(rooms[strings.TrimPrefix(p.ImportPath, module+"/internal/")], room) {
+				t.Errorf("%s imports %s", p.ImportPath, imported)
+			}
+		}
+	}
+	wanted := append(all, "google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto", "golang.org/x")
+	for _, p := range list(t, append([]string{"-deps"}, all...)...) {
 		if !p.Standard && !within(p.ImportPath, wanted...) {
 			t.Errorf("the core depends on %s", p.ImportPath)
+		}
+		if p.ImportPath == module+"/internal/health" && slices.ContainsFunc(p.Imports, func(i string) bool {
+			return strings.HasPrefix(i, "google.golang.org") && i != "google.golang.org/grpc/codes"
+		}) {
+			t.Error("internal/health imports more of gRPC than its codes")
 		}
 	}
 }

@@ -59,7 +59,7 @@ func newReporter(logger *slog.Logger, configured []string) *reporter {
 	}
 }
 
-// verdict is a check.Trace's Verdict. A failure that is not logged, because there were too many, gets the id of the
+// verdict is a health.Trace's Verdict. A failure that is not logged, because there were too many, gets the id of the
 // latest line of its kind.
 func (r *reporter) verdict(ctx context.Context, v health.Verdict, evidence health.Evidence) (since time.Time, evidenceID string) {
 	since, turned := r.standings.note(v)

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"testing"
 
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -19,7 +20,7 @@ func TestAllocations(t *testing.T) {
 	up := healthtest.Start(t)
 	up.SetStatus("s", serving)
 	c := checker(t, up.Target(), services("s"))
-	check := func() { want(t, c.Check(t.Context(), "s"), Serving, PhaseNone) }
+	check := func() { want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone) }
 	check()
 	if n := testing.AllocsPerRun(100, check); n > allocsAlone {
 		t.Errorf("a check allocates %v times, want %d at most", n, allocsAlone)

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -16,7 +17,7 @@ func BenchmarkCheck(b *testing.B) {
 			up := healthtest.Start(b)
 			up.SetStatus("s", serving)
 			c := checker(b, up.Target(), services("s"))
-			want(b, c.Check(b.Context(), "s"), Serving, PhaseNone)
+			want(b, c.Check(b.Context(), "s"), health.Serving, health.PhaseNone)
 			before := up.RPCsFor("s")
 			var begun atomic.Int64
 			var all sync.WaitGroup
@@ -25,7 +26,7 @@ func BenchmarkCheck(b *testing.B) {
 			for range callers {
 				all.Go(func() {
 					for begun.Add(1) <= int64(b.N) {
-						if v := c.Check(b.Context(), "s"); v.Status != Serving {
+						if v := c.Check(b.Context(), "s"); v.Status != health.Serving {
 							b.Errorf("%v in phase %q: %v", v.Status, v.Phase, v.Err)
 						}
 					}

@@ -15,6 +15,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"example.com/grpc-health-http/internal/clock"
+	"example.com/grpc-health-http/internal/dial"
+	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/target"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -23,32 +26,33 @@ const (
 	notServing = healthpb.HealthCheckResponse_NOT_SERVING
 )
 
-// counted is a Checker of a test with what its Trace has told.
+// counted is a Checker of a test, with counts of what its Trace heard.
 type counted struct {
 	*Checker
+	options             Options
 	dials, rpcs, shared atomic.Int32
 
-	told    sync.Mutex // guards what follows; the Checker's own is mu
+	told    sync.Mutex // guards what follows
 	retries map[string]int
-	proofs  []Proof
+	proofs  []health.Evidence
 }
 
-// checker makes a Checker of target that ends with the test.
-func checker(t testing.TB, target string, change ...func(*Options)) *counted {
+// checker makes a Checker of address that ends with the test.
+func checker(t testing.TB, address string, change ...func(*Options)) *counted {
 	t.Helper()
-	return checkerAt(t, clock.System(), target, change...)
+	return checkerAt(t, clock.System(), address, change...)
 }
 
-func checkerAt(t testing.TB, clock func() moment, target string, change ...func(*Options)) *counted {
+func checkerAt(t testing.TB, clock func() clock.Moment, address string, change ...func(*Options)) *counted {
 	t.Helper()
-	parsed, err := ParseTarget(target)
+	parsed, err := target.Parse(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &counted{retries: map[string]int{}}
-	o := Options{
-		Target: parsed, ConnectTimeout: time.Second, RPCTimeout: time.Second, MaxAge: time.Minute,
-		Trace: Trace{
+	o := Options{RPCTimeout: time.Second, MaxAge: time.Minute, Clock: clock, Options: dial.Options{
+		Target: parsed, ConnectTimeout: time.Second,
+		Trace: health.Trace{
 			Dial:   func(string) { c.dials.Add(1) },
 			RPC:    func(string) { c.rpcs.Add(1) },
 			Shared: func() { c.shared.Add(1) },
@@ -57,8 +61,8 @@ func checkerAt(t testing.TB, clock func() moment, target string, change ...func(
 				defer c.told.Unlock()
 				c.retries[reason]++
 			},
-			Verdict: func(_ context.Context, v Verdict, proof Proof) (time.Time, string) {
-				if v.Status != Serving {
+			Verdict: func(_ context.Context, v health.Verdict, proof health.Evidence) (time.Time, string) {
+				if v.Status != health.Serving {
 					c.told.Lock()
 					defer c.told.Unlock()
 					c.proofs = append(c.proofs, proof)
@@ -66,11 +70,11 @@ func checkerAt(t testing.TB, clock func() moment, target string, change ...func(
 				return time.Time{}, ""
 			},
 		},
-	}
+	}}
 	for _, f := range change {
 		f(&o)
 	}
-	c.Checker = newChecker(o, clock)
+	c.options, c.Checker = o, New(o)
 	t.Cleanup(c.Close)
 	return c
 }
@@ -84,7 +88,7 @@ func (c *counted) retried(reason string) int {
 func services(names ...string) func(*Options) { return func(o *Options) { o.Services = names } }
 
 // want checks a verdict's status and phase.
-func want(t testing.TB, v Verdict, status Status, phase Phase) {
+func want(t testing.TB, v health.Verdict, status health.Status, phase health.Phase) {
 	t.Helper()
 	if v.Status != status || v.Phase != phase {
 		t.Errorf("verdict %v, phase %q; want %v, phase %q; cause: %v", v.Status, v.Phase, status, phase, v.Err)
@@ -108,23 +112,23 @@ func TestEveryAnswerOfTheServer(t *testing.T) {
 	type row struct {
 		name   string
 		set    func(name string)
-		status Status
+		status health.Status
 		code   codes.Code
 	}
 	rows := []row{
-		{"serving", func(n string) { up.SetStatus(n, serving) }, Serving, codes.OK},
-		{"not serving", func(n string) { up.SetStatus(n, notServing) }, NotServing, codes.OK},
-		{"unknown", func(n string) { up.SetStatus(n, healthpb.HealthCheckResponse_UNKNOWN) }, Unknown, codes.OK},
-		{"service unknown", func(n string) { up.SetStatus(n, healthpb.HealthCheckResponse_SERVICE_UNKNOWN) }, ServiceUnknown, codes.OK},
-		{"a value of tomorrow", func(n string) { up.SetStatus(n, 42) }, Unknown, codes.OK},
+		{"serving", func(n string) { up.SetStatus(n, serving) }, health.Serving, codes.OK},
+		{"not serving", func(n string) { up.SetStatus(n, notServing) }, health.NotServing, codes.OK},
+		{"unknown", func(n string) { up.SetStatus(n, healthpb.HealthCheckResponse_UNKNOWN) }, health.Unknown, codes.OK},
+		{"service unknown", func(n string) { up.SetStatus(n, healthpb.HealthCheckResponse_SERVICE_UNKNOWN) }, health.ServiceUnknown, codes.OK},
+		{"a value of tomorrow", func(n string) { up.SetStatus(n, 42) }, health.Unknown, codes.OK},
 	}
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
-		status := RPCFailed
+		status := health.RPCFailed
 		switch code {
 		case codes.NotFound:
-			status = ServiceUnknown
+			status = health.ServiceUnknown
 		case codes.Unimplemented:
-			status = Unimplemented
+			status = health.Unimplemented
 		}
 		rows = append(rows, row{code.String(), func(n string) { up.SetError(n, code) }, status, code})
 	}
@@ -133,7 +137,7 @@ func TestEveryAnswerOfTheServer(t *testing.T) {
 		for _, connection := range []string{"fresh", "reused"} {
 			before := up.RPCsFor(r.name)
 			v := c.Check(t.Context(), r.name)
-			want(t, v, r.status, PhaseNone)
+			want(t, v, r.status, health.PhaseNone)
 			if v.Code != r.code || !v.Asked || v.Service != r.name {
 				t.Errorf("%s, %s: code %v, asked %v, service %q", r.name, connection, v.Code, v.Asked, v.Service)
 			}
@@ -154,17 +158,17 @@ func TestFirstRequestAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	c := checker(t, up.Target())
-	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 	up.Stop()
 	outage := 20 * time.Second
 	if testing.Short() {
 		outage = 2 * time.Second
 	}
 	for end := time.Now().Add(outage); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		want(t, c.Check(t.Context(), ""), ConnectionFailed, PhaseConnect)
+		want(t, c.Check(t.Context(), ""), health.ConnectionFailed, health.PhaseConnect)
 	}
 	up.Restart()
-	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 }
 
 func TestFreshWhileTheStatusFlips(t *testing.T) {
@@ -192,9 +196,9 @@ func TestFreshWhileTheStatusFlips(t *testing.T) {
 				v := c.Check(t.Context(), "flip")
 				after := epoch.Load()
 				checks.Add(1)
-				ok := v.Status == Serving || v.Status == NotServing
+				ok := v.Status == health.Serving || v.Status == health.NotServing
 				if before == after {
-					ok = v.Status == Serving && before%2 == 0 || v.Status == NotServing && before%2 == 1
+					ok = v.Status == health.Serving && before%2 == 0 || v.Status == health.NotServing && before%2 == 1
 				}
 				if !ok {
 					stale.Add(1)
@@ -221,12 +225,12 @@ func TestSharing(t *testing.T) {
 	up := healthtest.Start(t)
 	c := checker(t, up.Target(), services("slow"))
 	up.SetStatus("slow", serving)
-	want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), "slow"), health.Serving, health.PhaseNone)
 	up.SetDelay("slow", 200*time.Millisecond)
 	before := up.RPCsFor("slow")
 	var callers sync.WaitGroup
 	for range 500 {
-		callers.Go(func() { want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone) })
+		callers.Go(func() { want(t, c.Check(t.Context(), "slow"), health.Serving, health.PhaseNone) })
 	}
 	callers.Wait()
 	if n := up.RPCsFor("slow") - before; n > 8 {
@@ -248,7 +252,7 @@ func TestBoundedWhileTheServerHangs(t *testing.T) {
 		callers.Go(func() {
 			time.Sleep(time.Duration(i) * 500 * time.Microsecond) // spread over a second
 			began := time.Now()
-			want(t, c.Check(t.Context(), "hung"), Timeout, PhaseRPC)
+			want(t, c.Check(t.Context(), "hung"), health.Timeout, health.PhaseRPC)
 			if took := time.Since(began); took > 1500*time.Millisecond {
 				t.Errorf("an answer took %v with a budget of 1 s", took)
 			}
@@ -259,12 +263,6 @@ func TestBoundedWhileTheServerHangs(t *testing.T) {
 		t.Errorf("%d RPCs at once, want 8 at most", n)
 	}
 	eventually(t, "all RPCs have ended", func() bool { return up.InFlight() == 0 })
-	eventually(t, "nothing is left behind", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		l := c.lanes[question{service: "hung"}]
-		return len(c.lanes) == 1 && len(l.flights) == 0 && l.next == nil && !l.extra
-	})
 }
 
 func TestHealthyBesideMadeUpNamesAndHungServices(t *testing.T) {
@@ -285,7 +283,7 @@ func TestHealthyBesideMadeUpNamesAndHungServices(t *testing.T) {
 	for i := range 128 {
 		callers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				if c.Check(ctx, fmt.Sprintf("made-up-%d-%d", i, n)).Status == Overloaded {
+				if c.Check(ctx, fmt.Sprintf("made-up-%d-%d", i, n)).Status == health.Overloaded {
 					overloaded.Add(1)
 					time.Sleep(5 * time.Millisecond)
 				}
@@ -296,7 +294,7 @@ func TestHealthyBesideMadeUpNamesAndHungServices(t *testing.T) {
 		for range 40 {
 			callers.Go(func() {
 				for ctx.Err() == nil {
-					if v := c.Check(ctx, name); v.Status == Overloaded {
+					if v := c.Check(ctx, name); v.Status == health.Overloaded {
 						t.Error("OVERLOADED was said of a configured service")
 					}
 				}
@@ -306,7 +304,7 @@ func TestHealthyBesideMadeUpNamesAndHungServices(t *testing.T) {
 	eventually(t, "made-up names are refused", func() bool { return overloaded.Load() > 0 })
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
 		began := time.Now()
-		want(t, c.Check(t.Context(), "healthy"), Serving, PhaseNone)
+		want(t, c.Check(t.Context(), "healthy"), health.Serving, health.PhaseNone)
 		if took := time.Since(began); took > 1900*time.Millisecond {
 			t.Errorf("the healthy service took %v", took)
 		}
@@ -314,11 +312,6 @@ func TestHealthyBesideMadeUpNamesAndHungServices(t *testing.T) {
 	cancel()
 	callers.Wait()
 	eventually(t, "all RPCs have ended", func() bool { return up.InFlight() == 0 })
-	eventually(t, "only the lanes of the configured services are left", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return len(c.lanes) == 4 && c.madeUp == 0
-	})
 }
 
 func TestCallerThatLeavesStopsCostingWork(t *testing.T) {
@@ -355,7 +348,7 @@ func TestOneCallerLeavesTheOthersStay(t *testing.T) {
 				c.Check(leaving, "s")
 				return
 			}
-			want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+			want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 		})
 	}
 	eventually(t, "the others share an RPC", func() bool { return up.InFlightFor("s") >= 2 })
@@ -373,7 +366,7 @@ func TestDeadlineOfTheCaller(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	v := c.Check(ctx, "hung")
-	want(t, v, Timeout, PhaseRPC)
+	want(t, v, health.Timeout, health.PhaseRPC)
 	if v.Service != "hung" || v.GRPCCode() != "DEADLINE_EXCEEDED" {
 		t.Errorf("service %q, code %q", v.Service, v.GRPCCode())
 	}
@@ -382,28 +375,28 @@ func TestDeadlineOfTheCaller(t *testing.T) {
 	c = checker(t, silent.Addr(), func(o *Options) { o.ConnectTimeout = time.Minute })
 	ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	want(t, c.Check(ctx, ""), Timeout, PhaseHTTP2)
+	want(t, c.Check(ctx, ""), health.Timeout, health.PhaseHTTP2)
 }
 
 func TestMaxAge(t *testing.T) {
 	t.Parallel()
 	var wall, mono atomic.Int64
 	real := clock.System()
-	clock := func() moment {
+	clock := func() clock.Moment {
 		m := real()
-		return moment{Mono: m.Mono + mono.Load(), Wall: m.Wall + wall.Load()}
+		return clock.Moment{Mono: m.Mono + mono.Load(), Wall: m.Wall + wall.Load()}
 	}
 	for name, jump := range map[string]*atomic.Int64{"the wall clock": &wall, "the monotonic clock": &mono} {
 		up := healthtest.Start(t)
 		c := checkerAt(t, clock, up.Target(), func(o *Options) { o.MaxAge = 10 * time.Second })
 		for range 3 {
-			want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+			want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 		}
 		if n := up.Connections(); n != 1 && c.retried("frozen") == 0 { // a busy machine may have stopped this process
 			t.Fatalf("%d connections before the age is reached, want 1", n)
 		}
 		jump.Add(int64(11 * time.Second))
-		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 		if n := up.Connections(); n != 2 {
 			t.Errorf("11 s later by %s: %d connections in all, want 2", name, n)
 		}
@@ -416,7 +409,7 @@ func TestMaxAgeZeroDialsForEveryRPC(t *testing.T) {
 	up := healthtest.Start(t)
 	c := checker(t, up.Target(), func(o *Options) { o.MaxAge = 0 })
 	for i := range 5 {
-		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 		if n := up.Connections(); n != i+1 {
 			t.Errorf("%d connections after %d checks", n, i+1)
 		}
@@ -434,17 +427,17 @@ func TestList(t *testing.T) {
 	if len(list) != 3 || list[0].Service != "" || list[1].Service != "a" || list[2].Service != "b" {
 		t.Fatalf("listed %+v", list)
 	}
-	want(t, list[0], Serving, PhaseNone)
-	want(t, list[1], NotServing, PhaseNone)
-	if Worst(list) != NotServing {
-		t.Errorf("worst of the list: %v", Worst(list))
+	want(t, list[0], health.Serving, health.PhaseNone)
+	want(t, list[1], health.NotServing, health.PhaseNone)
+	if health.Worst(list) != health.NotServing {
+		t.Errorf("worst of the list: %v", health.Worst(list))
 	}
 	up.Stop()
 	list = c.List(t.Context())
 	if len(list) != 1 || list[0].Service != "" {
 		t.Fatalf("listed %+v of a stopped server", list)
 	}
-	want(t, list[0], ConnectionFailed, PhaseConnect)
+	want(t, list[0], health.ConnectionFailed, health.PhaseConnect)
 }
 
 func TestWhatTheServerSees(t *testing.T) {
@@ -459,7 +452,7 @@ func TestWhatTheServerSees(t *testing.T) {
 		{func(o *Options) { o.ServerName, o.Authority = "name.test", "authority.test:1" }, "authority.test:1"},
 	} {
 		c := checker(t, up.Target(), func(o *Options) { o.UserAgent, o.Gzip = "tester/1", true }, row.change)
-		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 		call := up.Last()
 		if call.Authority != row.authority {
 			t.Errorf("authority %q, want %q", call.Authority, row.authority)
@@ -487,13 +480,13 @@ func TestSlowServerUnderManyCallers(t *testing.T) {
 			up := healthtest.Start(t)
 			up.SetStatus("slow", serving)
 			c := checker(t, up.Target(), services("slow"), func(o *Options) { o.ConnectTimeout, o.RPCTimeout = connect, budget })
-			want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone)
+			want(t, c.Check(t.Context(), "slow"), health.Serving, health.PhaseNone)
 			up.SetDelay("slow", slow)
 			var callers sync.WaitGroup
 			for i := range 60 {
 				callers.Go(func() {
 					time.Sleep(time.Duration(i) * 60 * time.Millisecond)
-					want(t, c.Check(t.Context(), "slow"), Serving, PhaseNone)
+					want(t, c.Check(t.Context(), "slow"), health.Serving, health.PhaseNone)
 				})
 			}
 			callers.Wait()
@@ -518,7 +511,7 @@ func TestWhatWasSentIsNotQuoted(t *testing.T) {
 		}
 	})
 	v := c.Check(t.Context(), "s")
-	want(t, v, RPCFailed, PhaseNone)
+	want(t, v, health.RPCFailed, health.PhaseNone)
 	told := v.Err.Error() + strings.Join(c.proofs[0].Lines(), "")
 	if strings.Contains(told, "s3cret") || !strings.Contains(told, "bad credentials") {
 		t.Errorf("told %s", told)

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -57,28 +58,28 @@ func TestTLSRightAndWrong(t *testing.T) {
 		server  []healthtest.Option
 		client  *tls.Config // nil is plaintext
 		change  func(*Options)
-		status  Status
-		phases  []Phase
+		status  health.Status
+		phases  []health.Phase
 		cause   string
 		showing bool // the evidence holds the certificate
 	}{
-		{"right", []healthtest.Option{server()}, trust(), none, Serving, []Phase{PhaseNone}, "", false},
-		{"right by name", []healthtest.Option{server(healthtest.DNSNames("grpc.test"))}, trust(), name("grpc.test"), Serving, []Phase{PhaseNone}, "", false},
-		{"right, mutual", []healthtest.Option{healthtest.TLS(ca.MutualTLS(t))}, client(ca.Client(t)), none, Serving, []Phase{PhaseNone}, "", false},
-		{"right, unverified", []healthtest.Option{server(healthtest.Expired())}, &tls.Config{InsecureSkipVerify: true}, none, Serving, []Phase{PhaseNone}, "", false},
-		{"wrong CA", []healthtest.Option{server()}, &tls.Config{RootCAs: otherCA.Pool()}, none, ConnectionFailed, []Phase{PhaseTLS}, "unknown authority", true},
-		{"expired", []healthtest.Option{server(healthtest.Expired())}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "expired", true},
-		{"not yet valid", []healthtest.Option{server(healthtest.NotYetValid())}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "not yet valid", true},
-		{"host mismatch", []healthtest.Option{server(healthtest.DNSNames("other.test"))}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "127.0.0.1", true},
-		{"name mismatch", []healthtest.Option{server()}, trust(), name("grpc.test"), ConnectionFailed, []Phase{PhaseTLS}, "grpc.test", true},
+		{"right", []healthtest.Option{server()}, trust(), none, health.Serving, []health.Phase{health.PhaseNone}, "", false},
+		{"right by name", []healthtest.Option{server(healthtest.DNSNames("grpc.test"))}, trust(), name("grpc.test"), health.Serving, []health.Phase{health.PhaseNone}, "", false},
+		{"right, mutual", []healthtest.Option{healthtest.TLS(ca.MutualTLS(t))}, client(ca.Client(t)), none, health.Serving, []health.Phase{health.PhaseNone}, "", false},
+		{"right, unverified", []healthtest.Option{server(healthtest.Expired())}, &tls.Config{InsecureSkipVerify: true}, none, health.Serving, []health.Phase{health.PhaseNone}, "", false},
+		{"wrong CA", []healthtest.Option{server()}, &tls.Config{RootCAs: otherCA.Pool()}, none, health.ConnectionFailed, []health.Phase{health.PhaseTLS}, "unknown authority", true},
+		{"expired", []healthtest.Option{server(healthtest.Expired())}, trust(), none, health.ConnectionFailed, []health.Phase{health.PhaseTLS}, "expired", true},
+		{"not yet valid", []healthtest.Option{server(healthtest.NotYetValid())}, trust(), none, health.ConnectionFailed, []health.Phase{health.PhaseTLS}, "not yet valid", true},
+		{"host mismatch", []healthtest.Option{server(healthtest.DNSNames("other.test"))}, trust(), none, health.ConnectionFailed, []health.Phase{health.PhaseTLS}, "127.0.0.1", true},
+		{"name mismatch", []healthtest.Option{server()}, trust(), name("grpc.test"), health.ConnectionFailed, []health.Phase{health.PhaseTLS}, "grpc.test", true},
 		// Under TLS 1.3 a reset can overtake the alert.
-		{"missing client certificate", []healthtest.Option{healthtest.TLS(ca.MutualTLS(t))}, trust(), none, ConnectionFailed, []Phase{PhaseTLS, PhaseHTTP2}, "", true},
-		{"missing client certificate, TLS 1.2", []healthtest.Option{healthtest.TLS(mutual12)}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "", false},
-		{"client certificate of another CA", []healthtest.Option{healthtest.TLS(ca.MutualTLS(t))}, client(otherCA.Client(t)), none, ConnectionFailed, []Phase{PhaseTLS, PhaseHTTP2}, "", true},
-		{"TLS to plaintext", nil, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "", false},
-		{"plaintext to TLS", []healthtest.Option{server()}, nil, none, ConnectionFailed, []Phase{PhaseHTTP2}, "TLS", false},
-		{"no ALPN", []healthtest.Option{server(), healthtest.WithoutALPN()}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "ALPN", false},
-		{"TLS 1.1", []healthtest.Option{healthtest.TLS(old)}, trust(), none, ConnectionFailed, []Phase{PhaseTLS}, "", false},
+		{"missing client certificate", []healthtest.Option{healthtest.TLS(ca.MutualTLS(t))}, trust(), none, health.ConnectionFailed, []health.Phase{health.PhaseTLS, health.PhaseHTTP2}, "", true},
+		{"missing client certificate, TLS 1.2", []healthtest.Option{healthtest.TLS(mutual12)}, trust(), none, health.ConnectionFailed, []health.Phase{health.PhaseTLS}, "", false},
+		{"client certificate of another CA", []healthtest.Option{healthtest.TLS(ca.MutualTLS(t))}, client(otherCA.Client(t)), none, health.ConnectionFailed, []health.Phase{health.PhaseTLS, health.PhaseHTTP2}, "", true},
+		{"TLS to plaintext", nil, trust(), none, health.ConnectionFailed, []health.Phase{health.PhaseTLS}, "", false},
+		{"plaintext to TLS", []healthtest.Option{server()}, nil, none, health.ConnectionFailed, []health.Phase{health.PhaseHTTP2}, "TLS", false},
+		{"no ALPN", []healthtest.Option{server(), healthtest.WithoutALPN()}, trust(), none, health.ConnectionFailed, []health.Phase{health.PhaseTLS}, "ALPN", false},
+		{"TLS 1.1", []healthtest.Option{healthtest.TLS(old)}, trust(), none, health.ConnectionFailed, []health.Phase{health.PhaseTLS}, "", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -96,7 +97,7 @@ func TestTLSRightAndWrong(t *testing.T) {
 			if v.Status != row.status || !ok {
 				t.Fatalf("%v in phase %q, want %v in %q; cause: %v", v.Status, v.Phase, row.status, row.phases, v.Err)
 			}
-			if row.status == Serving {
+			if row.status == health.Serving {
 				return
 			}
 			if v.Err == nil || !strings.Contains(v.Err.Error(), row.cause) || strings.Contains(v.Err.Error(), "deadline") {
@@ -127,41 +128,41 @@ func TestBrokenWaysIn(t *testing.T) {
 	for _, row := range []struct {
 		name, target string
 		change       func(*Options)
-		status       Status
-		phases       []Phase
+		status       health.Status
+		phases       []health.Phase
 	}{
-		{"refused", mode(healthtest.Refuse), none, ConnectionFailed, []Phase{PhaseConnect}},
-		{"no such socket", "unix://" + t.TempDir() + "/none", none, ConnectionFailed, []Phase{PhaseConnect}},
-		{"silent", mode(healthtest.Silent), brief, Timeout, []Phase{PhaseHTTP2}},
-		{"silent, TLS", mode(healthtest.Silent), func(o *Options) { brief(o); withTLS(o) }, Timeout, []Phase{PhaseTLS}},
-		{"reset on accept", mode(healthtest.ResetOnAccept), none, ConnectionFailed, []Phase{PhaseConnect, PhaseHTTP2}},
-		{"closed on the first bytes", mode(healthtest.CloseOnFirstBytes), none, ConnectionFailed, []Phase{PhaseHTTP2}},
-		{"closed on the first bytes, TLS", mode(healthtest.CloseOnFirstBytes), withTLS, ConnectionFailed, []Phase{PhaseTLS}},
-		{"garbage", mode(healthtest.Garbage), none, ConnectionFailed, []Phase{PhaseHTTP2}},
-		{"garbage, TLS", mode(healthtest.Garbage), withTLS, ConnectionFailed, []Phase{PhaseTLS}},
-		{"HTTP/1", mode(healthtest.HTTP1), none, ConnectionFailed, []Phase{PhaseHTTP2}},
-		{"no such name", healthtest.StartNameServer(t).Target("50051"), none, ConnectionFailed, []Phase{PhaseDNS}},
-		{"silent name server", silent.Target("50051"), brief, Timeout, []Phase{PhaseDNS}},
-		{"full back-log", healthtest.DropSYNs(t, "127.0.0.1:0"), brief, Timeout, []Phase{PhaseConnect}},
+		{"refused", mode(healthtest.Refuse), none, health.ConnectionFailed, []health.Phase{health.PhaseConnect}},
+		{"no such socket", "unix://" + t.TempDir() + "/none", none, health.ConnectionFailed, []health.Phase{health.PhaseConnect}},
+		{"silent", mode(healthtest.Silent), brief, health.Timeout, []health.Phase{health.PhaseHTTP2}},
+		{"silent, TLS", mode(healthtest.Silent), func(o *Options) { brief(o); withTLS(o) }, health.Timeout, []health.Phase{health.PhaseTLS}},
+		{"reset on accept", mode(healthtest.ResetOnAccept), none, health.ConnectionFailed, []health.Phase{health.PhaseConnect, health.PhaseHTTP2}},
+		{"closed on the first bytes", mode(healthtest.CloseOnFirstBytes), none, health.ConnectionFailed, []health.Phase{health.PhaseHTTP2}},
+		{"closed on the first bytes, TLS", mode(healthtest.CloseOnFirstBytes), withTLS, health.ConnectionFailed, []health.Phase{health.PhaseTLS}},
+		{"garbage", mode(healthtest.Garbage), none, health.ConnectionFailed, []health.Phase{health.PhaseHTTP2}},
+		{"garbage, TLS", mode(healthtest.Garbage), withTLS, health.ConnectionFailed, []health.Phase{health.PhaseTLS}},
+		{"HTTP/1", mode(healthtest.HTTP1), none, health.ConnectionFailed, []health.Phase{health.PhaseHTTP2}},
+		{"no such name", healthtest.StartNameServer(t).Target("50051"), none, health.ConnectionFailed, []health.Phase{health.PhaseDNS}},
+		{"silent name server", silent.Target("50051"), brief, health.Timeout, []health.Phase{health.PhaseDNS}},
+		{"full back-log", healthtest.DropSYNs(t, "127.0.0.1:0"), brief, health.Timeout, []health.Phase{health.PhaseConnect}},
 		{"no credentials", mode(healthtest.Pass), func(o *Options) {
 			o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) {
 				return nil, errors.New("torn")
 			}
-		}, ConnectionFailed, []Phase{PhaseCredentials}},
+		}, health.ConnectionFailed, []health.Phase{health.PhaseCredentials}},
 		{"credentials that do not come", mode(healthtest.Pass), func(o *Options) {
 			brief(o)
 			o.Credentials = func(ctx context.Context, _ bool) (credentials.TransportCredentials, error) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-		}, Timeout, []Phase{PhaseCredentials}},
+		}, health.Timeout, []health.Phase{health.PhaseCredentials}},
 		{"no metadata", mode(healthtest.Pass), func(o *Options) {
 			o.Metadata = func(context.Context) (metadata.MD, error) { return nil, errors.New("no token") }
-		}, ConnectionFailed, []Phase{PhaseCredentials}},
+		}, health.ConnectionFailed, []health.Phase{health.PhaseCredentials}},
 		{"metadata that does not come", mode(healthtest.Pass), func(o *Options) {
 			brief(o)
 			o.Metadata = func(ctx context.Context) (metadata.MD, error) { <-ctx.Done(); return nil, ctx.Err() }
-		}, Timeout, []Phase{PhaseCredentials}},
+		}, health.Timeout, []health.Phase{health.PhaseCredentials}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -179,7 +180,7 @@ func TestBrokenWaysIn(t *testing.T) {
 			if v.Err == nil || v.Err.Error() == "context deadline exceeded" || v.Asked {
 				t.Errorf("cause %v, asked %v", v.Err, v.Asked)
 			}
-			if took > c.o.ConnectTimeout+c.o.RPCTimeout+2*time.Second {
+			if took > c.options.ConnectTimeout+c.options.RPCTimeout+2*time.Second {
 				t.Errorf("took %v", took)
 			}
 			t.Log(v.Err)
@@ -200,7 +201,7 @@ func TestFrontEnds(t *testing.T) {
 			})
 			c := checker(t, target)
 			v := c.Check(t.Context(), "")
-			want(t, v, RPCFailed, PhaseNone)
+			want(t, v, health.RPCFailed, health.PhaseNone)
 			if v.GRPCCode() != code || requests.Load() != 1 {
 				t.Errorf("HTTP %d: code %s and %d requests, want %s and 1", httpStatus, v.GRPCCode(), requests.Load(), code)
 			}
@@ -214,7 +215,7 @@ func TestFrontEnds(t *testing.T) {
 			w.Write(make([]byte, 2<<20))
 		}))
 		v := c.Check(t.Context(), "")
-		want(t, v, RPCFailed, PhaseNone)
+		want(t, v, health.RPCFailed, health.PhaseNone)
 		if v.GRPCCode() != "RESOURCE_EXHAUSTED" {
 			t.Errorf("code %s", v.GRPCCode())
 		}
@@ -227,8 +228,8 @@ func TestFrontEnds(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}))
 		v := c.Check(t.Context(), "")
-		want(t, v, ConnectionFailed, PhaseRPC)
-		if requests.Load() != lossesAllowed/lossCounts {
+		want(t, v, health.ConnectionFailed, health.PhaseRPC)
+		if requests.Load() != lossesAllowed {
 			t.Errorf("%d requests", requests.Load())
 		}
 	})
@@ -243,8 +244,8 @@ func TestFrontEnds(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}))
 		v := c.Check(t.Context(), "")
-		want(t, v, ConnectionFailed, PhaseRPC)
-		if requests.Load() != lossesAllowed/lossCounts {
+		want(t, v, health.ConnectionFailed, health.PhaseRPC)
+		if requests.Load() != lossesAllowed {
 			t.Errorf("%d requests", requests.Load())
 		}
 	})
@@ -276,7 +277,7 @@ func TestWaysToTheServer(t *testing.T) {
 		healthtest.StartNameServer(t, "127.0.0.1").Target(port4),
 	} {
 		c := checker(t, target)
-		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 	}
 	if authority := unix.Last().Authority; authority != "localhost" {
 		t.Errorf("authority %q on a unix socket", authority)
@@ -291,13 +292,13 @@ func TestAllAddressesFail(t *testing.T) {
 	c := checker(t, healthtest.StartNameServer(t, "127.0.0.2", "127.0.0.1", "127.0.0.3").Target(port), tlsFrom(&tls.Config{}),
 		func(o *Options) { o.ConnectTimeout = 10 * time.Second })
 	v := c.Check(t.Context(), "")
-	want(t, v, ConnectionFailed, PhaseTLS) // the one that came furthest
+	want(t, v, health.ConnectionFailed, health.PhaseTLS) // the one that came furthest
 	tried := c.proofs[0].Attempts[0].Dial.Addresses
 	if len(tried) != 3 {
 		t.Fatalf("tried %+v", tried)
 	}
 	for _, a := range tried {
-		if a.Err == nil || a.Phase == PhaseNone {
+		if a.Err == nil || a.Phase == health.PhaseNone {
 			t.Errorf("address %s: phase %q, %v", a.Address, a.Phase, a.Err)
 		}
 	}
@@ -317,7 +318,7 @@ func TestRefreshedCredentials(t *testing.T) {
 			return held, nil
 		}
 	})
-	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 	if c.retried("credentials") != 1 {
 		t.Errorf("retries %v", c.retries)
 	}
@@ -334,12 +335,12 @@ func TestRedial(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 		up.Restart()
 	}()
-	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 
 	up.Stop()
 	c = checker(t, up.Target(), redial, func(o *Options) { o.ConnectTimeout = 200 * time.Millisecond })
 	v := c.Check(t.Context(), "")
-	want(t, v, ConnectionFailed, PhaseConnect)
+	want(t, v, health.ConnectionFailed, health.PhaseConnect)
 	if v.Err == nil || !strings.Contains(v.Err.Error(), "refused") {
 		t.Errorf("cause %v", v.Err)
 	}
@@ -349,7 +350,7 @@ func TestRedial(t *testing.T) {
 	way.SetMode(healthtest.Refuse)
 	c = checker(t, way.Addr(), redial, func(o *Options) { o.ConnectTimeout = 2 * time.Second })
 	time.AfterFunc(200*time.Millisecond, func() { way.SetMode(healthtest.Silent) })
-	want(t, c.Check(t.Context(), ""), Timeout, PhaseHTTP2)
+	want(t, c.Check(t.Context(), ""), health.Timeout, health.PhaseHTTP2)
 }
 
 func TestThroughAProxy(t *testing.T) {
@@ -397,19 +398,19 @@ func TestThroughAProxy(t *testing.T) {
 	}
 	// The name is the proxy's to look up.
 	c := checker(t, "upstream.test:50051", through)
-	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 	if got := asked.Load(); got != "CONNECT upstream.test:50051 Basic dTpw" {
 		t.Errorf("the proxy was asked %q", got)
 	}
 	c = checker(t, "upstream.test:50051", func(o *Options) {
 		o.Proxy = func(string) (*url.URL, error) { return &url.URL{Scheme: "https", Host: proxy.Addr().String()}, nil }
 	})
-	if v := c.Check(t.Context(), ""); v.Status != ConnectionFailed || v.Phase != PhaseConnect || !strings.Contains(v.Err.Error(), "only http://") {
+	if v := c.Check(t.Context(), ""); v.Status != health.ConnectionFailed || v.Phase != health.PhaseConnect || !strings.Contains(v.Err.Error(), "only http://") {
 		t.Errorf("an https proxy: %v in %q: %v", v.Status, v.Phase, v.Err)
 	}
 	c = checker(t, "forbidden.test:50051", through)
 	v := c.Check(t.Context(), "")
-	want(t, v, ConnectionFailed, PhaseConnect)
+	want(t, v, health.ConnectionFailed, health.PhaseConnect)
 	if v.Err == nil || !strings.Contains(v.Err.Error(), "403") {
 		t.Errorf("cause %v", v.Err)
 	}

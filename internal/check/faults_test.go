@@ -15,15 +15,16 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"example.com/grpc-health-http/internal/clock"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// held returns the lane of a question as it is now, nil where there is none.
-func (c *counted) held(q question) *lane {
-	c.Checker.mu.Lock()
-	defer c.Checker.mu.Unlock()
-	return c.lanes[q]
-}
+// What prove allows: so many times may a GOAWAY exclude a check's request from a fresh connection, or a fresh connection be
+// lost, until that is the verdict.
+const (
+	goAwaysAllowed = 4
+	lossesAllowed  = 2
+)
 
 func TestCloseDuringADial(t *testing.T) {
 	t.Parallel()
@@ -31,80 +32,38 @@ func TestCloseDuringADial(t *testing.T) {
 	way := healthtest.Forward(t, up.Target())
 	way.Hold(300 * time.Millisecond)
 	c := checker(t, way.Addr(), func(o *Options) { o.ConnectTimeout = 10 * time.Second })
-	done := make(chan Verdict, 1)
+	done := make(chan health.Verdict, 1)
 	go func() { done <- c.Check(t.Context(), "") }()
 	eventually(t, "the dial is under way", func() bool { return way.Connections() == 1 })
 	c.Close()
-	want(t, <-done, Serving, PhaseNone)
+	want(t, <-done, health.Serving, health.PhaseNone)
 	eventually(t, "no connection is left", func() bool { return up.OpenConnections() == 0 })
 }
 
 // The RPC's own deadline, which its context and the server know, is no answer of the server and no
-// loss, also where a busy machine lets the flight look at its clock only afterwards.
+// loss, also where a busy machine lets the check look at its clock only afterwards.
 func TestOwnDeadlineIsNoAnswer(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	defer up.Hang("hung")()
 	real := clock.System()
-	slow := func() moment {
+	slow := func() clock.Moment {
 		m := real()
-		return moment{Mono: m.Mono / 2, Wall: m.Wall / 2}
+		return clock.Moment{Mono: m.Mono / 2, Wall: m.Wall / 2}
 	}
 	for _, reused := range []bool{false, true} {
 		c := checkerAt(t, slow, up.Target(), services("", "hung"))
 		if reused {
-			want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+			want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 		}
-		want(t, c.Check(t.Context(), "hung"), Timeout, PhaseRPC)
+		want(t, c.Check(t.Context(), "hung"), health.Timeout, health.PhaseRPC)
 		if n := c.retried("lost"); n != 0 {
 			t.Errorf("reused %v: %d connections counted as lost", reused, n)
 		}
 	}
 }
 
-// A lane that nobody waits in any more is forgotten, and so is its timer: it must not take away the
-// lane that the same name has by then.
-func TestForgottenLaneStaysForgotten(t *testing.T) {
-	t.Parallel()
-	up := healthtest.Start(t)
-	defer up.Hang("made-up")()
-	c := checker(t, up.Target(), services("s"), func(o *Options) { o.RPCTimeout = time.Minute })
-	q := question{service: "made-up"}
-	for {
-		first, leave := context.WithCancel(t.Context())
-		var both sync.WaitGroup
-		for range 2 {
-			both.Go(func() { c.Check(first, q.service) })
-		}
-		armed := false
-		eventually(t, "the second caller waits for its flight", func() bool {
-			l := c.held(q)
-			c.Checker.mu.Lock()
-			defer c.Checker.mu.Unlock()
-			armed = l != nil && l.next != nil && l.timer != nil
-			return armed || l != nil && len(l.flights) == 2
-		})
-		leave()
-		both.Wait()
-		if armed {
-			break
-		}
-	}
-	ctx, leave := context.WithCancel(t.Context())
-	var last sync.WaitGroup
-	last.Go(func() { c.Check(ctx, q.service) })
-	eventually(t, "the name has a lane again", func() bool { return c.held(q) != nil })
-	l := c.held(q)
-	for end := time.Now().Add(4 * shareFor); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if c.held(q) != l {
-			t.Fatal("the lane with a flight under way was taken away")
-		}
-	}
-	leave()
-	last.Wait()
-}
-
-// A flight that is down to one RPC lets the others of its lane make a second one.
+// A check that is down to one RPC lets others of the same service make a second one.
 func TestSecondRPCIsGivenBackAfterAFreeze(t *testing.T) {
 	t.Parallel()
 	for try := 1; !secondRPCIsGivenBack(t) && try < 10; try++ {
@@ -117,11 +76,11 @@ func secondRPCIsGivenBack(t *testing.T) (ran bool) {
 	up.SetStatus("s", serving)
 	var jump atomic.Int64
 	real := clock.System()
-	clock := func() moment { m := real(); m.Wall += jump.Load(); return m }
+	clock := func() clock.Moment { m := real(); m.Wall += jump.Load(); return m }
 	c := checkerAt(t, clock, up.Target(), services("s"), func(o *Options) { o.RPCTimeout = 4 * time.Second })
-	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 	release := up.Hang("s")
-	done := make(chan Verdict, 1)
+	done := make(chan health.Verdict, 1)
 	go func() { done <- c.Check(t.Context(), "s") }()
 	eventually(t, "there are two RPCs", func() bool { return up.InFlightFor("s") == 2 || c.retried("frozen") > 0 })
 	if c.retried("frozen") > 0 {
@@ -130,59 +89,14 @@ func secondRPCIsGivenBack(t *testing.T) (ran bool) {
 		return false
 	}
 	jump.Store(int64(time.Hour))
-	eventually(t, "one RPC is left, and may have another beside it", func() bool {
-		l := c.held(question{service: "s"})
-		c.Checker.mu.Lock()
-		defer c.Checker.mu.Unlock()
-		return c.retried("frozen") > 0 && len(l.flights) == 1 && !l.extra
-	})
+	eventually(t, "one RPC is left", func() bool { return c.retried("frozen") > 0 && up.InFlightFor("s") == 1 })
+	second := make(chan health.Verdict, 1)
+	go func() { second <- c.Check(t.Context(), "s") }()
+	eventually(t, "another check has two", func() bool { return up.InFlightFor("s") == 3 })
 	release()
-	want(t, <-done, Serving, PhaseNone)
+	want(t, <-done, health.Serving, health.PhaseNone)
+	want(t, <-second, health.Serving, health.PhaseNone)
 	return true
-}
-
-// Dials whose callers have all left make room for those of others.
-func TestAbandonedDialsMakeRoom(t *testing.T) {
-	t.Parallel()
-	up := healthtest.Start(t)
-	way := healthtest.Forward(t, up.Target())
-	way.SetMode(healthtest.Silent)
-	c := checker(t, way.Addr(), func(o *Options) { o.ConnectTimeout = time.Minute })
-	l := c.configured
-	staying, leave := context.WithCancel(t.Context())
-	defer leave()
-	var callers sync.WaitGroup
-	defer callers.Wait()
-	var leaving []context.CancelFunc
-	for n := 1; n <= maxDials; n++ {
-		ctx, cancel := context.WithCancel(staying)
-		if n > 1 {
-			leaving = append(leaving, cancel)
-		}
-		callers.Go(func() {
-			defer cancel()
-			if found, _ := l.acquire(ctx, c.clock.tick().moment, false, new(atomic.Pointer[dialProgress])); found != nil {
-				found.done()
-			}
-		})
-		eventually(t, "its dial is under way", func() bool { return way.Connections() == n })
-	}
-	for _, cancel := range leaving {
-		cancel()
-	}
-	eventually(t, "only one waits", func() bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.waiting == 1
-	})
-	way.SetMode(healthtest.Pass)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	found, d := l.acquire(ctx, c.clock.tick().moment, false, new(atomic.Pointer[dialProgress]))
-	if found == nil {
-		t.Fatalf("no connection: %v", d.Err)
-	}
-	found.done()
 }
 
 // A server that takes one request per connection and then says GOAWAY with NO_ERROR, asked for several
@@ -199,7 +113,7 @@ func TestOneRequestPerConnection(t *testing.T) {
 	for range 5 {
 		var all sync.WaitGroup
 		for _, name := range names {
-			all.Go(func() { want(t, c.Check(t.Context(), name), Serving, PhaseNone) })
+			all.Go(func() { want(t, c.Check(t.Context(), name), health.Serving, health.PhaseNone) })
 		}
 		all.Wait()
 	}
@@ -212,15 +126,15 @@ func TestGoAwayBesideTheAnswer(t *testing.T) {
 	way := healthtest.Forward(t, up.Target())
 	c := checker(t, way.Addr())
 	for range 300 {
-		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+		want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 		rpcs := up.RPCs()
-		done := make(chan Verdict, 1)
+		done := make(chan health.Verdict, 1)
 		go func() { done <- c.Check(t.Context(), "") }()
 		for up.RPCs() == rpcs && len(done) == 0 {
 			time.Sleep(10 * time.Microsecond)
 		}
 		way.GoAway(0, http2.ErrCodeNo)
-		want(t, <-done, Serving, PhaseNone)
+		want(t, <-done, health.Serving, health.PhaseNone)
 	}
 }
 
@@ -355,7 +269,7 @@ func TestHealthyBesideHungServicesWithFewStreams(t *testing.T) {
 			}
 			eventually(t, "the hung services are asked", func() bool { return up.InFlight() >= int(streams) })
 			for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
-				want(t, c.Check(t.Context(), "healthy"), Serving, PhaseNone)
+				want(t, c.Check(t.Context(), "healthy"), health.Serving, health.PhaseNone)
 			}
 			for _, name := range names {
 				if n := up.MaxInFlightFor(name); n > 8 {
@@ -381,7 +295,7 @@ func TestSecondAddressServesWithinAShortBudget(t *testing.T) {
 	t.Cleanup(func() { swallower.Close() })
 	c := checker(t, healthtest.StartNameServer(t, "127.0.0.2", "127.0.0.1").Target(port),
 		func(o *Options) { o.ConnectTimeout = 240 * time.Millisecond })
-	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 }
 
 // A caller whose time is up before its flight could start waited for RPCs under way, not for the connection.
@@ -392,14 +306,14 @@ func TestPhaseOfACallerThatWaitsForItsFlight(t *testing.T) {
 	c := checker(t, up.Target(), services("hung"), func(o *Options) { o.RPCTimeout = time.Minute })
 	ctx, cancel := context.WithCancel(t.Context())
 	var callers sync.WaitGroup
-	for n := 1; n <= maxFlights; n++ {
+	for n := 1; n <= maxCalls; n++ {
 		callers.Go(func() { c.Check(ctx, "hung") })
 		eventually(t, "its RPC is under way", func() bool { return up.InFlightFor("hung") == n })
 	}
 	brief, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer stop()
 	v := c.Check(brief, "hung")
-	want(t, v, Timeout, PhaseRPC)
+	want(t, v, health.Timeout, health.PhaseRPC)
 	if v.Asked {
 		t.Errorf("code %s, but no RPC was made for it", v.GRPCCode())
 	}
@@ -445,25 +359,11 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			callers.Wait()
 		}
 		release()
-		want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+		want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 		eventually(t, "only the standing connections are open", func() bool { return up.OpenConnections() <= 2 })
 		eventually(t, "no RPC is under way", func() bool { return up.InFlight() == 0 })
 		c.Close()
 		eventually(t, "no connection is open", func() bool { return up.OpenConnections() == 0 })
-		for _, l := range []*link{c.configured, c.others} {
-			l.mu.Lock()
-			if len(l.dials) > 0 || l.waiting > 0 || l.current != nil {
-				t.Errorf("left behind: %d dials, %d waiting, connection %v", len(l.dials), l.waiting, l.current)
-			}
-			l.mu.Unlock()
-		}
-		eventually(t, "two lanes are left, no RPC of a made-up name, and no check", func() bool {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.clock.mu.Lock()
-			defer c.clock.mu.Unlock()
-			return len(c.lanes) == 2 && c.madeUp == 0 && c.clock.active == 0
-		})
 	})
 	eventually(t, "the goroutines have ended", func() bool { return runtime.NumGoroutine() <= base })
 }
@@ -474,7 +374,7 @@ func TestGoAwayBeforeTrailers(t *testing.T) {
 	server := healthtest.StartFrontEnd(t, healthtest.GoAwayBeforeTrailers())
 	c := checker(t, server.Addr())
 	for range 500 {
-		if v := c.Check(t.Context(), ""); v.Status == RPCFailed {
+		if v := c.Check(t.Context(), ""); v.Status == health.RPCFailed {
 			t.Fatalf("%v: %v", v.Status, v.Err)
 		}
 	}
@@ -488,14 +388,14 @@ func TestGoAwayDuringADial(t *testing.T) {
 	c := checker(t, way.Addr(), func(o *Options) { o.MaxAge = 0 })
 	for i := range 300 {
 		before := way.OpenConnections()
-		done := make(chan Verdict, 1)
+		done := make(chan health.Verdict, 1)
 		go func() { done <- c.Check(t.Context(), "") }()
 		for way.OpenConnections() == before && len(done) == 0 {
 			time.Sleep(10 * time.Microsecond)
 		}
-		pause(t.Context(), time.Duration(i)*4*time.Microsecond)
+		<-time.After(time.Duration(i) * 4 * time.Microsecond)
 		way.GoAway(0, http2.ErrCodeNo)
-		want(t, <-done, Serving, PhaseNone)
+		want(t, <-done, health.Serving, health.PhaseNone)
 	}
 }
 
@@ -508,9 +408,9 @@ func TestGoAwayAtOnce(t *testing.T) {
 		c := checker(t, server.Addr(), func(o *Options) { o.ConnectTimeout = time.Minute })
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		want(t, c.Check(ctx, ""), ConnectionFailed, PhaseRPC)
-		if n := c.dials.Load(); n != lossesAllowed/unreadCounts && c.retried("frozen") == 0 { // on a busy machine
-			t.Errorf("%d dials, want %d", n, lossesAllowed/unreadCounts)
+		want(t, c.Check(ctx, ""), health.ConnectionFailed, health.PhaseRPC)
+		if n := c.dials.Load(); n != goAwaysAllowed && c.retried("frozen") == 0 { // on a busy machine
+			t.Errorf("%d dials, want %d", n, goAwaysAllowed)
 		}
 	}
 }
@@ -523,16 +423,16 @@ func TestGoAwayOfSeveralServersInTurn(t *testing.T) {
 	up.SetDelay("s", time.Minute)
 	way := healthtest.Forward(t, up.Target())
 	c := checker(t, way.Addr(), services("s"), func(o *Options) { o.RPCTimeout = time.Minute })
-	verdict := make(chan Verdict, 1)
+	verdict := make(chan health.Verdict, 1)
 	go func() { verdict <- c.Check(t.Context(), "s") }()
-	for n := 1; n < lossesAllowed; n++ {
+	for n := 1; n < goAwaysAllowed; n++ {
 		eventually(t, "the RPC has arrived", func() bool { return int(up.RPCsFor("s")) == n })
-		if n == lossesAllowed-1 {
+		if n == goAwaysAllowed-1 {
 			up.SetDelay("s", 0)
 		}
 		way.GoAway(0, http2.ErrCodeNo)
 	}
-	want(t, <-verdict, Serving, PhaseNone)
+	want(t, <-verdict, health.Serving, health.PhaseNone)
 }
 
 // The limit for made-up names counts second RPCs too, says OVERLOADED to the others at once, and is
@@ -550,25 +450,22 @@ func TestLimitForMadeUpNames(t *testing.T) {
 		return &healthpb.HealthCheckResponse{Status: serving}, nil
 	})
 	c := checker(t, up.Target(), func(o *Options) { o.RPCTimeout, o.MaxConcurrent = 4*time.Second, 3 })
-	want(t, c.Check(t.Context(), "made-up"), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), "made-up"), health.Serving, health.PhaseNone)
+	began := time.Now()
 	var callers sync.WaitGroup
 	for _, name := range []string{"first", "second"} {
-		callers.Go(func() { want(t, c.Check(t.Context(), name), Serving, PhaseNone) })
+		callers.Go(func() { want(t, c.Check(t.Context(), name), health.Serving, health.PhaseNone) })
 	}
 	eventually(t, "both are asked, and one of them a second time", func() bool { return up.InFlight() == 3 })
 	eventually(t, "both were silent for long enough", func() bool {
-		want(t, c.Check(t.Context(), "third"), Overloaded, PhaseNone)
-		want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
-		first, second := c.held(question{service: "first"}), c.held(question{service: "second"})
-		now := c.clock.tick().running
-		c.Checker.mu.Lock()
-		defer c.Checker.mu.Unlock()
-		return now-max(first.flights[0].began.running, second.flights[0].began.running) > 1500*time.Millisecond
+		want(t, c.Check(t.Context(), "third"), health.Overloaded, health.PhaseNone)
+		want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
+		return time.Since(began) > 1500*time.Millisecond
 	})
 	if n := up.InFlight(); n != 3 {
 		t.Errorf("%d RPCs for made-up names, with a limit of 3", n)
 	}
 	close(release)
 	callers.Wait()
-	want(t, c.Check(t.Context(), "third"), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), "third"), health.Serving, health.PhaseNone)
 }

@@ -13,21 +13,23 @@ import (
 	"testing"
 	"time"
 
+	"example.com/grpc-health-http/internal/dial"
+	"example.com/grpc-health-http/internal/target"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
 // TestFreezeHelper is the process that the tests below stop: it makes a check for each line that it
 // reads, and writes the verdict's status.
 func TestFreezeHelper(t *testing.T) {
-	target := os.Getenv("CHECK_FREEZE_TARGET")
-	if target == "" {
+	address := os.Getenv("CHECK_FREEZE_TARGET")
+	if address == "" {
 		t.Skip("runs as a child process of the tests below only")
 	}
-	parsed, err := ParseTarget(target)
+	parsed, err := target.Parse(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := New(Options{Target: parsed, MaxAge: time.Hour, Services: []string{"s"}})
+	c := New(Options{Options: dial.Options{Target: parsed}, MaxAge: time.Hour, Services: []string{"s"}})
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		v := c.Check(context.Background(), "s")

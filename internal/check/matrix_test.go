@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -32,26 +33,26 @@ func TestFaultMatrix(t *testing.T) {
 		const quarter, margin = 250 * time.Millisecond, 250 * time.Millisecond
 		cells = append(cells,
 			// A connection from before goes bad, and a new one works: never a false alarm.
-			cell{"silent", "reused", slow, once, Serving, []Phase{PhaseNone}, 1, 2, quarter + healthy + margin},
-			cell{"reset", "reused", slow, once, Serving, []Phase{PhaseNone}, 1, 2, healthy + margin},
-			cell{"reset in the RPC", "reused", slow, once, Serving, []Phase{PhaseNone}, 1, 2, healthy + margin},
-			cell{"GOAWAY", "reused", slow, once, Serving, []Phase{PhaseNone}, 1, 2, healthy + margin},
-			cell{"GOAWAY in the RPC", "reused", slow, once, Serving, []Phase{PhaseNone}, 1, 2, healthy + margin},
-			cell{"frozen", "reused", slow, once, Serving, []Phase{PhaseNone}, 1, 2, quarter + healthy + margin},
+			cell{"silent", "reused", slow, once, health.Serving, []health.Phase{health.PhaseNone}, 1, 2, quarter + healthy + margin},
+			cell{"reset", "reused", slow, once, health.Serving, []health.Phase{health.PhaseNone}, 1, 2, healthy + margin},
+			cell{"reset in the RPC", "reused", slow, once, health.Serving, []health.Phase{health.PhaseNone}, 1, 2, healthy + margin},
+			cell{"GOAWAY", "reused", slow, once, health.Serving, []health.Phase{health.PhaseNone}, 1, 2, healthy + margin},
+			cell{"GOAWAY in the RPC", "reused", slow, once, health.Serving, []health.Phase{health.PhaseNone}, 1, 2, healthy + margin},
+			cell{"frozen", "reused", slow, once, health.Serving, []health.Phase{health.PhaseNone}, 1, 2, quarter + healthy + margin},
 			// The new one fails too: that is the proof.
-			cell{"silent", "reused", slow, forever, Timeout, []Phase{PhaseHTTP2}, 1, 1, 1250*time.Millisecond + margin},
-			cell{"reset", "reused", slow, forever, ConnectionFailed, []Phase{PhaseConnect}, 1, 1, margin},
-			cell{"reset in the RPC", "reused", slow, forever, ConnectionFailed, []Phase{PhaseConnect}, 1, 1, margin},
-			cell{"GOAWAY in the RPC", "reused", slow, forever, ConnectionFailed, []Phase{PhaseConnect}, 1, 1, margin},
-			cell{"frozen", "reused", slow, forever, Timeout, []Phase{PhaseHTTP2}, 1, 1, 1250*time.Millisecond + margin},
+			cell{"silent", "reused", slow, forever, health.Timeout, []health.Phase{health.PhaseHTTP2}, 1, 1, 1250*time.Millisecond + margin},
+			cell{"reset", "reused", slow, forever, health.ConnectionFailed, []health.Phase{health.PhaseConnect}, 1, 1, margin},
+			cell{"reset in the RPC", "reused", slow, forever, health.ConnectionFailed, []health.Phase{health.PhaseConnect}, 1, 1, margin},
+			cell{"GOAWAY in the RPC", "reused", slow, forever, health.ConnectionFailed, []health.Phase{health.PhaseConnect}, 1, 1, margin},
+			cell{"frozen", "reused", slow, forever, health.Timeout, []health.Phase{health.PhaseHTTP2}, 1, 1, 1250*time.Millisecond + margin},
 			// A connection that was dialled for the check.
-			cell{"silent", "fresh", slow, forever, Timeout, []Phase{PhaseHTTP2}, 1, 0, time.Second + margin},
-			cell{"silent in the RPC", "fresh", slow, forever, Timeout, []Phase{PhaseRPC}, 1, 1, time.Second + healthy + margin},
-			cell{"reset", "fresh", slow, forever, ConnectionFailed, []Phase{PhaseConnect, PhaseHTTP2}, 1, 0, healthy + margin},
-			cell{"reset in the RPC", "fresh", slow, forever, ConnectionFailed, []Phase{PhaseRPC}, 2, 2, 2*healthy + margin},
-			cell{"reset in the RPC", "fresh", slow, once, Serving, []Phase{PhaseNone}, 2, 2, 2*healthy + margin},
-			cell{"GOAWAY in the RPC", "fresh", slow, once, Serving, []Phase{PhaseNone}, 2, 2, 2*healthy + margin},
-			cell{"frozen", "fresh", slow, forever, Timeout, []Phase{PhaseHTTP2}, 1, 0, time.Second + margin},
+			cell{"silent", "fresh", slow, forever, health.Timeout, []health.Phase{health.PhaseHTTP2}, 1, 0, time.Second + margin},
+			cell{"silent in the RPC", "fresh", slow, forever, health.Timeout, []health.Phase{health.PhaseRPC}, 1, 1, time.Second + healthy + margin},
+			cell{"reset", "fresh", slow, forever, health.ConnectionFailed, []health.Phase{health.PhaseConnect, health.PhaseHTTP2}, 1, 0, healthy + margin},
+			cell{"reset in the RPC", "fresh", slow, forever, health.ConnectionFailed, []health.Phase{health.PhaseRPC}, 2, 2, 2*healthy + margin},
+			cell{"reset in the RPC", "fresh", slow, once, health.Serving, []health.Phase{health.PhaseNone}, 2, 2, 2*healthy + margin},
+			cell{"GOAWAY in the RPC", "fresh", slow, once, health.Serving, []health.Phase{health.PhaseNone}, 2, 2, 2*healthy + margin},
+			cell{"frozen", "fresh", slow, forever, health.Timeout, []health.Phase{health.PhaseHTTP2}, 1, 0, time.Second + margin},
 		)
 	}
 	for _, cell := range cells {
@@ -79,8 +80,8 @@ func TestFaultMatrix(t *testing.T) {
 
 type cell struct {
 	fault, connection, slow, then string
-	status                        Status
-	phases                        []Phase
+	status                        health.Status
+	phases                        []health.Phase
 	dials, rpcs                   int32 // at most; and at least one dial for every fault
 	within                        time.Duration
 }
@@ -93,7 +94,7 @@ func (cell cell) try(t *testing.T) (faults []string, longest time.Duration) {
 	way := healthtest.Forward(t, up.Target())
 	c := checker(t, way.Addr(), services("s"))
 	if cell.connection == "reused" {
-		want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+		want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 	}
 	switch cell.slow {
 	case "server":
@@ -161,7 +162,7 @@ func (cell cell) try(t *testing.T) (faults []string, longest time.Duration) {
 	default:
 		t.Fatalf("no such fault: %s %s", cell.fault, cell.connection)
 	}
-	done := make(chan Verdict, 1)
+	done := make(chan health.Verdict, 1)
 	gap := watchGaps()
 	began := time.Now()
 	go func() { done <- c.Check(context.Background(), "s") }()
@@ -183,7 +184,7 @@ func (cell cell) try(t *testing.T) (faults []string, longest time.Duration) {
 	if n := rpcs(); n > cell.rpcs {
 		wrong("%d RPCs, want %d at most", n, cell.rpcs)
 	}
-	if v.Status != Serving && (v.Err == nil || len(c.proofs) != 1 || len(c.proofs[0].Attempts) == 0) {
+	if v.Status != health.Serving && (v.Err == nil || len(c.proofs) != 1 || len(c.proofs[0].Attempts) == 0) {
 		wrong("cause %v, proofs %+v", v.Err, c.proofs)
 	}
 	return faults, longest
@@ -198,7 +199,7 @@ func TestSwallowedThenSlowDialThenSlowServer(t *testing.T) {
 		up.SetStatus("s", serving)
 		way := healthtest.Forward(t, up.Target())
 		c := checker(t, way.Addr(), services("s"))
-		want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+		want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 		way.Swallow()
 		way.Hold(150 * time.Millisecond)
 		up.SetDelay("s", 900*time.Millisecond)
@@ -207,11 +208,11 @@ func TestSwallowedThenSlowDialThenSlowServer(t *testing.T) {
 		v := c.Check(t.Context(), "s")
 		took := time.Since(began)
 		// The server leaves 100 ms for all else: a machine that is busy for most of them has made another test of it.
-		if longest := gap(); longest > 20*time.Millisecond && v.Status != Serving && try < 10 {
+		if longest := gap(); longest > 20*time.Millisecond && v.Status != health.Serving && try < 10 {
 			t.Logf("%v after %v; this process was kept from running for %v: once more", v.Status, took, longest)
 			continue
 		}
-		want(t, v, Serving, PhaseNone)
+		want(t, v, health.Serving, health.PhaseNone)
 		t.Logf("took %v, %d dials, %d RPCs reached the server", took, way.Connections(), up.RPCsFor("s"))
 		if took > 1700*time.Millisecond {
 			t.Errorf("took %v, want about 1.3 s", took)
@@ -253,10 +254,10 @@ func TestSwallowedUnderManyCallers(t *testing.T) {
 	up.SetStatus("s", serving)
 	way := healthtest.Forward(t, up.Target())
 	c := checker(t, way.Addr(), services("s"), func(o *Options) { o.ConnectTimeout, o.RPCTimeout = 3*time.Second, 3*time.Second })
-	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 	way.Swallow()
 	up.SetDelay("s", 1500*time.Millisecond)
-	results := make(chan Verdict)
+	results := make(chan health.Verdict)
 	const callers = 300
 	for i := range callers {
 		go func() {
@@ -265,7 +266,7 @@ func TestSwallowedUnderManyCallers(t *testing.T) {
 		}()
 	}
 	for range callers {
-		want(t, <-results, Serving, PhaseNone)
+		want(t, <-results, health.Serving, health.PhaseNone)
 	}
 	if n := up.MaxInFlightFor("s"); n > 8 {
 		t.Errorf("%d RPCs at once", n)
@@ -279,10 +280,10 @@ func TestSlowAnswerOnAReusedConnectionWhileNewOnesAreRefused(t *testing.T) {
 	up.SetStatus("s", serving)
 	way := healthtest.Forward(t, up.Target())
 	c := checker(t, way.Addr(), services("s"))
-	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 	up.SetDelay("s", 600*time.Millisecond)
 	way.SetMode(healthtest.Refuse)
-	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 	if c.retried("silent")+c.retried("frozen") == 0 { // a busy machine may have stopped this process first
 		t.Error("no retry for the silence")
 	}
@@ -294,10 +295,10 @@ func TestSlowServerOnAReusedConnection(t *testing.T) {
 	up := healthtest.Start(t)
 	up.SetStatus("s", serving)
 	c := checker(t, up.Target(), services("s"))
-	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 	up.SetDelay("s", 600*time.Millisecond)
 	began := time.Now()
-	want(t, c.Check(t.Context(), "s"), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 	if took := time.Since(began); took > 840*time.Millisecond {
 		t.Errorf("took %v: the first RPC's answer after 600 ms should have won over the second's", took)
 	}

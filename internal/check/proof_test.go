@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -18,7 +19,7 @@ func TestProofTellsEverything(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t, healthtest.Expired())))
 	c := checker(t, up.Target(), tlsFrom(&tls.Config{RootCAs: ca.Pool()}))
-	want(t, c.Check(t.Context(), ""), ConnectionFailed, PhaseTLS)
+	want(t, c.Check(t.Context(), ""), health.ConnectionFailed, health.PhaseTLS)
 	lines := strings.Join(c.proofs[0].Lines(), "\n")
 	for _, part := range []string{"dial ", "lookup ", up.Addr(), " connect ", " tls ", "certificate ", `"localhost"`, `"127.0.0.1"`, "failed in tls", "expired"} {
 		if !strings.Contains(lines, part) {
@@ -29,10 +30,10 @@ func TestProofTellsEverything(t *testing.T) {
 	plain := healthtest.Start(t)
 	way := healthtest.Forward(t, plain.Target())
 	c = checker(t, way.Addr())
-	want(t, c.Check(t.Context(), ""), Serving, PhaseNone)
+	want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 	way.SetMode(healthtest.Refuse)
 	way.Reset()
-	eventually(t, "the loss is noticed, or not yet", func() bool { return c.Check(t.Context(), "").Status == ConnectionFailed })
+	eventually(t, "the loss is noticed, or not yet", func() bool { return c.Check(t.Context(), "").Status == health.ConnectionFailed })
 	lines = strings.Join(c.proofs[0].Lines(), "\n")
 	if !strings.Contains(lines, "refused") {
 		t.Errorf("the proof lacks the cause:\n%s", lines)
@@ -51,18 +52,18 @@ func TestProofAtTheCallersDeadline(t *testing.T) {
 	for name, row := range map[string]struct {
 		target string
 		change func(*Options)
-		phase  Phase
+		phase  health.Phase
 		shows  string
 	}{
-		"RPC":      {asked, func(*Options) {}, PhaseRPC, "; connected; RPC .*: no answer yet$"},
-		"SETTINGS": {silent.Addr(), func(*Options) {}, PhaseHTTP2, "^dial .*, lookup .*; " + silent.Addr() + " connect .* not beyond http2 yet$"},
-		"connect":  {swallower, func(*Options) {}, PhaseConnect, "^dial .*, lookup .*; " + swallower + " not beyond connect yet$"},
+		"RPC":      {asked, func(*Options) {}, health.PhaseRPC, "; connected; RPC .*: no answer yet$"},
+		"SETTINGS": {silent.Addr(), func(*Options) {}, health.PhaseHTTP2, "^dial .*, lookup .*; " + silent.Addr() + " connect .* not beyond http2 yet$"},
+		"connect":  {swallower, func(*Options) {}, health.PhaseConnect, "^dial .*, lookup .*; " + swallower + " not beyond connect yet$"},
 		"credentials": {asked, func(o *Options) {
 			o.Metadata = func(ctx context.Context) (metadata.MD, error) {
 				<-ctx.Done()
 				return nil, context.Cause(ctx)
 			}
-		}, PhaseCredentials, "^dial .*; not beyond credentials yet$"},
+		}, health.PhaseCredentials, "^dial .*; not beyond credentials yet$"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -70,7 +71,7 @@ func TestProofAtTheCallersDeadline(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			v := c.Check(ctx, "hung")
-			want(t, v, Timeout, row.phase)
+			want(t, v, health.Timeout, row.phase)
 			if v.Err == nil || !strings.Contains(v.Err.Error(), "the request's own deadline") {
 				t.Errorf("cause %v", v.Err)
 			}

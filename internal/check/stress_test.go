@@ -15,6 +15,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -79,7 +80,10 @@ func TestStress(t *testing.T) {
 		"a connection for each RPC": func(o *Options) { o.MaxAge = 0 },
 		"metadata takes its time": func(o *Options) {
 			o.Metadata = func(ctx context.Context) (metadata.MD, error) {
-				pause(ctx, time.Millisecond)
+				select {
+				case <-time.After(time.Millisecond):
+				case <-ctx.Done():
+				}
 				return metadata.Pairs("key", "value"), ctx.Err()
 			}
 		},
@@ -114,7 +118,10 @@ func stress(t *testing.T, change func(*Options)) {
 		isServing[name] = &atomic.Bool{}
 		up.Handle(name, func(ctx context.Context, _ string) (*healthpb.HealthCheckResponse, error) {
 			came := time.Now()
-			pause(ctx, time.Millisecond)
+			select {
+			case <-time.After(time.Millisecond):
+			case <-ctx.Done():
+			}
 			if isServing[name].Load() {
 				said[1][name].add(came)
 				return &healthpb.HealthCheckResponse{Status: serving}, nil
@@ -126,7 +133,7 @@ func stress(t *testing.T, change func(*Options)) {
 
 	var broken, hits timeline
 	c := checker(t, way.Addr(), services(names...), change, func(o *Options) {
-		o.Trace.Verdict = func(_ context.Context, _ Verdict, proof Proof) (time.Time, string) {
+		o.Trace.Verdict = func(_ context.Context, _ health.Verdict, proof health.Evidence) (time.Time, string) {
 			return time.Time{}, strings.Join(proof.Lines(), "\n")
 		}
 	})
@@ -147,17 +154,17 @@ func stress(t *testing.T, change func(*Options)) {
 				answered := time.Now()
 				left = left && leaving.Err() != nil || ctx.Err() != nil
 				cancel()
-				if took := answered.Sub(arrived); took > c.o.ConnectTimeout+c.o.RPCTimeout+2*time.Second {
+				if took := answered.Sub(arrived); took > c.options.ConnectTimeout+c.options.RPCTimeout+2*time.Second {
 					t.Errorf("%s: %v took %v", name, v.Status, took)
 				}
 				verdicts[v.Status].Add(1)
 				switch v.Status {
-				case Serving, NotServing:
-					i := map[Status]int{Serving: 1}[v.Status]
+				case health.Serving, health.NotServing:
+					i := map[health.Status]int{health.Serving: 1}[v.Status]
 					if !said[i][name].whole(arrived, answered) {
 						t.Errorf("%s: %v after %v, of an RPC that came to the server before the request", name, v.Status, answered.Sub(arrived))
 					}
-				case ConnectionFailed, Timeout:
+				case health.ConnectionFailed, health.Timeout:
 					proven := strings.Contains(v.EvidenceID, "dial") // reused connections prove nothing
 					if !left && !broken.within(arrived, answered) && !(proven && hits.within(arrived, answered)) {
 						t.Errorf("%s: %v in phase %q after %v, while the way in was open: %v\n%s", name, v.Status, v.Phase, answered.Sub(arrived), v.Err, v.EvidenceID)
@@ -211,7 +218,7 @@ func stress(t *testing.T, change func(*Options)) {
 	callers.Wait()
 	for _, name := range names {
 		isServing[name].Store(true)
-		want(t, c.Check(t.Context(), name), Serving, PhaseNone)
+		want(t, c.Check(t.Context(), name), health.Serving, health.PhaseNone)
 		if n := up.MaxInFlightFor(name); n > 8 {
 			t.Errorf("%s: %d RPCs at once, want 8 at most", name, n)
 		}
@@ -220,7 +227,7 @@ func stress(t *testing.T, change func(*Options)) {
 	eventually(t, "one connection is left at most", func() bool { return up.OpenConnections() <= 1 })
 	for s := range verdicts {
 		if n := verdicts[s].Load(); n > 0 {
-			t.Logf("%v: %d", Status(s), n)
+			t.Logf("%v: %d", health.Status(s), n)
 		}
 	}
 	t.Logf("%d RPCs, %d connections", up.RPCs(), way.Connections())

@@ -1,5 +1,3 @@
-// Package clock reads both of a machine's clocks. A frozen machine stops the monotonic clock, a stopped process
-// does not; and the wall clock can be set: the age of something is the larger of what the two say.
 package clock
 
 import "time"

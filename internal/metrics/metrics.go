@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 
-	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/health"
 )
 
@@ -78,8 +77,8 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 func (m *Metrics) Observe(v health.Verdict) { m.services.observe(v) }
 
 // Trace returns the functions that count what a checker does; Verdict is left nil.
-func (m *Metrics) Trace() check.Trace {
-	return check.Trace{
+func (m *Metrics) Trace() health.Trace {
+	return health.Trace{
 		RPC:             m.rpcs.inc,
 		Dial:            m.dials.inc,
 		Retry:           m.retries.inc,

@@ -11,6 +11,7 @@ import (
 
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/dial"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/target"
 )
@@ -27,19 +28,21 @@ func Options(s *settings.Settings, o creds.Options, token func(ctx context.Conte
 		return check.Options{}, err
 	}
 	options := check.Options{
-		Target:         target,
-		ConnectTimeout: s.ConnectTimeout,
-		RPCTimeout:     s.RPCTimeout,
-		MaxAge:         s.ConnMaxAge,
-		Services:       s.Services,
-		MaxConcurrent:  s.MaxConcurrentChecks,
-		UserAgent:      s.UserAgent,
-		Authority:      s.Authority,
-		ServerName:     s.ServerName,
-		TLSSetting:     s.Name("GRPC_TLS"),
-		Gzip:           s.Gzip,
-		Credentials:    transport,
-		Metadata:       creds.Metadata(s, o, token),
+		Options: dial.Options{
+			Target:         target,
+			ConnectTimeout: s.ConnectTimeout,
+			UserAgent:      s.UserAgent,
+			Authority:      s.Authority,
+			ServerName:     s.ServerName,
+			TLSSetting:     s.Name("GRPC_TLS"),
+			Gzip:           s.Gzip,
+			Credentials:    transport,
+		},
+		RPCTimeout:    s.RPCTimeout,
+		MaxAge:        s.ConnMaxAge,
+		Services:      s.Services,
+		MaxConcurrent: s.MaxConcurrentChecks,
+		Metadata:      creds.Metadata(s, o, token),
 	}
 	if s.UseProxy {
 		// gRPC is HTTPS to the proxy variables, as grpc-go has it, plaintext targets too.

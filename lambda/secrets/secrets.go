@@ -68,7 +68,7 @@ func (r *Reader) Read(ctx context.Context, name string) ([]byte, error) {
 	return member(content, key)
 }
 
-// Dialed is told how a dial to the upstream ended, as a check.Trace's Dial.
+// Dialed is told how a dial to the upstream ended, as a health.Trace's Dial.
 func (r *Reader) Dialed(result string) {
 	if result != "ok" {
 		r.failed.Add(1)

@@ -1,0 +1,227 @@
+package check
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	"example.com/grpc-health-http/internal/clock"
+	"example.com/grpc-health-http/internal/coalesce"
+	"example.com/grpc-health-http/internal/dial"
+	"example.com/grpc-health-http/internal/grpcconn"
+	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/pool"
+	"example.com/grpc-health-http/internal/prove"
+)
+
+const (
+	// shareWindow is how young an RPC may be for those who arrive to wait for the next one rather than start their own
+	// beside it.
+	shareWindow = 25 * time.Millisecond
+	// promptCalls and maxCalls are how many calls of one question run side by side. Each makes one RPC, and one of them at a
+	// time a second one. So the server sees 8 at most: it hears of a cancelled one a little late.
+	promptCalls = 3
+	maxCalls    = 6
+)
+
+// Options say what to check and how. The zero value of every field but Target is usable: a time-out of 0 is 1 s.
+type Options struct {
+	dial.Options
+	// RPCTimeout is the budget for one RPC.
+	RPCTimeout time.Duration
+	// MaxAge is the age from which a connection serves no new check. 0 dials for every RPC.
+	MaxAge time.Duration
+	// Services are the configured names; empty configures the whole server alone. Every other
+	// name was made up by a caller and comes under MaxConcurrent.
+	Services []string
+	// MaxConcurrent limits the RPCs in progress at once for names that callers made up. 0 is 100.
+	MaxConcurrent int
+	// Metadata returns what to send with an RPC; nil sends nothing. The result is not modified.
+	// An error ends the check in phase "credentials".
+	Metadata func(ctx context.Context) (metadata.MD, error)
+	// Clock reads the machine's clocks; nil is clock.System.
+	Clock func() clock.Moment
+}
+
+// Checker checks one upstream. It is safe for concurrent use, and does nothing between checks.
+type Checker struct {
+	trace      health.Trace
+	services   []string
+	clock      *clock.Running
+	prove      prove.Options
+	calls      *coalesce.Group[grpcconn.Request, prove.Result, *call]
+	configured *pool.Pool // for the configured services
+	others     *pool.Pool // for the rest
+	madeUp     limit      // RPCs for names that callers made up
+}
+
+// New returns a Checker. It makes no connection yet.
+func New(o Options) *Checker {
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, time.Second)
+	o.RPCTimeout = cmp.Or(o.RPCTimeout, time.Second)
+	if len(o.Services) == 0 {
+		o.Services = []string{""}
+	}
+	if o.Clock == nil {
+		o.Clock = clock.System()
+	}
+	o.Trace = o.Trace.Complete()
+	c := &Checker{trace: o.Trace, services: o.Services, clock: clock.NewRunning(o.Clock)}
+	c.madeUp.most = int64(cmp.Or(o.MaxConcurrent, 100))
+	c.prove = prove.Options{
+		Clock: c.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: o.Trace,
+	}
+	dialer := dial.New(o.Options, c.clock)
+	c.configured = pool.New(dialer.Dial, c.clock, o.MaxAge, o.ConnectTimeout)
+	c.others = pool.New(dialer.Dial, c.clock, o.MaxAge, o.ConnectTimeout)
+	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, prove.Result, *call]{
+		Clock: c.clock, Budget: o.ConnectTimeout + o.RPCTimeout,
+		Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
+		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
+		Queued: func(ctx context.Context, r grpcconn.Request) { c.poolOf(r).Redial(ctx) },
+	})
+	return c
+}
+
+// Close gives the connections up; those that checks are using are closed when these end.
+func (c *Checker) Close() {
+	c.configured.Close()
+	c.others.Close()
+}
+
+// Check asks how the service is; the empty name is the whole server. It answers within ConnectTimeout +
+// RPCTimeout, and earlier where the context has a deadline. It is a health.Func.
+func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
+	return c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict
+}
+
+// List asks for all the services that the server knows, sorted by name. Where that fails, the one
+// verdict it returns has no name.
+func (c *Checker) List(ctx context.Context) []health.Verdict {
+	r := c.calls.Do(ctx, grpcconn.Request{List: true})
+	if r.List != nil {
+		return r.List
+	}
+	return []health.Verdict{r.Verdict}
+}
+
+// isConfigured says that the request is for a configured service.
+func (c *Checker) isConfigured(r grpcconn.Request) bool {
+	return !r.List && slices.Contains(c.services, r.Service)
+}
+
+func (c *Checker) poolOf(r grpcconn.Request) *pool.Pool {
+	if c.isConfigured(r) {
+		return c.configured
+	}
+	return c.others
+}
+
+// call is the work of coalesced callers: one check, within the limit for names that callers made up.
+type call struct {
+	check *prove.Check
+	limit *limit // nil where there is none
+}
+
+func (c *Checker) start(ctx context.Context, r grpcconn.Request, now clock.Reading, extra *coalesce.Extra[grpcconn.Request, prove.Result, *call]) *call {
+	if c.isConfigured(r) || r.List {
+		return &call{check: prove.New(ctx, &c.prove, c.poolOf(r), r, now, extra)}
+	}
+	return &call{check: prove.New(ctx, &c.prove, c.others, r, now, limitedExtra{extra, &c.madeUp}), limit: &c.madeUp}
+}
+
+// Run makes the check. It is coalesce's Work.
+func (w *call) Run() (prove.Result, clock.Reading) {
+	if w.limit != nil {
+		if !w.limit.take() {
+			err := errors.New("too many checks of names that are not configured are in progress")
+			return prove.Result{Verdict: health.Verdict{Status: health.Overloaded, Err: err}}, clock.Reading{}
+		}
+		defer w.limit.giveBack()
+	}
+	return w.check.Run()
+}
+
+// unanswered is the result of callers whose time is up, or whose context has ended.
+func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived clock.Reading, w *call, started bool) prove.Result {
+	result := prove.Result{Verdict: prove.Waiting()}
+	if w != nil {
+		v, evidence := w.check.Snapshot(c.clock.Now())
+		result.Evidence = evidence
+		if started {
+			result.Verdict = v
+		}
+	}
+	switch {
+	case ctx.Err() == nil: // the budget is used up
+	case !errors.Is(ctx.Err(), context.DeadlineExceeded): // nobody is there to read it, but a command's exit code may depend on it
+		result.Verdict.Service, result.Verdict.Err = r.Service, context.Cause(ctx)
+		return result
+	case errors.Is(result.Verdict.Err, prove.ErrNoAnswer):
+		result.Verdict.Err = fmt.Errorf("no answer before the request's own deadline, %v after it arrived",
+			c.clock.Now().Since(arrived.Moment).Round(time.Microsecond))
+	}
+	return c.report(ctx, r, arrived, result)
+}
+
+// report completes a result and tells the Trace, before any caller gets it.
+func (c *Checker) report(ctx context.Context, r grpcconn.Request, began clock.Reading, result prove.Result) prove.Result {
+	took, at := c.clock.Now().Since(began.Moment), time.Now()
+	complete := func(v *health.Verdict) {
+		v.Duration, v.At = took, at
+		v.Since, v.EvidenceID = c.trace.Verdict(ctx, *v, result.Evidence)
+	}
+	if result.List == nil {
+		result.Verdict.Service, result.Verdict.List = r.Service, r.List
+		complete(&result.Verdict)
+	}
+	for i := range result.List {
+		complete(&result.List[i])
+	}
+	return result
+}
+
+// limit allows so many RPCs at once.
+type limit struct {
+	most  int64
+	taken atomic.Int64
+}
+
+// take says whether one more may begin. Where it may, giveBack must follow.
+func (l *limit) take() bool {
+	if l.taken.Add(1) > l.most {
+		l.taken.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (l *limit) giveBack() { l.taken.Add(-1) }
+
+// limitedExtra counts a check's second RPC too.
+type limitedExtra struct {
+	prove.Extra
+	limit *limit
+}
+
+func (e limitedExtra) Take() bool {
+	if !e.limit.take() {
+		return false
+	}
+	if !e.Extra.Take() {
+		e.limit.giveBack()
+		return false
+	}
+	return true
+}
+
+func (e limitedExtra) Return() {
+	e.Extra.Return()
+	e.limit.giveBack()
+}

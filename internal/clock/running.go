@@ -1,0 +1,161 @@
+package clock
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"time"
+)
+
+const (
+	// Slice is the longest that anything sleeps while a check is under way, so that a longer gap between
+	// two readings of the clock shows that the process did not run.
+	Slice = 100 * time.Millisecond
+	// stoppedAfter is the gap from which the process counts as stopped; below, the machine is busy.
+	stoppedAfter = Slice + 250*time.Millisecond
+)
+
+// Never is later than any time that a process runs.
+const Never = time.Duration(math.MaxInt64)
+
+// ErrBudget is the cause of a context that ended because its budget of running time was used up.
+var ErrBudget = errors.New("the time ran out")
+
+// Running tells how long the process has really run: time that it spent stopped (SIGSTOP, a frozen
+// function) is left out, so that a check that was under way still has its whole budget afterwards.
+type Running struct {
+	read func() Moment
+
+	mu     sync.Mutex
+	active int    // checks under way: while there are any, somebody reads the clock every Slice
+	last   Moment // the latest reading while active
+	lost   int64  // monotonic nanoseconds spent stopped
+	stops  int
+}
+
+// Reading is what a Running clock shows.
+type Reading struct {
+	Moment
+	// Running is how long the process has run.
+	Running time.Duration
+	// Stops counts how often the process was found to have been stopped.
+	Stops int
+}
+
+// NewRunning returns a clock that reads the time from read, as System gives it.
+func NewRunning(read func() Moment) *Running { return &Running{read: read} }
+
+// Begin says that a check begins, and reads the clock. End must follow.
+func (c *Running) Begin() Reading {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.active == 0 {
+		c.last = c.read()
+	}
+	c.active++
+	return c.nowLocked()
+}
+
+// End says that a check has ended.
+func (c *Running) End() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.active--
+}
+
+// Now reads the clock.
+func (c *Running) Now() Reading {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nowLocked()
+}
+
+func (c *Running) nowLocked() Reading {
+	now := c.read()
+	if c.active > 0 {
+		if now.Since(c.last) > stoppedAfter {
+			c.stops++
+			c.lost += max(now.Mono-c.last.Mono-int64(Slice), 0)
+		}
+		c.last = now
+	}
+	return Reading{Moment: now, Running: time.Duration(now.Mono - c.lost), Stops: c.stops}
+}
+
+// Sleep is how long to wait for the running time due before reading the clock again.
+func (r Reading) Sleep(due time.Duration) time.Duration {
+	return max(min(due-r.Running, Slice), 0)
+}
+
+// WithBudget returns a context that ends, with ErrBudget as its cause, once the process has run for d.
+func (c *Running) WithBudget(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	alarm := c.NewAlarm(func(Reading) { cancel(ErrBudget) })
+	now := c.Now()
+	alarm.SetBy(now, now.Running+d)
+	return ctx, func() {
+		cancel(nil)
+		alarm.Stop()
+	}
+}
+
+// Alarm calls a function when the process has run for long enough.
+type Alarm struct {
+	clock *Running
+	rings func(now Reading)
+
+	mu    sync.Mutex
+	due   time.Duration // running time; Never where it is not set
+	timer *time.Timer   // nil before it is first set
+}
+
+// NewAlarm returns an Alarm that is not set yet. rings runs in a goroutine of its own.
+func (c *Running) NewAlarm(rings func(now Reading)) *Alarm {
+	return &Alarm{clock: c, rings: rings, due: Never}
+}
+
+// SetBy has the alarm ring at the running time due at the latest: one that is set to an earlier time stays. After it has
+// rung it is not set.
+func (a *Alarm) SetBy(now Reading, due time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if due >= a.due {
+		return
+	}
+	a.due = due
+	if a.timer == nil {
+		a.timer = time.AfterFunc(now.Sleep(due), a.look)
+	} else {
+		a.timer.Reset(now.Sleep(due))
+	}
+}
+
+// Stop unsets the alarm. It can still ring if it was just about to.
+func (a *Alarm) Stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.due = Never
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
+
+// look rings, or sleeps on: at most for a Slice at a time.
+func (a *Alarm) look() {
+	now := a.clock.Now()
+	a.mu.Lock()
+	due := a.due
+	switch {
+	case due == Never:
+		a.mu.Unlock()
+		return
+	case now.Running < due:
+		a.timer.Reset(now.Sleep(due))
+		a.mu.Unlock()
+		return
+	}
+	a.due = Never
+	a.mu.Unlock()
+	a.rings(now)
+}

@@ -1,0 +1,104 @@
+package dial
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+
+	"example.com/grpc-health-http/internal/grpcconn"
+	"example.com/grpc-health-http/internal/health"
+)
+
+// connect makes a connection by one route. tell hears of each phase that begins.
+func (dl *Dialer) connect(ctx context.Context, to route, tc credentials.TransportCredentials, tell func(health.AddressAttempt)) (*grpcconn.Conn, health.AddressAttempt) {
+	a := health.AddressAttempt{Address: to.String(), Phase: health.PhaseConnect}
+	tell(a)
+	began := time.Now()
+	raw, err := dl.open(ctx, to)
+	a.Connect = time.Since(began)
+	if err != nil {
+		a.Err = dl.orBudget(ctx, err, "no connection to "+a.Address)
+		return nil, a
+	}
+
+	a.Phase = health.PhaseTLS
+	tell(a)
+	began = time.Now()
+	peeked := peek(ctx, raw)
+	secured, auth, err := tc.ClientHandshake(ctx, cmp.Or(dl.o.ServerName, dl.o.Target.Host()), peeked)
+	protocol := tc.Info().SecurityProtocol
+	encrypted := protocol != "insecure"
+	if encrypted {
+		a.TLS = time.Since(began)
+	}
+	if a.Certificate = leaf(auth, err); a.Certificate != nil {
+		dl.o.Trace.PeerCertificate(a.Certificate)
+	}
+	if err != nil {
+		raw.Close()
+		if _, own := errors.AsType[*CredentialsError](err); own {
+			a.Phase = health.PhaseCredentials
+		}
+		handshake := strings.ToUpper(protocol) + " handshake with " + a.Address
+		hint := peeked.hint(encrypted, dl.o.TLSSetting)
+		a.Err = dl.orBudget(ctx, fmt.Errorf("%s: %w%s", handshake, err, hint), "the "+handshake+" did not end"+hint)
+		return nil, a
+	}
+
+	a.Phase = health.PhaseHTTP2
+	tell(a)
+	began = time.Now()
+	wire := peek(ctx, secured)
+	c, err := grpcconn.New(ctx, dl.conn, wire, auth)
+	a.HTTP2 = time.Since(began)
+	if err != nil {
+		cause := wire.readError()
+		if alert(cause) {
+			a.Phase = health.PhaseTLS
+		}
+		switch {
+		case cause == nil || errors.Is(cause, net.ErrClosed):
+			cause = errors.New("what came is not HTTP/2")
+		case errors.Is(cause, io.EOF):
+			cause = errors.New("closed by the peer")
+		}
+		hint := wire.hint(false, dl.o.TLSSetting)
+		if encrypted && !strings.Contains(hint, "HTTP/1") {
+			hint = "" // the others are about TLS, and that has succeeded
+		}
+		a.Err = dl.orBudget(ctx, fmt.Errorf("no HTTP/2 SETTINGS from %s: %w%s", to, cause, hint), "no HTTP/2 SETTINGS from "+a.Address+hint)
+		return nil, a
+	}
+	a.Phase = health.PhaseNone
+	return c, a
+}
+
+// leaf is the certificate that the peer showed, nil where there was none.
+func leaf(auth credentials.AuthInfo, err error) *x509.Certificate {
+	if failed, ok := errors.AsType[*tls.CertificateVerificationError](err); ok && len(failed.UnverifiedCertificates) > 0 {
+		return failed.UnverifiedCertificates[0]
+	}
+	if shown, ok := errors.AsType[*HandshakeError](err); ok {
+		return shown.Leaf
+	}
+	if info, ok := auth.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
+		return info.State.PeerCertificates[0]
+	}
+	return nil
+}
+
+// alert says whether a read ended with a TLS alert of the peer: crypto/tls gives those to the
+// reader as a net.OpError with this operation, around a tls.AlertError.
+func alert(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
+}

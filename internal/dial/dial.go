@@ -1,0 +1,178 @@
+package dial
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"example.com/grpc-health-http/internal/clock"
+	"example.com/grpc-health-http/internal/grpcconn"
+	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/target"
+)
+
+// Options say where to connect, and how. Target and ConnectTimeout are required.
+type Options struct {
+	Target target.Target
+	// ConnectTimeout is the budget of a dial, from the lookup to the server's SETTINGS.
+	ConnectTimeout time.Duration
+	// Redial, above 0, dials again after a failure, this much later, until ConnectTimeout has
+	// passed: for a server that is just starting. 0 fails at once.
+	Redial time.Duration
+	// ServerName is the name that the server's certificate must carry; empty takes the target's host.
+	ServerName string
+	// Authority is the RPCs' :authority; empty derives it from ServerName and Target.
+	Authority string
+	// UserAgent is sent with every RPC; grpc-go appends its own version.
+	UserAgent string
+	// Gzip compresses requests, and lets the server compress its answers.
+	Gzip bool
+	// TLSSetting is how causes name the setting that asks for TLS to the upstream; empty describes it.
+	TLSSetting string
+	// Proxy names the HTTP proxy to reach hostPort through; nil, or a nil URL, connects directly.
+	Proxy func(hostPort string) (*url.URL, error)
+	// Credentials returns the transport credentials for one dial; nil is plaintext. With refresh
+	// set (after a TLS failure) what they are made of is read again whatever its age; where this
+	// brings nothing new the result is the same, compared with ==. An error ends the dial in phase
+	// "credentials".
+	Credentials func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)
+	// Lookup resolves names; nil is target.Lookup.
+	Lookup target.LookupFunc
+	// Connect opens network connections; nil is a net.Dialer's DialContext.
+	Connect func(ctx context.Context, network, address string) (net.Conn, error)
+	// Trace hears of Dial, Retry ("credentials") and PeerCertificate.
+	Trace health.Trace
+}
+
+// Dialer makes connections to one target. It is safe for concurrent use.
+type Dialer struct {
+	o     Options
+	clock *clock.Running
+	conn  grpcconn.Options
+}
+
+// New returns a Dialer.
+func New(o Options, clock *clock.Running) *Dialer {
+	if o.Lookup == nil {
+		o.Lookup = target.Lookup
+	}
+	if o.Connect == nil {
+		o.Connect = new(net.Dialer).DialContext
+	}
+	o.Trace = o.Trace.Complete()
+	o.TLSSetting = cmp.Or(o.TLSSetting, "TLS to the upstream")
+	return &Dialer{o: o, clock: clock, conn: grpcconn.Options{
+		Authority: cmp.Or(o.Authority, o.ServerName, o.Target.Authority()),
+		UserAgent: o.UserAgent,
+		Gzip:      o.Gzip,
+	}}
+}
+
+// Dial connects, and returns once the server's SETTINGS have come. The connection is nil where the Dial's Err is not. p shows
+// meanwhile how far it has come.
+func (dl *Dialer) Dial(ctx context.Context, p *Progress) (c *grpcconn.Conn, d health.Dial) {
+	began := dl.clock.Now()
+	ctx, cancel := dl.clock.WithBudget(ctx, dl.o.ConnectTimeout)
+	defer cancel()
+	for redials := 0; ; redials++ {
+		var last health.Dial
+		c, last = dl.once(ctx, p)
+		last.Redials = redials
+		if d.Err != nil && errors.Is(last.Err, clock.ErrBudget) && (last.Phase == health.PhaseCredentials || !last.Phase.Beyond(d.Phase)) {
+			break // the budget ended a later try: what the one before it met says more
+		}
+		d = last
+		if c != nil || dl.o.Redial <= 0 || d.Phase == health.PhaseCredentials || !wait(ctx, dl.o.Redial) {
+			break
+		}
+	}
+	d.Took = dl.clock.Now().Since(began.Moment)
+	switch {
+	case d.Err == nil:
+		dl.o.Trace.Dial("ok")
+	case !errors.Is(d.Err, context.Canceled):
+		dl.o.Trace.Dial(string(d.Phase))
+	}
+	return c, d
+}
+
+// wait waits for d, and says whether the context let it.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// once gets the credentials, looks up, and races the addresses.
+func (dl *Dialer) once(ctx context.Context, p *Progress) (*grpcconn.Conn, health.Dial) {
+	p.enter(health.PhaseCredentials)
+	tc, err := dl.credentials(ctx, false)
+	if err != nil {
+		return nil, health.Dial{Phase: health.PhaseCredentials, Err: dl.orBudget(ctx, err, "the credentials did not come")}
+	}
+	p.enter(health.PhaseDNS)
+	began := time.Now()
+	routes, err := dl.routes(ctx)
+	d := health.Dial{Lookup: time.Since(began)}
+	if err != nil {
+		d.Phase, d.Err = health.PhaseDNS, dl.orBudget(ctx, err, "the target's host was not looked up")
+		return nil, d
+	}
+	p.lookedUp(d.Lookup)
+	c := dl.race(ctx, routes, tc, &d, p)
+	if c == nil && d.Phase == health.PhaseTLS && ctx.Err() == nil {
+		if again, err := dl.credentials(ctx, true); err == nil && again != tc {
+			dl.o.Trace.Retry("credentials")
+			c = dl.race(ctx, routes, again, &d, p)
+		}
+	}
+	return c, d
+}
+
+func (dl *Dialer) credentials(ctx context.Context, refresh bool) (credentials.TransportCredentials, error) {
+	if dl.o.Credentials == nil {
+		return insecure.NewCredentials(), nil
+	}
+	return dl.o.Credentials(ctx, refresh)
+}
+
+// routes are the ways to the target, one at least. Behind a proxy that is one: the proxy looks the name up.
+func (dl *Dialer) routes(ctx context.Context) ([]route, error) {
+	t := dl.o.Target
+	if dl.o.Proxy != nil && !t.IsUnix() {
+		proxy, err := dl.o.Proxy(t.HostPort())
+		if err != nil {
+			return nil, fmt.Errorf("choose a proxy: %w", err)
+		}
+		if proxy != nil {
+			return []route{{Address: target.Address{Network: "tcp", Text: t.HostPort()}, proxy: proxy}}, nil
+		}
+	}
+	addresses, err := t.Addresses(ctx, dl.o.Lookup)
+	routes := make([]route, len(addresses))
+	for i, a := range addresses {
+		routes[i] = route{Address: a}
+	}
+	return routes, err
+}
+
+// orBudget replaces an error by the end of the context, where that is its cause, and says what had not happened by then.
+func (dl *Dialer) orBudget(ctx context.Context, err error, not string) error {
+	switch cause := context.Cause(ctx); {
+	case cause == nil:
+		return err
+	case errors.Is(cause, clock.ErrBudget):
+		return fmt.Errorf("%s within %v: %w", not, dl.o.ConnectTimeout, cause)
+	}
+	return fmt.Errorf("%s: %w", not, context.Canceled)
+}

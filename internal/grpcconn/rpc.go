@@ -1,0 +1,180 @@
+package grpcconn
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
+
+	"example.com/grpc-health-http/internal/health"
+)
+
+// Request is what one RPC asks: Check of a service, or List.
+type Request struct {
+	// Service is the name to check; empty is the whole server.
+	Service string
+	// List makes the RPC a List instead.
+	List bool
+}
+
+// Outcome is what the end of an RPC means.
+type Outcome int
+
+const (
+	// Lost: the connection broke before the answer was whole.
+	Lost Outcome = iota
+	// Unprocessed: the connection broke, and the server had not looked at the request.
+	Unprocessed
+	// TimedOut: the RPC's deadline passed without an answer.
+	TimedOut
+	// Answered: the server, or an HTTP front end of it, has spoken.
+	Answered
+)
+
+// Answer is the end of one RPC.
+type Answer struct {
+	Outcome Outcome
+	// Status is the finding, where Outcome is Answered.
+	Status health.Status
+	// Code is the RPC's status code.
+	Code codes.Code
+	// Err is the RPC's error; nil for status OK.
+	Err error
+	// List has a verdict for each service, sorted by name, of a List that was answered with OK.
+	List []health.Verdict
+}
+
+// String is how evidence shows the answer.
+func (a Answer) String() string {
+	if a.Err != nil {
+		return a.Err.Error()
+	}
+	return a.Status.String()
+}
+
+// Do makes one RPC. The context must have a deadline, the RPC's. p shows meanwhile how far it has come. Where an error
+// quotes what was sent as metadata, as servers do with a token that they refuse, the quote is removed.
+func (c *Conn) Do(ctx context.Context, r Request, md metadata.MD, p *Progress) Answer {
+	ctx = context.WithValue(ctx, progressKey{}, p)
+	if md != nil {
+		ctx = metadata.NewOutgoingContext(ctx, md)
+	}
+	a, err := c.do(ctx, r)
+	if err != nil {
+		a = c.failed(err, p)
+		a.Err = redacted(a.Err, md)
+	}
+	if a.Code == codes.DeadlineExceeded || a.Code == codes.Canceled {
+		// Past the deadline it is ours, and no answer, whoever reports it: grpc-go or the server.
+		if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+			a.Outcome = TimedOut
+		}
+	}
+	return a
+}
+
+func (c *Conn) do(ctx context.Context, r Request) (Answer, error) {
+	if r.List {
+		response, err := c.health.List(ctx, &healthpb.HealthListRequest{})
+		if err != nil {
+			return Answer{}, err
+		}
+		statuses := response.GetStatuses()
+		a := Answer{Outcome: Answered, List: make([]health.Verdict, 0, len(statuses))}
+		for _, name := range slices.Sorted(maps.Keys(statuses)) {
+			a.List = append(a.List, health.Verdict{Service: name, Status: fromProtocol(statuses[name].GetStatus()), Asked: true})
+		}
+		a.Status = health.Worst(a.List)
+		return a, nil
+	}
+	response, err := c.health.Check(ctx, &healthpb.HealthCheckRequest{Service: r.Service})
+	if err != nil {
+		return Answer{}, err
+	}
+	return Answer{Outcome: Answered, Status: fromProtocol(response.GetStatus())}, nil
+}
+
+// fromProtocol turns a response's status into ours; a value that the protocol does not know is Unknown.
+func fromProtocol(s healthpb.HealthCheckResponse_ServingStatus) health.Status {
+	switch s {
+	case healthpb.HealthCheckResponse_SERVING:
+		return health.Serving
+	case healthpb.HealthCheckResponse_NOT_SERVING:
+		return health.NotServing
+	case healthpb.HealthCheckResponse_SERVICE_UNKNOWN:
+		return health.ServiceUnknown
+	}
+	return health.Unknown
+}
+
+// redacted is the error without the values, and without their last words: "Bearer TOKEN" is quoted as TOKEN, too.
+func redacted(err error, md metadata.MD) error {
+	text := err.Error()
+	for _, values := range md {
+		for _, value := range values {
+			for _, secret := range []string{value, value[strings.LastIndex(value, " ")+1:]} {
+				if secret != "" {
+					text = strings.ReplaceAll(text, secret, "(redacted)")
+				}
+			}
+		}
+	}
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}
+
+// Progress shows how far an RPC has come. The zero value is of one that has not begun. grpc-go sends a request a second
+// time where a GOAWAY says that the server has not looked at the first, and parts of an answer to the first can still
+// come: what counts is the latest sending.
+type Progress struct{ latest atomic.Pointer[sending] }
+
+// sending is one time that a request was sent: whether it got a stream, and which parts of an answer came.
+type sending struct{ sent, header, trailer atomic.Bool }
+
+// Sent says that the request is on its way to the server. One that is not waits for other RPCs on the connection, of which
+// the server allows only so many at once.
+func (p *Progress) Sent() bool {
+	s := p.latest.Load()
+	return s != nil && s.sent.Load()
+}
+
+type (
+	progressKey struct{}
+	sendingKey  struct{}
+)
+
+// progressRecorder is a stats.Handler that writes into each RPC's Progress.
+type progressRecorder struct{}
+
+func (progressRecorder) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	s := new(sending)
+	ctx.Value(progressKey{}).(*Progress).latest.Store(s)
+	return context.WithValue(ctx, sendingKey{}, s)
+}
+
+func (progressRecorder) HandleRPC(ctx context.Context, event stats.RPCStats) {
+	s := ctx.Value(sendingKey{}).(*sending)
+	switch event.(type) {
+	case *stats.OutHeader:
+		s.sent.Store(true)
+	case *stats.InHeader:
+		s.header.Store(true)
+	case *stats.InTrailer:
+		s.trailer.Store(true)
+	}
+}
+
+func (progressRecorder) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+	return ctx
+}
+func (progressRecorder) HandleConn(context.Context, stats.ConnStats) {}

@@ -1,0 +1,13 @@
+// Package pool keeps one connection to an upstream, and dials when there is none that may be used.
+//
+// Get returns a connection for one RPC. Which ones may serve is the caller's choice: any that is usable (Any), one that was
+// dialled no earlier than a given moment (Fresh), or one of its own (Exclusive). A kept connection is not usable when it was lost, or is
+// older than the pool's maximum age; with a maximum age of 0 every connection is exclusive.
+//
+// Callers share dials. A dial that succeeds serves everyone who waits and may use its connection; one that fails is
+// a failure only for callers who had arrived when it began, for an older one proves nothing to them. So a caller starts a dial of its own
+// where only older ones are in progress, unless the latest is less than 25 ms old. At most 8 dials are in progress at once.
+//
+// Discard stops a broken connection from being used again, and Close does so for good. A connection is closed when the
+// last RPC on it has ended. A dial ends when nobody waits for a connection any more.
+package pool

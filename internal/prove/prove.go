@@ -1,0 +1,316 @@
+package prove
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	"example.com/grpc-health-http/internal/clock"
+	"example.com/grpc-health-http/internal/grpcconn"
+	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/pool"
+)
+
+// Options say how checks are made. All but Metadata are required; Trace must be complete.
+type Options struct {
+	Clock *clock.Running
+	// ConnectTimeout is the budget of Metadata; a dial has its own.
+	ConnectTimeout time.Duration
+	// RPCTimeout is the budget of one RPC.
+	RPCTimeout time.Duration
+	// Metadata returns what to send with an RPC; nil sends nothing. The result is not modified.
+	// An error ends the attempt in phase "credentials".
+	Metadata func(ctx context.Context) (metadata.MD, error)
+	// Trace hears of RPC and Retry ("lost", "silent", "frozen").
+	Trace health.Trace
+}
+
+// Extra permits a check to make a second RPC beside its first.
+type Extra interface {
+	// Take says whether the check may. Where it may, Return must follow.
+	Take() bool
+	Return()
+}
+
+// Result is what a check came to.
+type Result struct {
+	// Verdict has the finding: Status, Code, Asked, Phase and Err.
+	Verdict health.Verdict
+	// List is set for a List that was answered.
+	List     []health.Verdict
+	Evidence health.Evidence
+}
+
+// lossesAllowed is how many points losses of fresh connections during a check's RPC may come to before that is the verdict.
+// One loss is not proof: a server that drains while it restarts may take it along, and one that allows
+// so many requests for a connection may have spent it on those of others. After the first loss a connection is
+// the check's alone. Where the server had not even looked at the request, as it says with GOAWAY, the loss
+// says less: several servers of one name may drain one after the other.
+const (
+	lossesAllowed   = 4
+	pointsOfLoss    = 2
+	pointsUnhandled = 1
+)
+
+// outdatedAfter is how long the process may have been stopped for an RPC from before the stop to count: its answer
+// can have waited since then, and says how the server was, not how it is.
+const outdatedAfter = 5 * time.Second
+
+// Check is one check in progress.
+type Check struct {
+	o       *Options
+	ctx     context.Context
+	pool    *pool.Pool
+	request grpcconn.Request
+	extra   Extra
+	events  chan event
+
+	mu        sync.Mutex    // guards what follows, which Run alone changes
+	began     clock.Reading // a connection is fresh, and a failure counts, where the dial began no earlier
+	attempts  []*attempt    // in progress
+	wanted    string        // the reason for which a fresh connection is wanted; empty when none is
+	losses    int           // points of lossesAllowed
+	exclusive bool          // a shared fresh connection has failed: the next one is for this check alone
+	hasExtra  bool
+	failure   *health.Verdict // the verdict where no attempt in progress answers
+	evidence  health.Evidence
+	settled   *settlement
+}
+
+// settlement is a check's result, and when the RPC began that the server answered; zero for a failure.
+type settlement struct {
+	result Result
+	asked  clock.Reading
+}
+
+// New returns a check that begins at now. Its attempts end with ctx.
+func New(ctx context.Context, o *Options, p *pool.Pool, request grpcconn.Request, now clock.Reading, extra Extra) *Check {
+	return &Check{o: o, ctx: ctx, pool: p, request: request, extra: extra, began: now, events: make(chan event, 4)}
+}
+
+// Run makes the check. asked is when the RPC began that the server answered; it is zero for a failure. The
+// result is empty where the context ended first.
+func (c *Check) Run() (result Result, asked clock.Reading) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.began
+	c.startLocked(now, pool.Any)
+	timer := time.NewTimer(c.sleepLocked(now))
+	defer timer.Stop()
+	for c.settled == nil {
+		c.mu.Unlock()
+		var e event
+		select {
+		case e = <-c.events:
+		case <-timer.C:
+		case <-c.ctx.Done():
+		}
+		before := now
+		now = c.o.Clock.Now()
+		c.mu.Lock()
+		if c.ctx.Err() != nil {
+			break
+		}
+		var stopped time.Duration
+		if now.Stops != before.Stops {
+			stopped = now.Since(before.Moment)
+		}
+		if stopped > outdatedAfter {
+			c.restartLocked(now, 0) // before the events, which may have waited for as long
+		}
+		for more := true; more && c.settled == nil; {
+			if e != nil {
+				e.handleLocked(c, now)
+			}
+			select {
+			case e = <-c.events: // what has happened takes precedence over what the clock says
+			default:
+				more = false
+			}
+		}
+		if c.settled == nil {
+			if stopped > 0 && stopped <= outdatedAfter {
+				c.restartLocked(now, 1)
+			}
+			c.advanceLocked(now)
+			timer.Reset(c.sleepLocked(now))
+		}
+	}
+	c.endLocked()
+	if c.settled == nil {
+		return Result{}, clock.Reading{}
+	}
+	return c.settled.result, c.settled.asked
+}
+
+// endLocked ends what is in progress.
+func (c *Check) endLocked() {
+	for len(c.attempts) > 0 {
+		c.dropLocked(c.attempts[0])
+	}
+	c.returnExtraLocked()
+}
+
+// restartLocked begins anew, after a stop of the process, beside the oldest attempts that are kept: a machine that is merely
+// busy must not cost the time that the server has already worked on its answer.
+func (c *Check) restartLocked(now clock.Reading, kept int) {
+	for len(c.attempts) > kept {
+		c.dropLocked(c.attempts[len(c.attempts)-1])
+	}
+	c.began = now
+	c.failure, c.losses, c.exclusive = nil, 0, false
+	c.wanted = "frozen"
+}
+
+// advanceLocked does what is due.
+func (c *Check) advanceLocked(now clock.Reading) {
+	for _, a := range slices.Clone(c.attempts) {
+		switch {
+		case a.conn == nil || now.Running < a.silent:
+		case now.Running >= a.due:
+			a.timedOut.Store(true)
+			c.dropLocked(a)
+			c.timedOutLocked(a, now)
+		case a.reuses(c):
+			c.wantLocked("silent")
+		case !c.exclusive && !a.progress.Sent():
+			// The server allows no further RPC beside those of others on this connection.
+			c.dropLocked(a)
+			c.noteLocked(a, now, "not sent: too many RPCs are in progress on the connection")
+			c.exclusive = true
+			c.wantLocked("silent")
+		}
+	}
+	if c.wanted != "" && (len(c.attempts) == 0 || c.takeExtraLocked()) {
+		c.o.Trace.Retry(c.wanted)
+		c.wanted = ""
+		need := pool.Fresh
+		if c.exclusive {
+			need = pool.Exclusive
+		}
+		c.startLocked(now, need)
+	}
+	if len(c.attempts) < 2 {
+		c.returnExtraLocked()
+	}
+	if len(c.attempts) == 0 {
+		c.settleLocked(*c.failure, nil, clock.Reading{})
+	}
+}
+
+// sleepLocked is how long Run may sleep.
+func (c *Check) sleepLocked(now clock.Reading) time.Duration {
+	due := clock.Never
+	for _, a := range c.attempts {
+		switch {
+		case a.conn == nil:
+		case now.Running < a.silent:
+			due = min(due, a.silent)
+		default:
+			due = min(due, a.due)
+		}
+	}
+	return now.Sleep(due)
+}
+
+// wantLocked asks for an attempt on a fresh connection, unless one is in progress or has failed.
+func (c *Check) wantLocked(reason string) {
+	inProgress := func(a *attempt) bool { return a.need != pool.Any && !a.since.Before(c.began.Moment) }
+	if c.failure == nil && c.wanted == "" && !slices.ContainsFunc(c.attempts, inProgress) {
+		c.wanted = reason
+	}
+}
+
+func (c *Check) takeExtraLocked() bool {
+	if !c.hasExtra {
+		c.hasExtra = c.extra.Take()
+	}
+	return c.hasExtra
+}
+
+func (c *Check) returnExtraLocked() {
+	if c.hasExtra {
+		c.hasExtra = false
+		c.extra.Return()
+	}
+}
+
+// dropLocked takes an attempt off those in progress.
+func (c *Check) dropLocked(a *attempt) {
+	a.cancel()
+	c.attempts = slices.DeleteFunc(c.attempts, func(o *attempt) bool { return o == a })
+}
+
+// settleLocked ends the check with a verdict.
+func (c *Check) settleLocked(v health.Verdict, list []health.Verdict, asked clock.Reading) {
+	c.settled = &settlement{Result{Verdict: v, List: list, Evidence: c.evidence}, asked}
+}
+
+// timedOutLocked deals with an RPC that got no answer in time.
+func (c *Check) timedOutLocked(a *attempt, now clock.Reading) {
+	c.noteLocked(a, now, "no answer in time")
+	c.pool.Discard(a.conn)
+	if a.reuses(c) {
+		c.wantLocked("silent")
+		return
+	}
+	c.failure = &health.Verdict{
+		Status: health.Timeout, Code: codes.DeadlineExceeded, Asked: true, Phase: health.PhaseRPC,
+		Err: fmt.Errorf("no answer to the RPC within %v", c.o.RPCTimeout),
+	}
+}
+
+// noteLocked adds an attempt's RPC to the evidence.
+func (c *Check) noteLocked(a *attempt, now clock.Reading, result string) {
+	c.evidence.Attempts = append(c.evidence.Attempts, c.shownLocked(a, now, result))
+}
+
+// shownLocked is how the evidence shows an attempt's RPC.
+func (c *Check) shownLocked(a *attempt, now clock.Reading, result string) health.Attempt {
+	shown := health.Attempt{Dial: a.dial, RPC: now.Since(a.asked.Moment), Result: result}
+	if a.reuses(c) {
+		shown.Reused, shown.Age = true, a.asked.Since(a.conn.Began)
+	}
+	return shown
+}
+
+// ErrNoAnswer is the cause of a Snapshot's verdict where nothing has failed yet.
+var ErrNoAnswer = errors.New("no answer within the time for the connection and the RPC")
+
+// Waiting is the verdict for a caller whose time is up before a check has begun for it.
+func Waiting() health.Verdict {
+	return health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC, Err: ErrNoAnswer}
+}
+
+// Snapshot is the verdict for a caller whose time is up now, and the evidence with what is in progress.
+func (c *Check) Snapshot(now clock.Reading) (health.Verdict, health.Evidence) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := health.Evidence{Attempts: slices.Clone(c.evidence.Attempts)}
+	v := Waiting()
+	for _, a := range c.attempts {
+		progress := a.dialling.Load()
+		switch {
+		case a.conn != nil:
+			e.Attempts = append(e.Attempts, c.shownLocked(a, now, "no answer yet"))
+			if !v.Asked {
+				v.Asked, v.Code, v.Phase = true, codes.DeadlineExceeded, health.PhaseRPC
+			}
+		case progress != nil:
+			e.Attempts = append(e.Attempts, health.Attempt{Dial: progress.Snapshot(now.Moment)})
+			if !v.Asked {
+				v.Phase = progress.Phase()
+			}
+		}
+	}
+	if c.failure != nil {
+		v = *c.failure
+	}
+	return v, e
+}
