@@ -1,4 +1,4 @@
-// Package upstream turns settings into what a checker of the upstream needs, for every variant.
+// Package upstream turns an upstream's settings into what a checker of the upstream needs, for every variant.
 package upstream
 
 import (
@@ -17,7 +17,7 @@ import (
 
 // Options returns a checker's options. token gives the Google ID token to send with each RPC; nil
 // sends none. An error is one of the settings.
-func Options(s *settings.Settings, o creds.Options, token func(ctx context.Context) (string, error)) (check.Options, error) {
+func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Context) (string, error)) (check.Options, error) {
 	target, err := target.Parse(s.Addr)
 	if err != nil {
 		return check.Options{}, err
@@ -32,14 +32,15 @@ func Options(s *settings.Settings, o creds.Options, token func(ctx context.Conte
 		RPCTimeout:     s.RPCTimeout,
 		MaxAge:         s.ConnMaxAge,
 		Services:       s.Services,
-		MaxConcurrent:  s.MaxConcurrentChecks,
 		UserAgent:      s.UserAgent,
 		Authority:      s.Authority,
 		ServerName:     s.ServerName,
-		TLSSetting:     s.Name("GRPC_TLS"),
 		Gzip:           s.Gzip,
 		Credentials:    transport,
 		Metadata:       creds.Metadata(s, o, token),
+	}
+	if o.Setting != nil {
+		options.TLSSetting = o.Setting("TLS")
 	}
 	if s.UseProxy {
 		// gRPC is HTTPS to the proxy variables, as grpc-go has it, plaintext targets too.
