@@ -25,6 +25,6 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /out/ /bin/
 # By number, so that Kubernetes can see that it is not root (runAsNonRoot).
 USER 65532:65532
-ENV PORT=8080 METRICS_HTTP_LISTEN_ADDR=:9000
+ENV PORT=8080 GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=:9000
 EXPOSE 8080 9000
 ENTRYPOINT ["/bin/grpc_health_proxy"]

@@ -280,7 +280,7 @@ func TestEveryStatus(t *testing.T) {
 	up.SetStatus("gone", healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
 	up.SetError("failing", codes.Internal)
 	t.Cleanup(up.Hang("hung"))
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "RPC_TIMEOUT=500ms", "ALLOW_LIST=true")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_RPC_TIMEOUT=500ms", "GRPC_HEALTH_ALLOW_LIST=true")
 	d.want("", 200, "SERVING\n")
 	d.want("any/path", 200, "SERVING\n")
 	d.want("?service=up", 200, "up SERVING\n")
@@ -300,9 +300,9 @@ func TestEveryStatus(t *testing.T) {
 		t.Errorf("favicon.ico: %d", status)
 	}
 	plain := healthtest.Start(t, healthtest.WithoutHealth())
-	deploy(t, "GRPC_ADDR="+plain.Addr()).want("", 503, "UNIMPLEMENTED\n")
+	deploy(t, "GRPC_HEALTH_ADDR="+plain.Addr()).want("", 503, "UNIMPLEMENTED\n")
 	plain.Stop()
-	deploy(t, "GRPC_ADDR="+plain.Addr()).want("", 503, "CONNECTION_FAILED\n")
+	deploy(t, "GRPC_HEALTH_ADDR="+plain.Addr()).want("", 503, "CONNECTION_FAILED\n")
 }
 
 func TestOverloaded(t *testing.T) {
@@ -311,7 +311,7 @@ func TestOverloaded(t *testing.T) {
 	up.SetStatus("a", healthpb.HealthCheckResponse_SERVING)
 	release := up.Hang("a")
 	t.Cleanup(release)
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "MAX_CONCURRENT_CHECKS=1", "RPC_TIMEOUT=30s")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_MAX_CONCURRENT_CHECKS=1", "GRPC_HEALTH_RPC_TIMEOUT=30s")
 	var first sync.WaitGroup
 	first.Go(func() { d.want("?service=a", 200, "a SERVING\n") })
 	for end := time.Now().Add(15 * time.Second); up.InFlightFor("a") == 0; time.Sleep(5 * time.Millisecond) {
@@ -334,7 +334,7 @@ func TestToken(t *testing.T) {
 	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "HTTP_AUTH_TOKEN_FILE="+file)
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE="+file)
 	for header, status := range map[string]int{"": 401, "Authorization: Bearer another": 401, "Authorization: Bearer " + token: 200} {
 		if got, _, _ := d.get("", header); got != status {
 			t.Errorf("%q: %d, want %d", header, got, status)
@@ -350,7 +350,7 @@ func TestConfiguredServices(t *testing.T) {
 	up := healthtest.Start(t)
 	up.SetStatus("a", healthpb.HealthCheckResponse_SERVING)
 	up.SetStatus("b", healthpb.HealthCheckResponse_NOT_SERVING)
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "SERVICE_NAME=a,b")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_SERVICE_NAME=a,b")
 	d.want("", 503, "a SERVING\nb NOT_SERVING\n")
 	d.want("?service=a", 200, "a SERVING\n")
 	if status, _, _ := d.get("?service=c", ""); status != 404 || up.RPCsFor("c") != 0 {
@@ -362,7 +362,7 @@ func TestLogLines(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	up.Stop()
-	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
 	const trace = "0123456789abcdef0123456789abcdef"
 	for _, header := range []string{"X-Cloud-Trace-Context: " + trace + "/1;o=1", "Traceparent: 00-" + trace + "-0123456789abcdef-01"} {
 		_, answer, _ := d.get("", header)
@@ -376,14 +376,14 @@ func TestLogLines(t *testing.T) {
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	const secret = "do-not-show-this"
-	d := deploy(t, "GRPC_ADDR=nowhere", "RPC_TIMEOUT="+secret, "GRPC_CLIENT_CERT=/secrets/cert/tls.crt", "RPC_HEADERS=authorization "+secret)
+	d := deploy(t, "GRPC_HEALTH_ADDR=nowhere", "GRPC_HEALTH_RPC_TIMEOUT="+secret, "GRPC_HEALTH_CLIENT_CERT=/secrets/cert/tls.crt", "GRPC_HEALTH_RPC_HEADERS=authorization "+secret)
 	for range 2 {
 		status, _, body := d.get("", "")
-		if status != 500 || strings.Contains(body, "GRPC_ADDR") || strings.Contains(body, "nowhere") {
+		if status != 500 || strings.Contains(body, "GRPC_HEALTH_ADDR") || strings.Contains(body, "nowhere") {
 			t.Errorf("%d %q", status, body)
 		}
 	}
-	names := []string{"GRPC_ADDR", "RPC_TIMEOUT", "GRPC_CLIENT_KEY", "GRPC_TLS", "RPC_HEADERS"}
+	names := []string{"GRPC_HEALTH_ADDR", "GRPC_HEALTH_RPC_TIMEOUT", "GRPC_HEALTH_CLIENT_KEY", "GRPC_HEALTH_TLS", "GRPC_HEALTH_RPC_HEADERS"}
 	missing := func(name string) bool { return !strings.Contains(d.text(), name) }
 	for end := time.Now().Add(10 * time.Second); slices.ContainsFunc(names, missing); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -404,7 +404,7 @@ func TestWrongSettings(t *testing.T) {
 func TestUpstreamRestartsBetweenRequests(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
-	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
 	for range 3 {
 		d.want("", 200, "SERVING\n")
 		up.Restart()
@@ -417,7 +417,7 @@ func TestFrozenBetweenRequests(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	way := healthtest.Forward(t, up.Target())
-	d := deploy(t, "GRPC_ADDR="+way.Addr(), "CONN_MAX_AGE=1h")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+way.Addr(), "GRPC_HEALTH_CONN_MAX_AGE=1h")
 	d.want("", 200, "SERVING\n")
 	d.cmd.Process.Signal(syscall.SIGSTOP)
 	way.Swallow() // what is on the way is forgotten, as after a long pause
@@ -431,7 +431,7 @@ func TestHungUpstreamAndThePlatformsDeadline(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	t.Cleanup(up.Hang(""))
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "RPC_TIMEOUT=1m", "CLOUD_RUN_TIMEOUT_SECONDS=3")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_RPC_TIMEOUT=1m", "CLOUD_RUN_TIMEOUT_SECONDS=3")
 	began := time.Now()
 	status, answer, body := d.get("", "")
 	if took := time.Since(began); took >= 3*time.Second {
@@ -449,7 +449,7 @@ func TestHungUpstreamAndThePlatformsDeadline(t *testing.T) {
 func TestConcurrentRequests(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
-	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
 	d.want("", 200, "SERVING\n")
 	var all sync.WaitGroup
 	for range 50 {
@@ -511,6 +511,6 @@ func TestOneWayTLS(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
 	roots := ca.WriteFile(t, t.TempDir(), "ca")
-	deploy(t, "GRPC_ADDR="+up.Addr(), "GRPC_TLS=true", "GRPC_CA_CERT="+roots).want("", 200, "SERVING\n")
-	deploy(t, "GRPC_ADDR="+up.Addr(), "GRPC_TLS=true").want("", 503, "CONNECTION_FAILED\n")
+	deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT="+roots).want("", 200, "SERVING\n")
+	deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_TLS=true").want("", 503, "CONNECTION_FAILED\n")
 }

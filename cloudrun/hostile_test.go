@@ -151,7 +151,7 @@ func TestRequestShapes(t *testing.T) {
 		"a bad escape":           {"GET /%zz HTTP/1.1\r\n" + host + "\r\n", refused},
 		"a fragment":             {"GET /#x HTTP/1.1\r\n" + host + "\r\n", "404"},
 		"a space in the target":  {"GET / / HTTP/1.1\r\n" + host + "\r\n", refused},
-		"an address in a query":  {"GET /?grpc-addr=" + elsewhere.Addr().String() + "&GRPC_ADDR=" + elsewhere.Addr().String() + " HTTP/1.1\r\n" + host + "\r\n", "200"},
+		"an address in a query":  {"GET /?grpc-addr=" + elsewhere.Addr().String() + "&GRPC_HEALTH_ADDR=" + elsewhere.Addr().String() + " HTTP/1.1\r\n" + host + "\r\n", "200"},
 		"TRACE":                  {"TRACE / HTTP/1.1\r\n" + host + "X-A: reflected\r\n\r\n", "405"},
 		"a method in small":      {"get / HTTP/1.1\r\n" + host + "\r\n", "405"},
 		"HTTP/1.0":               {"GET / HTTP/1.0\r\n\r\n", "200"},

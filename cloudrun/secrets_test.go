@@ -47,7 +47,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, []string{"RPC_HEADERS=x-key: " + value + "\nauthorization: Bearer " + value}, append(args, "-grpc-addr="+up.Addr(), "-grpc-tls", "-log-level=debug")...)
+			p := start(t, []string{"GRPC_HEALTH_RPC_HEADERS=x-key: " + value + "\nauthorization: Bearer " + value}, append(args, "-grpc-addr="+up.Addr(), "-grpc-tls", "-log-level=debug")...)
 			p.secret(value, token, presented, base64.StdEncoding.EncodeToString([]byte("user:"+presented)))
 			for _, content := range [][]byte{client.CertPEM, client.KeyPEM, other.KeyPEM, client.KeyPEM[:150], ca.PEM()} {
 				p.secretPEM(content)

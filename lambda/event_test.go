@@ -40,7 +40,7 @@ func TestRecordedEvents(t *testing.T) {
 	} {
 		up.SetStatus(name, status)
 	}
-	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
 	paths, err := filepath.Glob(filepath.Join("testdata", "events", "*.json"))
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no events: %v", err)
@@ -80,7 +80,7 @@ func TestRecordedEvents(t *testing.T) {
 func TestNoRPCWithoutNeed(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
-	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
 	for _, name := range []string{"function_url_favicon", "function_url_post_base64", "target_group_post_base64", "direct_illegal_name", "direct_no_text", "hostile_types",
 		"other_list", "other_number", "other_queue", "other_source", "other_text", "other_websocket"} {
 		payload, err := os.ReadFile(filepath.Join("testdata", "events", name+".json"))

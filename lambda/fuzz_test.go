@@ -82,7 +82,7 @@ func FuzzEvent(f *testing.F) {
 	})
 	var log, metrics lockedBuffer
 	logger := slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s := &settings.Settings{Addr: up.Addr(), AllowList: true, Headers: []settings.Header{{Name: "x-key", Value: secret}}}
+	s := &settings.Settings{Upstream: settings.Upstream{Addr: up.Addr(), Headers: []settings.Header{{Name: "x-key", Value: secret}}}, Process: settings.Process{AllowList: true}}
 	a, err := app.New(s, app.Platform{Logger: logger, Observe: newMetrics(&metrics, nil).observe})
 	if err != nil {
 		f.Fatal(err)

@@ -104,7 +104,7 @@ func TestEveryStatus(t *testing.T) {
 	up.SetStatus("gone", healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
 	up.SetError("failing", codes.Internal)
 	t.Cleanup(up.Hang("hung"))
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "RPC_TIMEOUT=500ms", "ALLOW_LIST=true")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_RPC_TIMEOUT=500ms", "GRPC_HEALTH_ALLOW_LIST=true")
 	for service, want := range map[string]struct {
 		status string
 		http   int
@@ -149,7 +149,7 @@ func TestEveryStatus(t *testing.T) {
 	}
 
 	plain := healthtest.Start(t, healthtest.WithoutHealth())
-	d = deploy(t, "GRPC_ADDR="+plain.Addr())
+	d = deploy(t, "GRPC_HEALTH_ADDR="+plain.Addr())
 	d.want("UNIMPLEMENTED")
 	plain.Stop()
 	d.want("CONNECTION_FAILED")
@@ -173,7 +173,7 @@ func TestOverloaded(t *testing.T) {
 	up.SetStatus("a", healthpb.HealthCheckResponse_SERVING)
 	release := up.Hang("a")
 	t.Cleanup(release)
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "MAX_CONCURRENT_CHECKS=1", "RPC_TIMEOUT=30s", "AWS_LAMBDA_MAX_CONCURRENCY=2")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_MAX_CONCURRENT_CHECKS=1", "GRPC_HEALTH_RPC_TIMEOUT=30s", "AWS_LAMBDA_MAX_CONCURRENCY=2")
 	first := d.begin(`{"service":"a"}`, 20*time.Second)
 	until(t, "the first RPC to be under way", func() bool { return up.InFlightFor("a") == 1 })
 	if v := d.ask(`{"service":"b"}`); v.Status != "OVERLOADED" {
@@ -207,7 +207,7 @@ func TestConfiguredServices(t *testing.T) {
 	up := healthtest.Start(t)
 	up.SetStatus("a", healthpb.HealthCheckResponse_SERVING)
 	up.SetStatus("b", healthpb.HealthCheckResponse_NOT_SERVING)
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "SERVICE_NAME=a,b")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_SERVICE_NAME=a,b")
 	for _, payload := range []string{whole, `{"source":"aws.events","detail-type":"Scheduled Event","detail":{}}`} {
 		v := d.ask(payload)
 		if v.Status != "NOT_SERVING" || len(v.Services) != 2 || v.Services[0].Service != "a" || v.Services[1].Status != "NOT_SERVING" {
@@ -233,7 +233,7 @@ func TestToken(t *testing.T) {
 	manager := secretstest.Start(t)
 	const token = "the-token-of-callers"
 	manager.SetString(arnOf("token"), token)
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "HTTP_AUTH_TOKEN_FILE="+arnOf("token"), "AWS_ENDPOINT_URL_SECRETS_MANAGER="+manager.URL)
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE="+arnOf("token"), "AWS_ENDPOINT_URL_SECRETS_MANAGER="+manager.URL)
 	for header, status := range map[string]int{"": 401, "authorization: Bearer another": 401, "authorization: Bearer " + token: 200} {
 		if r := d.get("", header); r.StatusCode != status {
 			t.Errorf("%q: %+v, want %d", header, r, status)
@@ -246,7 +246,7 @@ func TestToken(t *testing.T) {
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	const secret = "do-not-show-this"
-	d := deploy(t, "GRPC_ADDR=nowhere", "RPC_TIMEOUT="+secret, "GRPC_CLIENT_CERT=arn:aws:secretsmanager:eu-west-1:1:secret:a", "RPC_HEADERS=authorization "+secret)
+	d := deploy(t, "GRPC_HEALTH_ADDR=nowhere", "GRPC_HEALTH_RPC_TIMEOUT="+secret, "GRPC_HEALTH_CLIENT_CERT=arn:aws:secretsmanager:eu-west-1:1:secret:a", "GRPC_HEALTH_RPC_HEADERS=authorization "+secret)
 	const body = "the health check is not configured: its log says what is wrong"
 	for range 2 {
 		if r := d.get("", ""); r.StatusCode != 500 || r.Body != body+"\n" {
@@ -258,7 +258,7 @@ func TestWrongSettings(t *testing.T) {
 	}
 	// Each problem once, however many invocations there were.
 	text, lines := d.stderr.String(), d.stderr.lines()
-	for _, name := range []string{"GRPC_ADDR", "RPC_TIMEOUT", "GRPC_CLIENT_KEY", "GRPC_TLS", "RPC_HEADERS"} {
+	for _, name := range []string{"GRPC_HEALTH_ADDR", "GRPC_HEALTH_RPC_TIMEOUT", "GRPC_HEALTH_CLIENT_KEY", "GRPC_HEALTH_TLS", "GRPC_HEALTH_RPC_HEADERS"} {
 		if !strings.Contains(text, name) {
 			t.Errorf("the log does not name %s:\n%s", name, text)
 		}
@@ -276,19 +276,19 @@ func TestWrongSettings(t *testing.T) {
 	}
 
 	// What only shows when the parts are put together is a wrong setting too.
-	d = deploy(t, "GRPC_ADDR=localhost:1", "GRPC_TLS=true", "GRPC_CA_CERT=-----BEGIN CERTIFICATE-----\n"+strings.Repeat("QUFB", 8)+"\n-----END CERTIFICATE-----\n")
+	d = deploy(t, "GRPC_HEALTH_ADDR=localhost:1", "GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT=-----BEGIN CERTIFICATE-----\n"+strings.Repeat("QUFB", 8)+"\n-----END CERTIFICATE-----\n")
 	if v := d.ask(whole); v.Error != body {
 		t.Errorf("%+v", v)
 	}
-	if !strings.Contains(d.stderr.String(), "GRPC_CA_CERT") {
-		t.Errorf("the log does not name GRPC_CA_CERT: %s", d.stderr.String())
+	if !strings.Contains(d.stderr.String(), "GRPC_HEALTH_CA_CERT") {
+		t.Errorf("the log does not name GRPC_HEALTH_CA_CERT: %s", d.stderr.String())
 	}
 }
 
 func TestUpstreamRestartsBetweenInvocations(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
-	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
 	for range 3 {
 		d.want("SERVING")
 		up.Restart()
@@ -305,7 +305,7 @@ func TestFrozenBetweenInvocations(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	way := healthtest.Forward(t, up.Target())
-	d := deploy(t, "GRPC_ADDR="+way.Addr(), "CONN_MAX_AGE=1h")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+way.Addr(), "GRPC_HEALTH_CONN_MAX_AGE=1h")
 	d.want("SERVING")
 	d.cmd.Process.Signal(syscall.SIGSTOP)
 	way.Swallow() // what is on the way is forgotten, as after a long pause
@@ -319,7 +319,7 @@ func TestHungUpstreamAndTheInvocationsDeadline(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	t.Cleanup(up.Hang(""))
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "RPC_TIMEOUT=1m")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_RPC_TIMEOUT=1m")
 	d.ask(`{"service":"warm"}`)
 	i := d.begin(whole, time.Second)
 	v := d.parse(d.wait(i)) // which takes no result that comes late
@@ -338,7 +338,7 @@ func TestHungUpstreamAndTheInvocationsDeadline(t *testing.T) {
 func TestConcurrentInvocations(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "AWS_LAMBDA_MAX_CONCURRENCY=4", "RPC_TIMEOUT=15s")
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "AWS_LAMBDA_MAX_CONCURRENCY=4", "GRPC_HEALTH_RPC_TIMEOUT=15s")
 	var releases []func()
 	var under []*invocation
 	for i := range 4 {
@@ -376,7 +376,7 @@ func TestConcurrentInvocations(t *testing.T) {
 func TestSIGTERM(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
-	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
 	d.want("SERVING")
 	select {
 	case <-d.registered:
@@ -402,7 +402,7 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	up.SetStatus("down", healthpb.HealthCheckResponse_NOT_SERVING)
-	d := deploy(t, "GRPC_ADDR="+up.Addr())
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
 	before := time.Now()
 	d.want("SERVING")
 	d.ask(`{"service":"down"}`)
@@ -470,8 +470,8 @@ func TestOneWayTLS(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
 	roots := ca.WriteFile(t, t.TempDir(), "ca")
-	deploy(t, "GRPC_ADDR="+up.Addr(), "GRPC_TLS=true", "GRPC_CA_CERT="+roots).want("SERVING")
-	deploy(t, "GRPC_ADDR="+up.Addr(), "GRPC_TLS=true").want("CONNECTION_FAILED")
+	deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT="+roots).want("SERVING")
+	deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_TLS=true").want("CONNECTION_FAILED")
 }
 
 func TestRotationOfFiles(t *testing.T) {
@@ -523,8 +523,8 @@ func pairSecret(t *testing.T, leaf *healthtest.Leaf, ca *healthtest.CA) string {
 // withSecret are the settings of mTLS from one secret.
 func withSecret(up *healthtest.Upstream, manager *secretstest.Manager) []string {
 	return []string{
-		"GRPC_ADDR=" + up.Addr(), "GRPC_TLS=true", "CONN_MAX_AGE=0", "AWS_ENDPOINT_URL_SECRETS_MANAGER=" + manager.URL,
-		"GRPC_CA_CERT=" + arnOf("tls") + "#ca", "GRPC_CLIENT_CERT=" + arnOf("tls") + "#cert", "GRPC_CLIENT_KEY=" + arnOf("tls") + "#key",
+		"GRPC_HEALTH_ADDR=" + up.Addr(), "GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CONN_MAX_AGE=0", "AWS_ENDPOINT_URL_SECRETS_MANAGER=" + manager.URL,
+		"GRPC_HEALTH_CA_CERT=" + arnOf("tls") + "#ca", "GRPC_HEALTH_CLIENT_CERT=" + arnOf("tls") + "#cert", "GRPC_HEALTH_CLIENT_KEY=" + arnOf("tls") + "#key",
 	}
 }
 
@@ -576,7 +576,7 @@ func TestRotationOfASlowSecret(t *testing.T) {
 	manager := secretstest.Start(t)
 	way := healthtest.Forward(t, strings.TrimPrefix(manager.URL, "http://"))
 	manager.SetString(arnOf("tls"), pairSecret(t, ca.Client(t), ca))
-	d := deploy(t, append(withSecret(up, manager), "AWS_ENDPOINT_URL_SECRETS_MANAGER=http://"+way.Addr(), "CONNECT_TIMEOUT=5s")...)
+	d := deploy(t, append(withSecret(up, manager), "AWS_ENDPOINT_URL_SECRETS_MANAGER=http://"+way.Addr(), "GRPC_HEALTH_CONNECT_TIMEOUT=5s")...)
 	d.want("SERVING")
 
 	manager.SetDelay(300 * time.Millisecond)
@@ -608,9 +608,9 @@ func TestSecretsInPlaintextAndBinary(t *testing.T) {
 	manager.SetBinary(arnOf("cert"), client.CertPEM)
 	manager.SetString(arnOf("key"), string(client.KeyPEM))
 	manager.SetString(arnOf("header"), "Bearer a-token-for-the-upstream")
-	d := deploy(t, "GRPC_ADDR="+up.Addr(), "GRPC_TLS=true", "AWS_ENDPOINT_URL_SECRETS_MANAGER="+manager.URL,
-		"GRPC_CA_CERT="+arnOf("ca"), "GRPC_CLIENT_CERT="+arnOf("cert"), "GRPC_CLIENT_KEY="+arnOf("key"),
-		"RPC_HEADERS=authorization: @"+arnOf("header"))
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_TLS=true", "AWS_ENDPOINT_URL_SECRETS_MANAGER="+manager.URL,
+		"GRPC_HEALTH_CA_CERT="+arnOf("ca"), "GRPC_HEALTH_CLIENT_CERT="+arnOf("cert"), "GRPC_HEALTH_CLIENT_KEY="+arnOf("key"),
+		"GRPC_HEALTH_RPC_HEADERS=authorization: @"+arnOf("header"))
 	d.want("SERVING")
 	if sent := up.Last().Metadata.Get("authorization"); len(sent) != 1 || sent[0] != "Bearer a-token-for-the-upstream" {
 		t.Error("the upstream did not get the header")

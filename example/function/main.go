@@ -1,5 +1,5 @@
 // Function runs the Google Cloud function on this machine, as the platform would. Settings come from the
-// environment; where GRPC_ADDR is not set, a gRPC server of its own is checked.
+// environment; where GRPC_HEALTH_ADDR is not set, a gRPC server of its own is checked.
 package main
 
 import (
@@ -26,7 +26,7 @@ func main() {
 
 // run serves until the process is ended: the framework has no other end.
 func run() error {
-	if os.Getenv("GRPC_ADDR") == "" {
+	if os.Getenv("GRPC_HEALTH_ADDR") == "" {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return fmt.Errorf("listen for gRPC: %w", err)
@@ -34,7 +34,7 @@ func run() error {
 		server := grpc.NewServer()
 		healthpb.RegisterHealthServer(server, health.NewServer())
 		go server.Serve(listener)
-		os.Setenv("GRPC_ADDR", listener.Addr().String())
+		os.Setenv("GRPC_HEALTH_ADDR", listener.Addr().String())
 	}
 	os.Setenv("FUNCTION_TARGET", "HealthCheck")
 	port := cmp.Or(os.Getenv("PORT"), "8080")
@@ -44,6 +44,6 @@ func run() error {
 		return fmt.Errorf("listen for HTTP (PORT sets another port): %w", err)
 	}
 	free.Close()
-	fmt.Printf("HealthCheck for %s: try curl -i http://localhost:%s/ (Ctrl-C ends it)\n", os.Getenv("GRPC_ADDR"), port)
+	fmt.Printf("HealthCheck for %s: try curl -i http://localhost:%s/ (Ctrl-C ends it)\n", os.Getenv("GRPC_HEALTH_ADDR"), port)
 	return funcframework.StartHostPort("localhost", port)
 }

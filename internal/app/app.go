@@ -55,10 +55,11 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	if s.IDTokenAudience != "" {
 		token = idtoken.New(s.IDTokenAudience).Token
 	}
-	options, err := upstream.Options(s, credentials, token)
+	options, err := upstream.Options(&s.Upstream, credentials, token)
 	if err != nil {
 		return nil, err
 	}
+	options.MaxConcurrent = s.MaxConcurrentChecks
 	options.Trace = p.Trace
 	options.Trace.Verdict = newReporter(p.Logger, s.Services).verdict
 	var certificateEnds atomic.Pointer[time.Time]

@@ -57,7 +57,7 @@ func TestListIsAllowedAndObserved(t *testing.T) {
 	up.SetStatus("a", healthpb.HealthCheckResponse_NOT_SERVING)
 	var seen []health.Verdict
 	observe := func(v health.Verdict) { seen = append(seen, v) }
-	a, _ := newApp(t, settings.Settings{Addr: up.Addr(), AllowList: true}, Platform{Observe: observe})
+	a, _ := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AllowList: true}}, Platform{Observe: observe})
 	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 503 {
 		t.Errorf("?list: %d", r.StatusCode)
 	}
@@ -68,7 +68,7 @@ func TestListIsAllowedAndObserved(t *testing.T) {
 	if r := get(t, a.Handler, "/", ""); r.StatusCode != 200 || len(seen) != 1 {
 		t.Errorf("/: %d, observed %v", r.StatusCode, seen)
 	}
-	a, _ = newApp(t, settings.Settings{Addr: up.Addr()}, Platform{})
+	a, _ = newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}}, Platform{})
 	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 404 {
 		t.Errorf("?list where it is not allowed: %d", r.StatusCode)
 	}
@@ -78,7 +78,7 @@ func TestListIsAllowedAndObserved(t *testing.T) {
 func TestFailedListIsNoVerdictOnTheServer(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t, healthtest.WithoutHealth())
-	a, log := newApp(t, settings.Settings{Addr: up.Addr(), AllowList: true}, Platform{Observe: func(v health.Verdict) {
+	a, log := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AllowList: true}}, Platform{Observe: func(v health.Verdict) {
 		t.Errorf("observed %+v", v)
 	}})
 	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 503 {
@@ -97,7 +97,7 @@ func TestTokenFile(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	file := filepath.Join(t.TempDir(), "token")
-	a, log := newApp(t, settings.Settings{Addr: up.Addr(), AuthTokenFile: file}, Platform{})
+	a, log := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AuthTokenFile: file}}, Platform{})
 	if r := get(t, a.Handler, "/", "Bearer whatever"); r.StatusCode != 503 {
 		t.Errorf("without a file: %d", r.StatusCode)
 	}
@@ -121,8 +121,8 @@ func TestTokenFile(t *testing.T) {
 func TestWrongSettingsAreAnError(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]settings.Settings{
-		"no port":    {Addr: "nowhere"},
-		"inline PEM": {Addr: "localhost:1", TLS: true, CACert: "-----BEGIN CERTIFICATE-----\nsecret\n-----END CERTIFICATE-----\n"},
+		"no port":    {Upstream: settings.Upstream{Addr: "nowhere"}},
+		"inline PEM": {Upstream: settings.Upstream{Addr: "localhost:1", TLS: true, CACert: "-----BEGIN CERTIFICATE-----\nsecret\n-----END CERTIFICATE-----\n"}},
 	} {
 		_, err := New(&s, Platform{Logger: slog.New(slog.DiscardHandler)})
 		if err == nil || strings.Contains(err.Error(), "secret") {
@@ -133,11 +133,11 @@ func TestWrongSettingsAreAnError(t *testing.T) {
 
 func TestFallbackLogger(t *testing.T) {
 	for format, start := range map[string]string{"": "{", "text": "time=", "wrong": "{"} {
-		t.Setenv("LOG_FORMAT", format)
+		t.Setenv("GRPC_HEALTH_LOG_FORMAT", format)
 		var out bytes.Buffer
 		NewFallbackLogger(&out).Error("m")
 		if !strings.HasPrefix(out.String(), start) {
-			t.Errorf("LOG_FORMAT %q: %s", format, out.String())
+			t.Errorf("GRPC_HEALTH_LOG_FORMAT %q: %s", format, out.String())
 		}
 	}
 }
@@ -146,7 +146,7 @@ func TestCloudLogging(t *testing.T) {
 	t.Setenv("K_SERVICE", "health")
 	t.Setenv("GOOGLE_CLOUD_PROJECT", "p")
 	var out bytes.Buffer
-	logger := NewLogger(&out, &settings.Settings{LogFormat: "json", LogLevel: "info"})
+	logger := NewLogger(&out, &settings.Settings{Process: settings.Process{LogFormat: "json", LogLevel: "info"}})
 	handler := WithCloudTrace(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		logger.WarnContext(r.Context(), "a message", "key", "value")
 		logger.DebugContext(r.Context(), "too fine")
@@ -178,7 +178,7 @@ func TestCloudLogging(t *testing.T) {
 func TestElsewhereJSONIsSlogs(t *testing.T) {
 	t.Setenv("K_SERVICE", "")
 	var out bytes.Buffer
-	NewLogger(&out, &settings.Settings{LogFormat: "json", LogLevel: "debug"}).Debug("m")
+	NewLogger(&out, &settings.Settings{Process: settings.Process{LogFormat: "json", LogLevel: "debug"}}).Debug("m")
 	if text := out.String(); !strings.Contains(text, `"level":"DEBUG"`) || !strings.Contains(text, `"msg":"m"`) {
 		t.Errorf("line %s", text)
 	}
@@ -212,7 +212,7 @@ func TestReloadIsLogged(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	file := ca.WriteFile(t, t.TempDir(), "ca")
 	tlsUp := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
-	a, log := newApp(t, settings.Settings{Addr: tlsUp.Addr(), TLS: true, CACert: file, ConnectTimeout: time.Second, RPCTimeout: time.Second}, Platform{})
+	a, log := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: tlsUp.Addr(), TLS: true, CACert: file, ConnectTimeout: time.Second, RPCTimeout: time.Second}}, Platform{})
 	if v := a.Check(context.Background(), ""); v.Status != health.Serving {
 		t.Fatalf("%v: %v", v.Status, v.Err)
 	}

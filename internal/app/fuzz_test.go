@@ -84,8 +84,8 @@ func FuzzRequest(f *testing.F) {
 		return a.Handler
 	}
 	handlers := []http.Handler{
-		handler(settings.Settings{AllowList: true}, ""),
-		handler(settings.Settings{AuthTokenFile: file, Services: []string{"a", "<b>"}}, "/health"),
+		handler(settings.Settings{Process: settings.Process{AllowList: true}}, ""),
+		handler(settings.Settings{Upstream: settings.Upstream{Services: []string{"a", "<b>"}}, Process: settings.Process{AuthTokenFile: file}}, "/health"),
 	}
 
 	f.Add("GET", "/", "")

@@ -25,10 +25,10 @@ func NewLogger(w io.Writer, s *settings.Settings) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-// NewFallbackLogger returns the logger for what is wrong with the settings: in JSON, unless LOG_FORMAT is text.
+// NewFallbackLogger returns the logger for what is wrong with the settings: in JSON, unless LOG_FORMAT says text.
 func NewFallbackLogger(w io.Writer) *slog.Logger {
-	s := settings.Settings{LogFormat: "json"}
-	if os.Getenv("LOG_FORMAT") == "text" {
+	s := settings.Settings{Process: settings.Process{LogFormat: "json"}}
+	if os.Getenv(settings.Prefix+"LOG_FORMAT") == "text" {
 		s.LogFormat = "text"
 	}
 	return NewLogger(w, &s)

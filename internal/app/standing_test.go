@@ -59,10 +59,10 @@ func TestPage(t *testing.T) {
 		word        string
 		certificate string
 	}{
-		"plaintext":     {settings.Settings{Addr: plain.Addr()}, "Serving", "none seen"},
-		"trusted":       {settings.Settings{Addr: up.Addr(), TLS: true, CACert: ca.WriteFile(t, t.TempDir(), "ca")}, "Serving", "40 days left"},
-		"not trusted":   {settings.Settings{Addr: up.Addr(), TLS: true, CACert: healthtest.NewCA(t).WriteFile(t, t.TempDir(), "ca")}, "Connection failed", "40 days left"},
-		"never reached": {settings.Settings{Addr: up.Addr(), TLS: true, CACert: t.TempDir() + "/missing"}, "Connection failed", "none seen"},
+		"plaintext":     {settings.Settings{Upstream: settings.Upstream{Addr: plain.Addr()}}, "Serving", "none seen"},
+		"trusted":       {settings.Settings{Upstream: settings.Upstream{Addr: up.Addr(), TLS: true, CACert: ca.WriteFile(t, t.TempDir(), "ca")}}, "Serving", "40 days left"},
+		"not trusted":   {settings.Settings{Upstream: settings.Upstream{Addr: up.Addr(), TLS: true, CACert: healthtest.NewCA(t).WriteFile(t, t.TempDir(), "ca")}}, "Connection failed", "40 days left"},
+		"never reached": {settings.Settings{Upstream: settings.Upstream{Addr: up.Addr(), TLS: true, CACert: t.TempDir() + "/missing"}}, "Connection failed", "none seen"},
 	} {
 		test.s.ConnectTimeout, test.s.RPCTimeout = 10*time.Second, 10*time.Second
 		a, _ := newApp(t, test.s, Platform{})

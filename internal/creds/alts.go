@@ -18,7 +18,7 @@ import (
 
 // altsTransport returns ALTS client credentials, which authenticate as the service account of the
 // Google Cloud machine that the process runs on.
-func altsTransport(s *settings.Settings) Transport {
+func altsTransport(s *settings.Upstream) Transport {
 	options := alts.DefaultClientOptions()
 	options.TargetServiceAccounts = s.ALTSTargetServiceAccounts
 	tc := &altsCredentials{alts.NewClientCreds(options)}

@@ -25,7 +25,7 @@ func TestALTSOffGoogleCloud(t *testing.T) {
 	if product, _ := os.ReadFile("/sys/class/dmi/id/product_name"); strings.HasPrefix(string(product), "Google") {
 		t.Skip("this machine is one of Google Cloud")
 	}
-	transport := newTransport(t, &settings.Settings{ALTS: true, ALTSTargetServiceAccounts: []string{"a@example.iam.gserviceaccount.com"}}, Options{})
+	transport := newTransport(t, &settings.Upstream{ALTS: true, ALTSTargetServiceAccounts: []string{"a@example.iam.gserviceaccount.com"}}, Options{})
 	tc, err := transport(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)

@@ -44,8 +44,8 @@ type Options struct {
 	// name that the reader knows. It is called from many goroutines, with a context that ends
 	// after 10 s. nil is os.ReadFile. Its errors must not hold content.
 	Read func(ctx context.Context, name string) ([]byte, error)
-	// Setting is how messages name a setting, given its environment variable. nil gives the variable.
-	Setting func(variable string) string
+	// Setting is how messages name a setting, given its name, "CA_CERT". nil gives the name.
+	Setting func(name string) string
 	// Reload may be nil. It must not block.
 	Reload Reload
 	// Expiry is told when a certificate of ours ends, at its first use and whenever another one
@@ -61,11 +61,11 @@ type Options struct {
 	patience time.Duration
 }
 
-func (o Options) setting(variable string) string {
+func (o Options) setting(name string) string {
 	if o.Setting != nil {
-		return o.Setting(variable)
+		return o.Setting(name)
 	}
-	return variable
+	return name
 }
 
 func (o Options) read(ctx context.Context, name string) ([]byte, error) {

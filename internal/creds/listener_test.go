@@ -66,7 +66,7 @@ func TestListenerRotation(t *testing.T) {
 	files := newPairFiles(t, first)
 	o, c, e := newOptions()
 	// The CA is accepted without verify, and not read.
-	address := newListener(t, &settings.Settings{HTTPSCert: files.cert, HTTPSKey: files.key, HTTPSCA: "/does/not/exist"}, o)
+	address := newListener(t, &settings.Settings{Process: settings.Process{HTTPSCert: files.cert, HTTPSKey: files.key, HTTPSCA: "/does/not/exist"}}, o)
 	client := &tls.Config{RootCAs: ca.Pool()}
 	wantServer(t, address, client, first)
 	if got := e.lastExpiry(); !got.Equal(first.TLS.Leaf.NotAfter) {
@@ -97,7 +97,7 @@ func TestListenerProtocols(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
 	files := newPairFiles(t, ca.Server(t))
-	address := newListener(t, &settings.Settings{HTTPSCert: files.cert, HTTPSKey: files.key}, Options{})
+	address := newListener(t, &settings.Settings{Process: settings.Process{HTTPSCert: files.cert, HTTPSKey: files.key}}, Options{})
 	for _, test := range []struct {
 		name     string
 		min, max uint16
@@ -128,7 +128,7 @@ func TestListenerClientCertificates(t *testing.T) {
 	files := newPairFiles(t, server)
 	roots := before.WriteFile(t, t.TempDir(), "ca")
 	o, c, e := newOptions()
-	address := newListener(t, &settings.Settings{HTTPSCert: files.cert, HTTPSKey: files.key, HTTPSVerify: true, HTTPSCA: roots}, o)
+	address := newListener(t, &settings.Settings{Process: settings.Process{HTTPSCert: files.cert, HTTPSKey: files.key, HTTPSVerify: true, HTTPSCA: roots}}, o)
 
 	sessions := tls.NewLRUClientSessionCache(8) // a session must not outlive the roots
 	as := func(leaf *healthtest.Leaf) *tls.Config {
@@ -169,16 +169,16 @@ func TestListenerErrorsAtStart(t *testing.T) {
 		settings settings.Settings
 		want     []string
 	}{
-		{"missing files", settings.Settings{HTTPSCert: missing, HTTPSKey: missing, HTTPSVerify: true, HTTPSCA: missing}, []string{
+		{"missing files", settings.Settings{Process: settings.Process{HTTPSCert: missing, HTTPSKey: missing, HTTPSVerify: true, HTTPSCA: missing}}, []string{
 			"HTTPS_LISTEN_CERT " + missing + ": no such file or directory",
 			"HTTPS_LISTEN_KEY " + missing + ": no such file or directory",
 			"HTTPS_LISTEN_CA " + missing + ": no such file or directory",
 		}},
-		{"torn pair", settings.Settings{HTTPSCert: torn.cert, HTTPSKey: torn.key}, []string{"does not hold the private key of"}},
-		{"no roots", settings.Settings{HTTPSCert: files.cert, HTTPSKey: files.key, HTTPSVerify: true, HTTPSCA: files.key}, []string{
+		{"torn pair", settings.Settings{Process: settings.Process{HTTPSCert: torn.cert, HTTPSKey: torn.key}}, []string{"does not hold the private key of"}},
+		{"no roots", settings.Settings{Process: settings.Process{HTTPSCert: files.cert, HTTPSKey: files.key, HTTPSVerify: true, HTTPSCA: files.key}}, []string{
 			"HTTPS_LISTEN_CA " + files.key + ": holds no PEM certificate",
 		}},
-		{"wrong inline PEM", settings.Settings{HTTPSCert: string(leaf.KeyPEM), HTTPSKey: string(leaf.KeyPEM), HTTPSVerify: true, HTTPSCA: string(leaf.KeyPEM)}, []string{
+		{"wrong inline PEM", settings.Settings{Process: settings.Process{HTTPSCert: string(leaf.KeyPEM), HTTPSKey: string(leaf.KeyPEM), HTTPSVerify: true, HTTPSCA: string(leaf.KeyPEM)}}, []string{
 			"HTTPS_LISTEN_CERT inline PEM: holds no PEM certificate",
 			"HTTPS_LISTEN_CA inline PEM: holds no PEM certificate",
 		}},
@@ -202,7 +202,7 @@ func TestToken(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "token")
 	o, c, e := newOptions()
-	allowed := Token(&settings.Settings{AuthTokenFile: path}, o)
+	allowed := Token(&settings.Settings{Process: settings.Process{AuthTokenFile: path}}, o)
 	present := func(presented string, want bool) {
 		t.Helper()
 		got, err := allowed(t.Context(), presented)
@@ -260,7 +260,7 @@ func TestTokenWithinTheContext(t *testing.T) {
 	defer r.hold()()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	got, err := Token(&settings.Settings{AuthTokenFile: "token"}, Options{Read: r.read})(ctx, "")
+	got, err := Token(&settings.Settings{Process: settings.Process{AuthTokenFile: "token"}}, Options{Read: r.read})(ctx, "")
 	if got || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not read in time") {
 		t.Errorf("let in: %v (err %v), want an error of the deadline", got, err)
 	}

@@ -11,13 +11,13 @@ import (
 	"example.com/grpc-health-http/internal/settings"
 )
 
-const headersVariable = "RPC_HEADERS"
+const headersSetting = "RPC_HEADERS"
 
 // Metadata returns what to send with an RPC, as check.Options.Metadata wants it; nil where there is
 // nothing. token, where not nil, gives the token of an "authorization: Bearer" header. Values in
 // files must be one line of printable ASCII, white space around it aside; those of names that end in
 // "-bin" are sent as they are. The result of a call must not be changed.
-func Metadata(s *settings.Settings, o Options, token func(ctx context.Context) (string, error)) func(ctx context.Context) (metadata.MD, error) {
+func Metadata(s *settings.Upstream, o Options, token func(ctx context.Context) (string, error)) func(ctx context.Context) (metadata.MD, error) {
 	fixed := metadata.MD{}
 	var files []*held[string] // one for each header in order; nil for a value in the settings
 	moving := token != nil
@@ -43,7 +43,7 @@ func Metadata(s *settings.Settings, o Options, token func(ctx context.Context) (
 }
 
 func headerFile(o Options, header settings.Header) *held[string] {
-	f := file{setting: o.setting(headersVariable) + " " + header.Name, value: header.File, read: o.read}
+	f := file{setting: o.setting(headersSetting) + " " + header.Name, value: header.File, read: o.read}
 	return text(o, HeaderValue, f, func(content []byte) (string, error) {
 		if strings.HasSuffix(header.Name, "-bin") {
 			return string(content), nil

@@ -26,13 +26,13 @@ func wantMetadata(t *testing.T, get func(context.Context) (metadata.MD, error), 
 
 func TestNoMetadata(t *testing.T) {
 	t.Parallel()
-	if Metadata(&settings.Settings{}, Options{}, nil) != nil {
+	if Metadata(&settings.Upstream{}, Options{}, nil) != nil {
 		t.Error("there is metadata, want none")
 	}
 }
 
 func TestFixedMetadata(t *testing.T) { // not parallel, for it counts allocations
-	get := Metadata(&settings.Settings{Headers: []settings.Header{
+	get := Metadata(&settings.Upstream{Headers: []settings.Header{
 		{Name: "a", Value: "1"}, {Name: "b", Value: "2"}, {Name: "a", Value: "3"}, {Name: "empty"},
 	}}, Options{}, nil)
 	wantMetadata(t, get, metadata.MD{"a": {"1", "3"}, "b": {"2"}, "empty": {""}})
@@ -49,7 +49,7 @@ func TestMetadataFromFiles(t *testing.T) {
 	write(t, key, []byte("\n first key \r\n"))
 	write(t, binary, []byte("\x00\xff\n"))
 	o, c, e := newOptions()
-	get := Metadata(&settings.Settings{Headers: []settings.Header{
+	get := Metadata(&settings.Upstream{Headers: []settings.Header{
 		{Name: "x-key", Value: "fixed"}, {Name: "x-key", File: key}, {Name: "x-bin", File: binary},
 	}}, o, nil)
 	wantMetadata(t, get, metadata.MD{"x-key": {"fixed", "first key"}, "x-bin": {"\x00\xff\n"}})
@@ -78,7 +78,7 @@ func TestMetadataErrors(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			write(t, path, []byte(test.content))
-			md, err := Metadata(&settings.Settings{Headers: []settings.Header{{Name: "x-key", File: path}}}, Options{}, nil)(t.Context())
+			md, err := Metadata(&settings.Upstream{Headers: []settings.Header{{Name: "x-key", File: path}}}, Options{}, nil)(t.Context())
 			wantError(t, err, "RPC_HEADERS x-key "+path+": ", test.want)
 			if md != nil || strings.Contains(err.Error(), secret) {
 				t.Errorf("error %q holds the value, or metadata came with it", err)
@@ -91,11 +91,11 @@ func TestMetadataWithToken(t *testing.T) {
 	t.Parallel()
 	failure := error(nil)
 	token := func(context.Context) (string, error) { return "abc.def.ghi", failure }
-	get := Metadata(&settings.Settings{Headers: []settings.Header{{Name: "a", Value: "1"}}}, Options{}, token)
+	get := Metadata(&settings.Upstream{Headers: []settings.Header{{Name: "a", Value: "1"}}}, Options{}, token)
 	want := metadata.MD{"a": {"1"}, "authorization": {"Bearer abc.def.ghi"}}
 	wantMetadata(t, get, want)
 	wantMetadata(t, get, want) // not a second one in the same metadata
-	wantMetadata(t, Metadata(&settings.Settings{}, Options{}, token), metadata.MD{"authorization": {"Bearer abc.def.ghi"}})
+	wantMetadata(t, Metadata(&settings.Upstream{}, Options{}, token), metadata.MD{"authorization": {"Bearer abc.def.ghi"}})
 
 	failure = errors.New("no token")
 	md, err := get(t.Context())

@@ -20,16 +20,16 @@ func FuzzPEM(f *testing.F) {
 	f.Add(bytes.Replace(leaf.CertPEM, []byte("A"), []byte("B"), 1), leaf.KeyPEM[:90])
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY"}))
 	f.Add([]byte(nil), []byte("\n-----BEGIN "))
-	cert, key := Options{}.file("GRPC_CLIENT_CERT", "c"), Options{}.file("GRPC_CLIENT_KEY", "k")
+	cert, key := Options{}.file("CLIENT_CERT", "c"), Options{}.file("CLIENT_KEY", "k")
 	// All that parsePair says of these files.
 	messages := map[string]bool{
-		"GRPC_CLIENT_CERT c: holds an incomplete or damaged PEM block":                                     true,
-		"GRPC_CLIENT_CERT c: holds no PEM certificate":                                                     true,
-		"GRPC_CLIENT_CERT c: holds no valid certificate":                                                   true,
-		"GRPC_CLIENT_KEY k: holds an incomplete or damaged PEM block":                                      true,
-		"GRPC_CLIENT_KEY k: holds no PEM private key":                                                      true,
-		"GRPC_CLIENT_KEY k: the private key is encrypted; decrypt it first, with openssl pkey for example": true,
-		"GRPC_CLIENT_KEY k: does not hold the private key of GRPC_CLIENT_CERT c":                           true,
+		"CLIENT_CERT c: holds an incomplete or damaged PEM block":                                     true,
+		"CLIENT_CERT c: holds no PEM certificate":                                                     true,
+		"CLIENT_CERT c: holds no valid certificate":                                                   true,
+		"CLIENT_KEY k: holds an incomplete or damaged PEM block":                                      true,
+		"CLIENT_KEY k: holds no PEM private key":                                                      true,
+		"CLIENT_KEY k: the private key is encrypted; decrypt it first, with openssl pkey for example": true,
+		"CLIENT_KEY k: does not hold the private key of CLIENT_CERT c":                                true,
 	}
 	f.Fuzz(func(t *testing.T, certPEM, keyPEM []byte) {
 		if pool, err := parseRoots(cert, certPEM); (pool == nil) != (err != nil) {

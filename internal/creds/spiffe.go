@@ -27,7 +27,7 @@ type identity struct {
 
 // spiffeTransport returns mTLS credentials from the SPIFFE Workload API. The API is a stream that pushes
 // rotations; it is asked for one answer at a dial instead, for nothing runs between requests.
-func spiffeTransport(s *settings.Settings, o Options) (Transport, error) {
+func spiffeTransport(s *settings.Upstream, o Options) (Transport, error) {
 	authorizer, err := authorizer(s.SPIFFEServerID)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.setting("SPIFFE_SERVER_ID"), err)

@@ -66,7 +66,7 @@ func TestSPIFFEServerID(t *testing.T) {
 			t.Parallel()
 			o, _, e := newOptions()
 			o.WorkloadAPI = api.Address
-			transport := newTransport(t, &settings.Settings{SPIFFE: true, SPIFFEServerID: test.serverID}, o)
+			transport := newTransport(t, &settings.Upstream{SPIFFE: true, SPIFFEServerID: test.serverID}, o)
 			if test.wantErr == "" {
 				wantHandshake(t, transport, address, "localhost", serial(ours))
 				if got := e.lastExpiry(); !got.Equal(ours.TLS.Leaf.NotAfter) {
@@ -101,7 +101,7 @@ func TestSPIFFEServerOfAnotherTrust(t *testing.T) {
 	api.Issue(t, ourID, other, other.Client(t, spiffetest.ID(t, ourID)))
 	o, _, _ := newOptions()
 	o.WorkloadAPI = api.Address
-	tc, err := newTransport(t, &settings.Settings{SPIFFE: true}, o)(t.Context(), false)
+	tc, err := newTransport(t, &settings.Upstream{SPIFFE: true}, o)(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestSPIFFERotation(t *testing.T) {
 	api.Issue(t, ourID, ca, first)
 	o, c, e := newOptions()
 	o.WorkloadAPI = api.Address
-	transport := newTransport(t, &settings.Settings{SPIFFE: true}, o)
+	transport := newTransport(t, &settings.Upstream{SPIFFE: true}, o)
 
 	before := wantHandshake(t, transport, address, "localhost", serial(first))
 	c.advance(stale)
@@ -175,7 +175,7 @@ func TestSPIFFEWithoutIdentity(t *testing.T) {
 			t.Parallel()
 			o, _, _ := newOptions()
 			o.WorkloadAPI = test.address
-			transport := newTransport(t, &settings.Settings{SPIFFE: true}, o)
+			transport := newTransport(t, &settings.Upstream{SPIFFE: true}, o)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			tc, err := transport(ctx, false)
@@ -193,17 +193,17 @@ func TestSPIFFEAddressFromTheEnvironment(t *testing.T) {
 	ours := ca.Client(t, spiffetest.ID(t, ourID))
 	api.Issue(t, ourID, ca, ours)
 	t.Setenv("SPIFFE_ENDPOINT_SOCKET", api.Address)
-	wantHandshake(t, newTransport(t, &settings.Settings{SPIFFE: true}, Options{}), serveSPIFFE(t, ca), "localhost", serial(ours))
+	wantHandshake(t, newTransport(t, &settings.Upstream{SPIFFE: true}, Options{}), serveSPIFFE(t, ca), "localhost", serial(ours))
 
 	t.Setenv("SPIFFE_ENDPOINT_SOCKET", "")
-	_, err := newTransport(t, &settings.Settings{SPIFFE: true}, Options{})(t.Context(), false)
+	_, err := newTransport(t, &settings.Upstream{SPIFFE: true}, Options{})(t.Context(), false)
 	wantError(t, err, "its address is not set in SPIFFE_ENDPOINT_SOCKET")
 }
 
 func TestWrongSPIFFEServerID(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"example.org/server", "spiffe://", "https://example.org/server", "spiffe://example.org/server/"} {
-		_, err := Upstream(&settings.Settings{SPIFFE: true, SPIFFEServerID: id}, Options{})
+		_, err := Upstream(&settings.Upstream{SPIFFE: true, SPIFFEServerID: id}, Options{})
 		wantError(t, err, "SPIFFE_SERVER_ID: not a SPIFFE ID such as")
 	}
 }

@@ -23,7 +23,7 @@ type Transport = func(ctx context.Context, refresh bool) (credentials.TransportC
 // Upstream returns what a dial to the upstream authenticates with; nil is plaintext. What it
 // returns leaves the server name to the handshake's authority. Upstream reads no file: it fails only
 // for what the settings themselves hold, wrong inline PEM or a wrong SPIFFE ID.
-func Upstream(s *settings.Settings, o Options) (Transport, error) {
+func Upstream(s *settings.Upstream, o Options) (Transport, error) {
 	switch {
 	case s.SPIFFE:
 		return spiffeTransport(s, o)
@@ -35,18 +35,18 @@ func Upstream(s *settings.Settings, o Options) (Transport, error) {
 	return nil, nil
 }
 
-func tlsTransport(s *settings.Settings, o Options) (Transport, error) {
+func tlsTransport(s *settings.Upstream, o Options) (Transport, error) {
 	m := &material[credentials.TransportCredentials]{
 		build: func(roots *x509.CertPool, pair *tls.Certificate) credentials.TransportCredentials {
-			return newTLS(clientConfig(roots, pair, s.NoVerify), s.Name)
+			return newTLS(clientConfig(roots, pair, s.NoVerify), o.setting)
 		},
 	}
 	var rootsErr, pairErr error
 	if s.CACert != "" {
-		m.roots, rootsErr = o.roots(UpstreamRoots, "GRPC_CA_CERT", s.CACert)
+		m.roots, rootsErr = o.roots(UpstreamRoots, "CA_CERT", s.CACert)
 	}
 	if s.ClientCert != "" {
-		m.pair, pairErr = o.pair(ClientCertificate, "GRPC_CLIENT_CERT", s.ClientCert, "GRPC_CLIENT_KEY", s.ClientKey)
+		m.pair, pairErr = o.pair(ClientCertificate, "CLIENT_CERT", s.ClientCert, "CLIENT_KEY", s.ClientKey)
 	}
 	if err := errors.Join(rootsErr, pairErr); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func tlsTransport(s *settings.Settings, o Options) (Transport, error) {
 type shownTLS struct {
 	credentials.TransportCredentials
 	config *tls.Config
-	name   func(variable string) string // names a setting
+	name   func(setting string) string // names a setting
 }
 
 func newTLS(config *tls.Config, name func(string) string) credentials.TransportCredentials {
@@ -68,10 +68,10 @@ func newTLS(config *tls.Config, name func(string) string) credentials.TransportC
 // advise adds to an error the setting that may be wrong.
 func (t *shownTLS) advise(err error) error {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return fmt.Errorf("%w (%s says whom to trust)", err, t.name("GRPC_CA_CERT"))
+		return fmt.Errorf("%w (%s says whom to trust)", err, t.name("CA_CERT"))
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return fmt.Errorf("%w (%s says which name to expect)", err, t.name("GRPC_SNI_SERVER_NAME"))
+		return fmt.Errorf("%w (%s says which name to expect)", err, t.name("SNI_SERVER_NAME"))
 	}
 	return err
 }
@@ -99,7 +99,7 @@ func (t *shownTLS) ClientHandshake(ctx context.Context, authority string, raw ne
 // skip the verification that a change of roots is to be seen in.
 //
 // Nil roots are the system's. Go reads those once in a process (crypto/x509 keeps the pool), so a change
-// of the system's roots needs a restart; a path to their bundle in GRPC_CA_CERT does not.
+// of the system's roots needs a restart; a path to their bundle in CA_CERT does not.
 func clientConfig(roots *x509.CertPool, pair *tls.Certificate, noVerify bool) *tls.Config {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,

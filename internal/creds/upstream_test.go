@@ -18,7 +18,7 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-func newTransport(t *testing.T, s *settings.Settings, o Options) Transport {
+func newTransport(t *testing.T, s *settings.Upstream, o Options) Transport {
 	t.Helper()
 	transport, err := Upstream(s, o)
 	if err != nil {
@@ -29,7 +29,7 @@ func newTransport(t *testing.T, s *settings.Settings, o Options) Transport {
 
 func TestPlaintextNeedsNoCredentials(t *testing.T) {
 	t.Parallel()
-	transport, err := Upstream(&settings.Settings{}, Options{})
+	transport, err := Upstream(&settings.Upstream{}, Options{})
 	if transport != nil || err != nil {
 		t.Errorf("Upstream gave credentials or the error %v, want neither", err)
 	}
@@ -62,39 +62,39 @@ func TestUpstreamTLS(t *testing.T) {
 	expired := serveTLS(t, ca.ServerTLS(t, healthtest.Expired()))
 
 	unknownAuthority := func(err error) bool {
-		return isA[x509.UnknownAuthorityError](err) && strings.Contains(err.Error(), "GRPC_CA_CERT")
+		return isA[x509.UnknownAuthorityError](err) && strings.Contains(err.Error(), "CA_CERT")
 	}
 	wrongName := func(err error) bool {
-		return isA[x509.HostnameError](err) && strings.Contains(err.Error(), "GRPC_SNI_SERVER_NAME")
+		return isA[x509.HostnameError](err) && strings.Contains(err.Error(), "SNI_SERVER_NAME")
 	}
 	anyError := func(err error) bool { return err != nil }
 	for _, test := range []struct {
 		name     string
-		settings settings.Settings
+		settings settings.Upstream
 		address  string
 		host     string // localhost where empty
 		want     string
 		wantErr  func(error) bool
 	}{
-		{name: "own roots", settings: settings.Settings{CACert: roots}, address: plain, want: "none"},
-		{name: "inline roots", settings: settings.Settings{CACert: string(ca.PEM())}, address: plain, want: "none"},
-		{name: "several roots", settings: settings.Settings{CACert: both}, address: plain, want: "none"},
-		{name: "wrong roots", settings: settings.Settings{CACert: otherRoots}, address: plain, wantErr: unknownAuthority},
-		{name: "system roots", settings: settings.Settings{}, address: plain, wantErr: unknownAuthority},
-		{name: "address as name", settings: settings.Settings{CACert: roots}, address: plain, host: "127.0.0.1", want: "none"},
-		{name: "wrong name", settings: settings.Settings{CACert: roots}, address: plain, host: "example.org", wantErr: wrongName},
-		{name: "expired", settings: settings.Settings{CACert: roots}, address: expired, wantErr: isA[x509.CertificateInvalidError]},
-		{name: "no-verify", settings: settings.Settings{NoVerify: true}, address: plain, host: "example.org", want: "none"},
-		{name: "no-verify, expired", settings: settings.Settings{NoVerify: true}, address: expired, want: "none"},
-		{name: "outdated server", settings: settings.Settings{NoVerify: true}, address: outdated, wantErr: anyError},
-		{name: "client certificate", settings: settings.Settings{CACert: roots, ClientCert: cert, ClientKey: key}, address: mutual, want: serial(client)},
-		{name: "inline client certificate", settings: settings.Settings{CACert: roots, ClientCert: string(client.CertPEM), ClientKey: string(client.KeyPEM)}, address: mutual, want: serial(client)},
-		{name: "half-inline client certificate", settings: settings.Settings{CACert: roots, ClientCert: cert, ClientKey: string(client.KeyPEM)}, address: mutual, want: serial(client)},
-		{name: "client certificate with no-verify", settings: settings.Settings{NoVerify: true, ClientCert: cert, ClientKey: key}, address: mutual, want: serial(client)},
-		{name: "client certificate that is not asked for", settings: settings.Settings{CACert: roots, ClientCert: cert, ClientKey: key}, address: plain, want: "none"},
-		{name: "no client certificate", settings: settings.Settings{CACert: roots}, address: mutual, wantErr: anyError},
-		{name: "client certificate of another CA", settings: settings.Settings{CACert: roots, ClientCert: strangerCert, ClientKey: strangerKey}, address: mutual, wantErr: anyError},
-		{name: "client certificate of an issuer that the server does not list", settings: settings.Settings{CACert: roots, ClientCert: cert, ClientKey: key}, address: picky, want: serial(client)},
+		{name: "own roots", settings: settings.Upstream{CACert: roots}, address: plain, want: "none"},
+		{name: "inline roots", settings: settings.Upstream{CACert: string(ca.PEM())}, address: plain, want: "none"},
+		{name: "several roots", settings: settings.Upstream{CACert: both}, address: plain, want: "none"},
+		{name: "wrong roots", settings: settings.Upstream{CACert: otherRoots}, address: plain, wantErr: unknownAuthority},
+		{name: "system roots", settings: settings.Upstream{}, address: plain, wantErr: unknownAuthority},
+		{name: "address as name", settings: settings.Upstream{CACert: roots}, address: plain, host: "127.0.0.1", want: "none"},
+		{name: "wrong name", settings: settings.Upstream{CACert: roots}, address: plain, host: "example.org", wantErr: wrongName},
+		{name: "expired", settings: settings.Upstream{CACert: roots}, address: expired, wantErr: isA[x509.CertificateInvalidError]},
+		{name: "no-verify", settings: settings.Upstream{NoVerify: true}, address: plain, host: "example.org", want: "none"},
+		{name: "no-verify, expired", settings: settings.Upstream{NoVerify: true}, address: expired, want: "none"},
+		{name: "outdated server", settings: settings.Upstream{NoVerify: true}, address: outdated, wantErr: anyError},
+		{name: "client certificate", settings: settings.Upstream{CACert: roots, ClientCert: cert, ClientKey: key}, address: mutual, want: serial(client)},
+		{name: "inline client certificate", settings: settings.Upstream{CACert: roots, ClientCert: string(client.CertPEM), ClientKey: string(client.KeyPEM)}, address: mutual, want: serial(client)},
+		{name: "half-inline client certificate", settings: settings.Upstream{CACert: roots, ClientCert: cert, ClientKey: string(client.KeyPEM)}, address: mutual, want: serial(client)},
+		{name: "client certificate with no-verify", settings: settings.Upstream{NoVerify: true, ClientCert: cert, ClientKey: key}, address: mutual, want: serial(client)},
+		{name: "client certificate that is not asked for", settings: settings.Upstream{CACert: roots, ClientCert: cert, ClientKey: key}, address: plain, want: "none"},
+		{name: "no client certificate", settings: settings.Upstream{CACert: roots}, address: mutual, wantErr: anyError},
+		{name: "client certificate of another CA", settings: settings.Upstream{CACert: roots, ClientCert: strangerCert, ClientKey: strangerKey}, address: mutual, wantErr: anyError},
+		{name: "client certificate of an issuer that the server does not list", settings: settings.Upstream{CACert: roots, ClientCert: cert, ClientKey: key}, address: picky, want: serial(client)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -177,7 +177,7 @@ func TestUpstreamRotation(t *testing.T) {
 			first, second := ca.Client(t), ca.Client(t)
 			files, rotate := test.lay(t, first)
 			o, c, e := newOptions()
-			transport := newTransport(t, &settings.Settings{
+			transport := newTransport(t, &settings.Upstream{
 				TLS: true, CACert: string(ca.PEM()), ClientCert: files.cert, ClientKey: files.key,
 			}, o)
 			before := wantHandshake(t, transport, address, "localhost", serial(first))
@@ -210,7 +210,7 @@ func TestRefreshAfterRotatedRoots(t *testing.T) {
 	before, after := healthtest.NewCA(t), healthtest.NewCA(t)
 	roots := before.WriteFile(t, t.TempDir(), "ca")
 	o, _, e := newOptions()
-	transport := newTransport(t, &settings.Settings{TLS: true, CACert: roots}, o)
+	transport := newTransport(t, &settings.Upstream{TLS: true, CACert: roots}, o)
 	address := serveTLS(t, after.ServerTLS(t))
 
 	tc, err := transport(t.Context(), false)
@@ -243,10 +243,10 @@ func TestTornPair(t *testing.T) {
 	files := newPairFiles(t, first)
 	write(t, files.key, second.KeyPEM)
 	o, c, e := newOptions()
-	transport := newTransport(t, &settings.Settings{
+	transport := newTransport(t, &settings.Upstream{
 		TLS: true, CACert: string(ca.PEM()), ClientCert: files.cert, ClientKey: files.key,
 	}, o)
-	mismatch := "GRPC_CLIENT_KEY " + files.key + ": does not hold the private key of GRPC_CLIENT_CERT " + files.cert
+	mismatch := "CLIENT_KEY " + files.key + ": does not hold the private key of CLIENT_CERT " + files.cert
 
 	// First: there is no good one yet.
 	tc, err := transport(t.Context(), false)
@@ -282,7 +282,7 @@ func TestTornPairIsReadOnceMore(t *testing.T) {
 	r.set("key", first.KeyPEM)
 	o, c, e := newOptions()
 	o.Read = r.read
-	h, err := o.pair(ClientCertificate, "GRPC_CLIENT_CERT", "cert", "GRPC_CLIENT_KEY", "key")
+	h, err := o.pair(ClientCertificate, "CLIENT_CERT", "cert", "CLIENT_KEY", "key")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func TestTornRoots(t *testing.T) {
 	roots := one.WriteFile(t, t.TempDir(), "ca")
 	address := serveTLS(t, one.ServerTLS(t))
 	o, c, e := newOptions()
-	transport := newTransport(t, &settings.Settings{TLS: true, CACert: roots}, o)
+	transport := newTransport(t, &settings.Upstream{TLS: true, CACert: roots}, o)
 	wantHandshake(t, transport, address, "localhost", "none")
 
 	// The first root of the bundle is whole, the second is not: it would be missing in silence.
@@ -313,13 +313,13 @@ func TestTornRoots(t *testing.T) {
 	whole := append(two.PEM(), one.PEM()...)
 	write(t, roots, whole[:len(whole)-40])
 	wantHandshake(t, transport, address, "localhost", "none")
-	wantReload(t, e, UpstreamRoots, "GRPC_CA_CERT "+roots+": holds an incomplete or damaged PEM block")
+	wantReload(t, e, UpstreamRoots, "CA_CERT "+roots+": holds an incomplete or damaged PEM block")
 	if err := os.Remove(roots); err != nil {
 		t.Fatal(err)
 	}
 	c.advance(stale)
 	wantHandshake(t, transport, address, "localhost", "none")
-	wantReload(t, e, UpstreamRoots, "GRPC_CA_CERT "+roots+": no such file or directory")
+	wantReload(t, e, UpstreamRoots, "CA_CERT "+roots+": no such file or directory")
 }
 
 // A certificate is picked up although the roots beside it cannot be read, and the other way round.
@@ -331,7 +331,7 @@ func TestMaterialsRotateApart(t *testing.T) {
 	files := newPairFiles(t, first)
 	roots := ca.WriteFile(t, t.TempDir(), "ca")
 	o, c, _ := newOptions()
-	transport := newTransport(t, &settings.Settings{TLS: true, CACert: roots, ClientCert: files.cert, ClientKey: files.key}, o)
+	transport := newTransport(t, &settings.Upstream{TLS: true, CACert: roots, ClientCert: files.cert, ClientKey: files.key}, o)
 	wantHandshake(t, transport, address, "localhost", serial(first))
 	write(t, roots, []byte("torn"))
 	files.write(t, second)
@@ -348,9 +348,9 @@ func TestSecretsByName(t *testing.T) {
 	r := newReader()
 	o, _, _ := newOptions()
 	o.Read = r.read
-	transport := newTransport(t, &settings.Settings{TLS: true, CACert: string(ca.PEM()), ClientCert: certARN, ClientKey: keyARN}, o)
+	transport := newTransport(t, &settings.Upstream{TLS: true, CACert: string(ca.PEM()), ClientCert: certARN, ClientKey: keyARN}, o)
 	_, err := transport(t.Context(), false)
-	wantError(t, err, "GRPC_CLIENT_CERT "+certARN+": no such secret", keyARN)
+	wantError(t, err, "CLIENT_CERT "+certARN+": no such secret", keyARN)
 	r.set(certARN, client.CertPEM)
 	r.set(keyARN, client.KeyPEM)
 	wantHandshake(t, transport, address, "localhost", serial(client))
@@ -362,11 +362,11 @@ func TestWrongInlinePEMIsAnErrorOfTheSettings(t *testing.T) {
 	client, other := ca.Client(t), ca.Client(t)
 	for _, test := range []struct {
 		name     string
-		settings settings.Settings
+		settings settings.Upstream
 		want     string
 	}{
-		{"roots", settings.Settings{CACert: string(client.KeyPEM)}, "GRPC_CA_CERT inline PEM: holds no PEM certificate"},
-		{"pair", settings.Settings{ClientCert: string(client.CertPEM), ClientKey: string(other.KeyPEM)}, "GRPC_CLIENT_KEY inline PEM: does not hold the private key of GRPC_CLIENT_CERT inline PEM"},
+		{"roots", settings.Upstream{CACert: string(client.KeyPEM)}, "CA_CERT inline PEM: holds no PEM certificate"},
+		{"pair", settings.Upstream{ClientCert: string(client.CertPEM), ClientKey: string(other.KeyPEM)}, "CLIENT_KEY inline PEM: does not hold the private key of CLIENT_CERT inline PEM"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -387,7 +387,7 @@ func TestPEMErrors(t *testing.T) {
 	keyDER, _ := pem.Decode(leaf.KeyPEM)
 	legacy := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: keyDER.Bytes})
 	damaged := []byte(strings.Replace(string(leaf.CertPEM), "\nMI", "\n*I", 1))
-	const certFile, keyFile = "GRPC_CLIENT_CERT cert: ", "GRPC_CLIENT_KEY key: "
+	const certFile, keyFile = "CLIENT_CERT cert: ", "CLIENT_KEY key: "
 	for _, test := range []struct {
 		name      string
 		cert, key []byte
@@ -413,7 +413,7 @@ func TestPEMErrors(t *testing.T) {
 			r := newReader()
 			r.set("cert", test.cert)
 			r.set("key", test.key)
-			_, err := newTransport(t, &settings.Settings{TLS: true, ClientCert: "cert", ClientKey: "key"}, Options{Read: r.read})(t.Context(), false)
+			_, err := newTransport(t, &settings.Upstream{TLS: true, ClientCert: "cert", ClientKey: "key"}, Options{Read: r.read})(t.Context(), false)
 			wantError(t, err, test.want)
 			wantNoContent(t, err, test.cert, test.key)
 		})
@@ -432,8 +432,8 @@ func TestPEMErrors(t *testing.T) {
 			t.Parallel()
 			r := newReader()
 			r.set("ca", test.roots)
-			_, err := newTransport(t, &settings.Settings{TLS: true, CACert: "ca"}, Options{Read: r.read})(t.Context(), false)
-			wantError(t, err, "GRPC_CA_CERT ca: "+test.want)
+			_, err := newTransport(t, &settings.Upstream{TLS: true, CACert: "ca"}, Options{Read: r.read})(t.Context(), false)
+			wantError(t, err, "CA_CERT ca: "+test.want)
 			wantNoContent(t, err, test.roots)
 		})
 	}
@@ -441,9 +441,9 @@ func TestPEMErrors(t *testing.T) {
 
 func TestSettingNames(t *testing.T) {
 	t.Parallel()
-	o := Options{Setting: func(variable string) string { return "the setting " + variable }}
-	_, err := newTransport(t, &settings.Settings{TLS: true, CACert: "/does/not/exist"}, o)(t.Context(), false)
-	wantError(t, err, "the setting GRPC_CA_CERT /does/not/exist: no such file or directory")
+	o := Options{Setting: func(name string) string { return "the setting " + name }}
+	_, err := newTransport(t, &settings.Upstream{TLS: true, CACert: "/does/not/exist"}, o)(t.Context(), false)
+	wantError(t, err, "the setting CA_CERT /does/not/exist: no such file or directory")
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v is no os.ErrNotExist", err)
 	}
@@ -485,7 +485,7 @@ func TestReadThatNeverEnds(t *testing.T) {
 		}
 		return ca.PEM(), nil
 	}
-	transport := newTransport(t, &settings.Settings{TLS: true, CACert: "a-path"}, o)
+	transport := newTransport(t, &settings.Upstream{TLS: true, CACert: "a-path"}, o)
 	for range 3 * maxStalled {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		if _, err := transport(ctx, false); err == nil {
@@ -511,7 +511,7 @@ func TestReadThatNeverEnds(t *testing.T) {
 		}
 		return ca.PEM(), nil
 	}
-	transport = newTransport(t, &settings.Settings{TLS: true, CACert: "a-path"}, o)
+	transport = newTransport(t, &settings.Upstream{TLS: true, CACert: "a-path"}, o)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if _, err := transport(ctx, false); err == nil {
@@ -533,7 +533,7 @@ func TestFailedHandshakeShowsTheCertificate(t *testing.T) {
 	for name, config := range map[string]*tls.Config{"no ALPN": withoutALPN, "no client certificate": wantsMore} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			transport := newTransport(t, &settings.Settings{TLS: true, CACert: string(ca.PEM())}, Options{})
+			transport := newTransport(t, &settings.Upstream{TLS: true, CACert: string(ca.PEM())}, Options{})
 			tc, err := transport(t.Context(), false)
 			if err != nil {
 				t.Fatal(err)

@@ -2,6 +2,10 @@ package settings
 
 import "os"
 
+// Prefix begins the name of every environment variable that is a setting: names without it, such as LOG_LEVEL, are set for
+// other programs too.
+const Prefix = "GRPC_HEALTH_"
+
 // variant is the program that reads the settings.
 type variant int
 
@@ -15,8 +19,9 @@ const (
 // setting declares one setting.
 type setting struct {
 	group string
-	// env is the environment variable; empty has none.
-	env string
+	// name is the setting's, in capitals: its environment variable is Prefix and the name. A setting without a name has
+	// flags only.
+	name string
 	// flags are grpc_health_proxy's: the name, then its aliases; none where only the probe has it.
 	flags []string
 	// shorthands are grpc_health_proxy's flags that stand for one value of this setting.
@@ -86,43 +91,43 @@ const (
 // declaration is every setting, in the order of help and README. It is never written.
 var declaration = [...]setting{
 	{
-		group: groupUpstream, env: "GRPC_ADDR", flags: []string{"grpc-addr", "grpcaddr"}, probe: "addr",
+		group: groupUpstream, name: "ADDR", flags: []string{"grpc-addr", "grpcaddr"}, probe: "addr",
 		placeholder: "TARGET", fallbackNote: "required",
 		help:  "the upstream: `host:port`, `[::1]:port`, `unix:///path`, `dns:///host:port`, or a `passthrough` or `unix-abstract` target",
 		field: func(v *values) any { return &v.Addr },
 	},
 	{
-		group: groupUpstream, env: "SERVICE_NAME", flags: []string{"service-name"}, probe: "service",
+		group: groupUpstream, name: "SERVICE_NAME", flags: []string{"service-name"}, probe: "service",
 		placeholder: "NAMES",
 		help:        "the service to check, or several, separated by commas; empty is the whole server",
 		field:       func(v *values) any { return &v.Services },
 	},
 	{
-		group: groupUpstream, env: "CONNECT_TIMEOUT", flags: []string{"connect-timeout"}, probe: "connect-timeout",
+		group: groupUpstream, name: "CONNECT_TIMEOUT", flags: []string{"connect-timeout"}, probe: "connect-timeout",
 		placeholder: "DURATION", fallback: "1s",
 		help:  "the budget for a connection: lookup, TCP, TLS, and the server's HTTP/2 SETTINGS",
 		field: func(v *values) any { return &v.ConnectTimeout },
 	},
 	{
-		group: groupUpstream, env: "RPC_TIMEOUT", flags: []string{"rpc-timeout"}, probe: "rpc-timeout",
+		group: groupUpstream, name: "RPC_TIMEOUT", flags: []string{"rpc-timeout"}, probe: "rpc-timeout",
 		placeholder: "DURATION", fallback: "1s",
 		help:  "the budget for the RPC",
 		field: func(v *values) any { return &v.RPCTimeout },
 	},
 	{
-		group: groupUpstream, env: "CONN_MAX_AGE", flags: []string{"conn-max-age"},
+		group: groupUpstream, name: "CONN_MAX_AGE", flags: []string{"conn-max-age"},
 		placeholder: "DURATION", fallback: "10s",
 		help:  "a connection older than this serves no new check; 0 dials for every RPC",
 		field: func(v *values) any { return &v.ConnMaxAge },
 	},
 	{
-		group: groupUpstream, env: "USER_AGENT", flags: []string{"user-agent"}, probe: "user-agent",
+		group: groupUpstream, name: "USER_AGENT", flags: []string{"user-agent"}, probe: "user-agent",
 		placeholder: "TEXT", fallback: "grpc_health_proxy", probeFallback: "grpc_health_probe",
 		help:  "the user agent of the RPC",
 		field: func(v *values) any { return &v.UserAgent },
 	},
 	{
-		group: groupUpstream, env: "RPC_HEADERS", flags: []string{"rpc-header"}, probe: "rpc-header",
+		group: groupUpstream, name: "RPC_HEADERS", flags: []string{"rpc-header"}, probe: "rpc-header",
 		placeholder: "HEADER",
 		help: "metadata to send, `name: value`, repeatable; the value `@/path` reads it from a file; " +
 			"a name that ends in `-bin` may have any bytes",
@@ -130,166 +135,166 @@ var declaration = [...]setting{
 		field:      func(v *values) any { return &v.headerLines },
 	},
 	{
-		group: groupUpstream, env: "GRPC_AUTHORITY", flags: []string{"grpc-authority"}, probe: "authority",
+		group: groupUpstream, name: "AUTHORITY", flags: []string{"grpc-authority"}, probe: "authority",
 		placeholder: "NAME", fallbackNote: "the TLS server name, else the target; `localhost` for unix sockets",
 		help:  "the RPC's `:authority`",
 		field: func(v *values) any { return &v.Authority },
 	},
 	{
-		group: groupUpstream, env: "GZIP", flags: []string{"gzip"}, probe: "gzip", fallback: "false",
+		group: groupUpstream, name: "GZIP", flags: []string{"gzip"}, probe: "gzip", fallback: "false",
 		help:  "compress the request, and accept a compressed answer",
 		field: func(v *values) any { return &v.Gzip },
 	},
 	{
-		group: groupUpstream, env: "USE_PROXY", flags: []string{"use-proxy"}, probe: "use-proxy", fallback: "false",
+		group: groupUpstream, name: "USE_PROXY", flags: []string{"use-proxy"}, probe: "use-proxy", fallback: "false",
 		help:  "obey `HTTPS_PROXY` and `NO_PROXY` when dialling",
 		field: func(v *values) any { return &v.UseProxy },
 	},
 
 	{
-		group: groupTLS, env: "GRPC_TLS", flags: []string{"grpc-tls", "grpctls"}, probe: "tls", fallback: "false",
+		group: groupTLS, name: "TLS", flags: []string{"grpc-tls", "grpctls"}, probe: "tls", fallback: "false",
 		help:  "TLS to the upstream",
 		field: func(v *values) any { return &v.TLS },
 	},
 	{
-		group: groupTLS, env: "GRPC_CA_CERT", flags: []string{"grpc-ca-cert"}, probe: "tls-ca-cert",
+		group: groupTLS, name: "CA_CERT", flags: []string{"grpc-ca-cert"}, probe: "tls-ca-cert",
 		placeholder: "PEM", fallbackNote: "the system's roots", file: pemFile,
 		help:  "the roots to verify the upstream with: a PEM file's path, or PEM text",
 		field: func(v *values) any { return &v.CACert },
 	},
 	{
-		group: groupTLS, env: "GRPC_CLIENT_CERT", flags: []string{"grpc-client-cert"}, probe: "tls-client-cert",
+		group: groupTLS, name: "CLIENT_CERT", flags: []string{"grpc-client-cert"}, probe: "tls-client-cert",
 		placeholder: "PEM", file: pemFile,
 		help:  "the client certificate: a PEM file's path, or PEM text; requires its key",
 		field: func(v *values) any { return &v.ClientCert },
 	},
 	{
-		group: groupTLS, env: "GRPC_CLIENT_KEY", flags: []string{"grpc-client-key"}, probe: "tls-client-key",
+		group: groupTLS, name: "CLIENT_KEY", flags: []string{"grpc-client-key"}, probe: "tls-client-key",
 		placeholder: "PEM", file: pemFile,
 		help:  "the client certificate's key: a PEM file's path, or PEM text",
 		field: func(v *values) any { return &v.ClientKey },
 	},
 	{
-		group: groupTLS, env: "GRPC_TLS_NO_VERIFY", flags: []string{"grpc-tls-no-verify"}, probe: "tls-no-verify",
+		group: groupTLS, name: "TLS_NO_VERIFY", flags: []string{"grpc-tls-no-verify"}, probe: "tls-no-verify",
 		fallback: "false",
 		help:     "do not verify the upstream's certificate: anyone can pose as the upstream",
 		field:    func(v *values) any { return &v.NoVerify },
 	},
 	{
-		group: groupTLS, env: "GRPC_SNI_SERVER_NAME", flags: []string{"grpc-sni-server-name"}, probe: "tls-server-name",
+		group: groupTLS, name: "SNI_SERVER_NAME", flags: []string{"grpc-sni-server-name"}, probe: "tls-server-name",
 		placeholder: "NAME", fallbackNote: "from the target",
 		help:  "the name that the upstream's certificate must carry",
 		field: func(v *values) any { return &v.ServerName },
 	},
 
 	{
-		group: groupIdentity, env: "SPIFFE", flags: []string{"spiffe"}, probe: "spiffe", fallback: "false",
+		group: groupIdentity, name: "SPIFFE", flags: []string{"spiffe"}, probe: "spiffe", fallback: "false",
 		help:  "mTLS with what the SPIFFE Workload API at `SPIFFE_ENDPOINT_SOCKET` gives",
 		field: func(v *values) any { return &v.SPIFFE },
 	},
 	{
-		group: groupIdentity, env: "SPIFFE_SERVER_ID", flags: []string{"spiffe-server-id"}, probe: "spiffe-server-id",
+		group: groupIdentity, name: "SPIFFE_SERVER_ID", flags: []string{"spiffe-server-id"}, probe: "spiffe-server-id",
 		placeholder: "ID", fallbackNote: "any",
 		help:  "the SPIFFE ID that the upstream must present, or `spiffe://trust-domain` for any of that domain",
 		field: func(v *values) any { return &v.SPIFFEServerID },
 	},
 	{
-		group: groupIdentity, env: "ALTS", flags: []string{"alts"}, probe: "alts", fallback: "false",
+		group: groupIdentity, name: "ALTS", flags: []string{"alts"}, probe: "alts", fallback: "false",
 		help:  "ALTS client credentials (between machines of Google Cloud)",
 		field: func(v *values) any { return &v.ALTS },
 	},
 	{
-		group: groupIdentity, env: "ALTS_TARGET_SERVICE_ACCOUNTS",
+		group: groupIdentity, name: "ALTS_TARGET_SERVICE_ACCOUNTS",
 		flags: []string{"alts-target-service-accounts"}, probe: "alts-target-service-accounts",
 		placeholder: "ACCOUNTS", fallbackNote: "any",
 		help:  "the service accounts that the upstream may run as, separated by commas",
 		field: func(v *values) any { return &v.ALTSTargetServiceAccounts },
 	},
 	{
-		group: groupIdentity, env: "ID_TOKEN_AUDIENCE", flags: []string{"id-token-audience"},
+		group: groupIdentity, name: "ID_TOKEN_AUDIENCE", flags: []string{"id-token-audience"},
 		placeholder: "URL",
 		help:        "send a Google ID token for this audience (a private Cloud Run upstream); requires TLS",
 		field:       func(v *values) any { return &v.IDTokenAudience },
 	},
 
 	{
-		group: groupChecks, env: "MAX_CONCURRENT_CHECKS", flags: []string{"max-concurrent-checks"},
+		group: groupChecks, name: "MAX_CONCURRENT_CHECKS", flags: []string{"max-concurrent-checks"},
 		placeholder: "N", fallback: "100",
-		help:  "RPCs under way at once for services that callers name and SERVICE_NAME does not",
+		help:  "RPCs under way at once for services that callers name and the settings do not",
 		field: func(v *values) any { return &v.MaxConcurrentChecks },
 	},
 	{
-		group: groupChecks, env: "ALLOW_LIST", flags: []string{"allow-list"}, fallback: "false",
+		group: groupChecks, name: "ALLOW_LIST", flags: []string{"allow-list"}, fallback: "false",
 		help:  "answer `?list` with the health `List` RPC",
 		field: func(v *values) any { return &v.AllowList },
 	},
 
 	{
-		group: groupHTTP, env: "HTTP_LISTEN_ADDR", flags: []string{"http-listen-addr"}, listener: true,
+		group: groupHTTP, name: "HTTP_LISTEN_ADDR", flags: []string{"http-listen-addr"}, listener: true,
 		placeholder: "HOST:PORT", fallback: "localhost:8080", platform: platformPort,
 		fallbackNote: "`:$PORT` where `PORT` is set, else `localhost:8080`",
 		help:         "where to listen",
 		field:        func(v *values) any { return &v.ListenAddr },
 	},
 	{
-		group: groupHTTP, env: "HTTP_LISTEN_PATH", flags: []string{"http-listen-path"}, listener: true,
+		group: groupHTTP, name: "HTTP_LISTEN_PATH", flags: []string{"http-listen-path"}, listener: true,
 		placeholder: "PATH", fallback: "/",
 		help:  "the path that answers, exactly; Cloud Run keeps paths that end in `z` for itself",
 		field: func(v *values) any { return &v.ListenPath },
 	},
 	{
-		group: groupHTTP, env: "HTTP_AUTH_TOKEN_FILE", flags: []string{"http-auth-token-file"},
+		group: groupHTTP, name: "HTTP_AUTH_TOKEN_FILE", flags: []string{"http-auth-token-file"},
 		placeholder: "FILE", file: tokenFile,
 		help:  "callers must send the token in this file, as Bearer or as the Basic password",
 		field: func(v *values) any { return &v.AuthTokenFile },
 	},
 	{
-		group: groupHTTP, env: "SHUTDOWN_GRACE", flags: []string{"shutdown-grace"}, listener: true,
+		group: groupHTTP, name: "SHUTDOWN_GRACE", flags: []string{"shutdown-grace"}, listener: true,
 		placeholder: "DURATION", fallback: "8s",
 		help:  "the time for requests under way after SIGTERM",
 		field: func(v *values) any { return &v.ShutdownGrace },
 	},
 
 	{
-		group: groupHTTPS, env: "HTTPS_LISTEN_CERT", flags: []string{"https-listen-cert"}, listener: true,
+		group: groupHTTPS, name: "HTTPS_LISTEN_CERT", flags: []string{"https-listen-cert"}, listener: true,
 		placeholder: "PEM", file: pemFile,
 		help:  "serve HTTPS with this certificate: a PEM file's path, or PEM text; requires its key",
 		field: func(v *values) any { return &v.HTTPSCert },
 	},
 	{
-		group: groupHTTPS, env: "HTTPS_LISTEN_KEY", flags: []string{"https-listen-key"}, listener: true,
+		group: groupHTTPS, name: "HTTPS_LISTEN_KEY", flags: []string{"https-listen-key"}, listener: true,
 		placeholder: "PEM", file: pemFile,
 		help:  "the certificate's key: a PEM file's path, or PEM text",
 		field: func(v *values) any { return &v.HTTPSKey },
 	},
 	{
-		group: groupHTTPS, env: "HTTPS_LISTEN_VERIFY", flags: []string{"https-listen-verify"}, listener: true,
+		group: groupHTTPS, name: "HTTPS_LISTEN_VERIFY", flags: []string{"https-listen-verify"}, listener: true,
 		fallback: "false",
 		help:     "require a client certificate, and verify it",
 		field:    func(v *values) any { return &v.HTTPSVerify },
 	},
 	{
-		group: groupHTTPS, env: "HTTPS_LISTEN_CA", flags: []string{"https-listen-ca"}, listener: true,
+		group: groupHTTPS, name: "HTTPS_LISTEN_CA", flags: []string{"https-listen-ca"}, listener: true,
 		placeholder: "PEM", file: pemFile,
 		help:  "the roots to verify client certificates with: a PEM file's path, or PEM text; unused without `-https-listen-verify`",
 		field: func(v *values) any { return &v.HTTPSCA },
 	},
 
 	{
-		group: groupMetrics, env: "METRICS_HTTP_LISTEN_ADDR", flags: []string{"metrics-http-listen-addr"}, listener: true,
+		group: groupMetrics, name: "METRICS_HTTP_LISTEN_ADDR", flags: []string{"metrics-http-listen-addr"}, listener: true,
 		placeholder: "HOST:PORT", fallback: "localhost:9000",
 		help:  "where to serve metrics; an empty flag serves none",
 		field: func(v *values) any { return &v.MetricsAddr },
 	},
 	{
-		group: groupMetrics, env: "METRICS_HTTP_PATH", flags: []string{"metrics-http-path"}, listener: true,
+		group: groupMetrics, name: "METRICS_HTTP_PATH", flags: []string{"metrics-http-path"}, listener: true,
 		placeholder: "PATH", fallback: "/metrics",
 		help:  "the path of the metrics",
 		field: func(v *values) any { return &v.MetricsPath },
 	},
 
 	{
-		group: groupLogging, env: "LOG_FORMAT", flags: []string{"log-format"},
+		group: groupLogging, name: "LOG_FORMAT", flags: []string{"log-format"},
 		shorthands:  []shorthand{{name: "jsonLog", value: "json"}},
 		placeholder: "FORMAT", fallback: "text", platform: platformLogFormat,
 		fallbackNote: "`json` on Google Cloud and Lambda, else `text`",
@@ -297,7 +302,7 @@ var declaration = [...]setting{
 		field:        func(v *values) any { return &v.LogFormat },
 	},
 	{
-		group: groupLogging, env: "LOG_LEVEL", flags: []string{"log-level"},
+		group: groupLogging, name: "LOG_LEVEL", flags: []string{"log-level"},
 		shorthands:  []shorthand{{name: "debug", value: "debug"}, {name: "v", value: "debug", counts: true}},
 		placeholder: "LEVEL", fallback: "info",
 		help:  "`debug`, `info`, `warn` or `error`; `-debug`, and `-v` from 1, are `debug`",
@@ -365,7 +370,7 @@ func (s *setting) readBy(v variant) bool {
 	case container:
 		return len(s.flags) > 0
 	default:
-		return s.env != "" && !s.listener
+		return s.name != "" && !s.listener
 	}
 }
 
@@ -380,16 +385,24 @@ func (s *setting) names(v variant) []string {
 	return nil
 }
 
+// variable is the setting's environment variable; empty where it has none.
+func (s *setting) variable() string {
+	if s.name == "" {
+		return ""
+	}
+	return Prefix + s.name
+}
+
 // label names the setting in messages.
 func (s *setting) label(v variant) string {
 	names := s.names(v)
 	switch {
 	case len(names) == 0:
-		return s.env
-	case v == probe || s.env == "":
+		return s.variable()
+	case v == probe || s.name == "":
 		return "-" + names[0]
 	}
-	return "-" + names[0] + " (" + s.env + ")"
+	return "-" + names[0] + " (" + s.variable() + ")"
 }
 
 // defaultIn is the variant's default, as a flag would give it.

@@ -82,7 +82,7 @@ func FuzzEnvironment(f *testing.F) {
 		if strings.Contains(value, "\x00") || pathShaped(value) || pathShaped(path) {
 			t.Skip("a path may be told, and no variable holds a NUL")
 		}
-		t.Setenv("GRPC_ADDR", "localhost:50051")
+		t.Setenv("GRPC_HEALTH_ADDR", "localhost:50051")
 		t.Setenv(name, value)
 		for _, v := range []variant{function, lambda, container} {
 			s, err := read(v, nil, io.Discard)

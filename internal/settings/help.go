@@ -81,8 +81,8 @@ func (s *setting) origin(v variant) string {
 	if text != "required" {
 		text = "default: " + text
 	}
-	if v == container && s.env != "" {
-		text += "; environment: " + s.env
+	if v == container && s.name != "" {
+		text += "; environment: " + s.variable()
 		if s.inVariable != "" {
 			text += ", " + s.inVariable
 		}
@@ -106,8 +106,8 @@ type Variable struct {
 func Variables() []Variable {
 	var all []Variable
 	for i := range declaration {
-		if s := &declaration[i]; s.env != "" {
-			all = append(all, Variable{Name: s.env, Listener: s.listener, File: s.file != noFile})
+		if s := &declaration[i]; s.name != "" {
+			all = append(all, Variable{Name: s.variable(), Listener: s.listener, File: s.file != noFile})
 		}
 	}
 	return all
@@ -119,7 +119,7 @@ func MarkdownTable() string {
 	b.WriteString("| environment | flag of `grpc_health_proxy` (aliases) | flag of `grpc_health_probe` | default | meaning |\n|---|---|---|---|---|\n")
 	for i := range declaration {
 		s := &declaration[i]
-		variable := code(s.env)
+		variable := code(s.variable())
 		if s.inVariable != "" {
 			variable += ", " + s.inVariable
 		}

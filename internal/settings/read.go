@@ -58,29 +58,31 @@ func (h *headerLines) Decode(text string) error {
 
 // environment reads the variables of the settings that no flag has set. envconfig stops at the
 // first error, so each setting has a Process of its own; its errors hold the value, so they are dropped.
+// The tag is the whole name, and envconfig's own prefix empty: with a prefix it would fall back to the name without it.
 func (r *reader) environment() {
 	for i := range declaration {
 		s := &declaration[i]
-		if s.env == "" || !s.readBy(r.variant) || r.given[i] {
+		if s.name == "" || !s.readBy(r.variant) || r.given[i] {
 			continue
 		}
 		field := s.field(&r.values)
-		if os.Getenv(s.env) == "" { // envconfig counts a variable set to "" as set
+		if os.Getenv(s.variable()) == "" { // envconfig counts a variable set to "" as set
 			r.fromPlatform(s, field)
 			continue
 		}
 		spec := reflect.New(reflect.StructOf([]reflect.StructField{{
 			Name: "Value",
 			Type: reflect.TypeOf(field),
-			Tag:  reflect.StructTag(`envconfig:"` + s.env + `"`),
+			Tag:  reflect.StructTag(`envconfig:"` + s.variable() + `"`),
 		}}))
 		spec.Elem().Field(0).Set(reflect.ValueOf(field))
 		if err := envconfig.Process("", spec.Interface()); err != nil {
 			r.problem("%s: the value cannot be read: %s", s.label(r.variant), shape(field))
 			continue
 		}
-		r.FromEnvironment = append(r.FromEnvironment, s.env)
+		r.FromEnvironment = append(r.FromEnvironment, s.variable())
 	}
+	r.unknownVariables()
 }
 
 // fromPlatform takes the default that the platform wants, where it wants one.

@@ -1,5 +1,5 @@
-// Package settings holds the one declaration of every setting: its environment variable, flags,
-// default, help and validation.
+// Package settings holds the one declaration of every setting: its name, environment variable, flags,
+// default, help and validation. The settings of one upstream are told apart from those of the process.
 package settings
 
 import (
@@ -11,30 +11,46 @@ import (
 
 // Settings are the values of all settings, checked. A field that a variant does not read has its default.
 type Settings struct {
-	Addr           string        // GRPC_ADDR, a target that target.Parse accepts
+	Upstream
+	Process
+
+	// FromEnvironment names the variables that a value was taken from, in declared order.
+	FromEnvironment []string
+	// Warnings are sentences to log at start. They name settings, never values.
+	Warnings []string
+
+	variant variant
+}
+
+// Upstream are the settings of one upstream: what is checked, and how it is reached. Comments give the names of the settings.
+type Upstream struct {
+	Addr           string        // ADDR, a target that target.Parse accepts
 	Services       []string      // SERVICE_NAME, split at commas, without duplicates; empty is the whole server
 	ConnectTimeout time.Duration // CONNECT_TIMEOUT
 	RPCTimeout     time.Duration // RPC_TIMEOUT
 	ConnMaxAge     time.Duration // CONN_MAX_AGE; 0 dials for every RPC
 	UserAgent      string        // USER_AGENT
 	Headers        []Header      // RPC_HEADERS, in the order given
-	Authority      string        // GRPC_AUTHORITY
+	Authority      string        // AUTHORITY
 	Gzip           bool          // GZIP
 	UseProxy       bool          // USE_PROXY
 
-	TLS        bool   // GRPC_TLS
-	CACert     string // GRPC_CA_CERT: a path, PEM text, or (Lambda) a secret's ARN
-	ClientCert string // GRPC_CLIENT_CERT, likewise
-	ClientKey  string // GRPC_CLIENT_KEY, likewise
-	NoVerify   bool   // GRPC_TLS_NO_VERIFY
-	ServerName string // GRPC_SNI_SERVER_NAME
+	TLS        bool   // TLS
+	CACert     string // CA_CERT: a path, PEM text, or (Lambda) a secret's ARN
+	ClientCert string // CLIENT_CERT: as CA_CERT
+	ClientKey  string // CLIENT_KEY: as CA_CERT
+	NoVerify   bool   // TLS_NO_VERIFY
+	ServerName string // SNI_SERVER_NAME
 
 	SPIFFE                    bool     // SPIFFE
 	SPIFFEServerID            string   // SPIFFE_SERVER_ID: spiffe://domain or spiffe://domain/path
 	ALTS                      bool     // ALTS
 	ALTSTargetServiceAccounts []string // ALTS_TARGET_SERVICE_ACCOUNTS, split at commas
 	IDTokenAudience           string   // ID_TOKEN_AUDIENCE
+}
 
+// Process are the settings that the process has once, whatever it checks.
+type Process struct {
 	MaxConcurrentChecks int  // MAX_CONCURRENT_CHECKS
 	AllowList           bool // ALLOW_LIST
 
@@ -42,9 +58,9 @@ type Settings struct {
 	ListenPath    string // HTTP_LISTEN_PATH
 	AuthTokenFile string // HTTP_AUTH_TOKEN_FILE: a path or (Lambda) a secret's ARN
 	HTTPSCert     string // HTTPS_LISTEN_CERT: a path or PEM text
-	HTTPSKey      string // HTTPS_LISTEN_KEY, likewise
+	HTTPSKey      string // HTTPS_LISTEN_KEY: a path or PEM text
 	HTTPSVerify   bool   // HTTPS_LISTEN_VERIFY
-	HTTPSCA       string // HTTPS_LISTEN_CA, likewise; unused unless HTTPSVerify
+	HTTPSCA       string // HTTPS_LISTEN_CA: a path or PEM text; unused unless HTTPSVerify
 
 	MetricsAddr   string        // METRICS_HTTP_LISTEN_ADDR; empty turns metrics off
 	MetricsPath   string        // METRICS_HTTP_PATH
@@ -58,24 +74,17 @@ type Settings struct {
 	Format  string // -format: "text" or "json"
 	Version bool   // -version: print the version and exit; nothing else was checked
 	Verbose bool   // -v of the probe
-
-	// FromEnvironment names the variables that a value was taken from, in declared order.
-	FromEnvironment []string
-	// Warnings are sentences to log at start. They name settings, never values.
-	Warnings []string
-
-	variant variant
 }
 
-// Name is how messages name the setting of an environment variable: as the user of this variant
-// sets it, "-grpc-ca-cert (GRPC_CA_CERT)".
-func (s *Settings) Name(variable string) string {
+// Name is how messages name the setting of that name, "CA_CERT": as the user of this variant sets it,
+// "-grpc-ca-cert (GRPC_HEALTH_CA_CERT)". A name that no setting has stays as it is.
+func (s *Settings) Name(name string) string {
 	for i := range declaration {
-		if declaration[i].env == variable {
+		if declaration[i].name == name {
 			return declaration[i].label(s.variant)
 		}
 	}
-	return variable
+	return name
 }
 
 // Header is one piece of RPC metadata.

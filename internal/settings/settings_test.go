@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 func variables() []string {
 	var names []string
 	for _, s := range declaration {
-		if s.env != "" {
-			names = append(names, s.env)
+		if s.name != "" {
+			names = append(names, s.variable())
 		}
 	}
 	return names
@@ -91,12 +91,12 @@ func TestProxyRules(t *testing.T) {
 		{args: []string{"-grpc-addr", "[::1]:50051"}},
 		{args: []string{"-grpc-addr", "unix:///tmp/socket"}},
 		{args: []string{"-grpc-addr", "dns:///localhost:50051"}},
-		{args: []string{"-grpc-addr", ""}, want: []string{"-grpc-addr (GRPC_ADDR): required"}},
-		{args: []string{"-grpc-addr", "localhost"}, want: []string{"-grpc-addr (GRPC_ADDR): the address has no port"}},
-		{args: []string{"-grpcaddr", "::1:50051"}, want: []string{"-grpc-addr (GRPC_ADDR): "}},
+		{args: []string{"-grpc-addr", ""}, want: []string{"-grpc-addr (GRPC_HEALTH_ADDR): required"}},
+		{args: []string{"-grpc-addr", "localhost"}, want: []string{"-grpc-addr (GRPC_HEALTH_ADDR): the address has no port"}},
+		{args: []string{"-grpcaddr", "::1:50051"}, want: []string{"-grpc-addr (GRPC_HEALTH_ADDR): "}},
 
 		{args: []string{"-service-name", "a.B, c.D,a.B"}},
-		{args: []string{"-service-name", "a,,b"}, want: []string{"-service-name (SERVICE_NAME): has an empty member"}},
+		{args: []string{"-service-name", "a,,b"}, want: []string{"-service-name (GRPC_HEALTH_SERVICE_NAME): has an empty member"}},
 		{args: []string{"-service-name", "a,"}, want: []string{"has an empty member"}},
 		{args: []string{"-service-name", strings.Repeat("a", 255)}},
 		{args: []string{"-service-name", strings.Repeat("a", 256)}, want: []string{"longer than 255 bytes"}},
@@ -104,95 +104,95 @@ func TestProxyRules(t *testing.T) {
 		{args: []string{"-service-name", "a\u0085b"}, want: []string{"control character"}},
 		{args: []string{"-service-name", "a\xff"}, want: []string{"not UTF-8"}},
 		{args: []string{"-service-name", many(100)}},
-		{args: []string{"-service-name", ",a,"}, want: []string{"-service-name (SERVICE_NAME): has an empty member"}},
-		{args: []string{"-grpc-tls", "-id-token-audience", "https://a.example", "-rpc-header", "Authorization: Basic x"}, want: []string{"-rpc-header (RPC_HEADERS): contradicts -id-token-audience (ID_TOKEN_AUDIENCE)"}},
+		{args: []string{"-service-name", ",a,"}, want: []string{"-service-name (GRPC_HEALTH_SERVICE_NAME): has an empty member"}},
+		{args: []string{"-grpc-tls", "-id-token-audience", "https://a.example", "-rpc-header", "Authorization: Basic x"}, want: []string{"-rpc-header (GRPC_HEALTH_RPC_HEADERS): contradicts -id-token-audience (GRPC_HEALTH_ID_TOKEN_AUDIENCE)"}},
 		{args: []string{"-service-name", many(101)}, want: []string{"more than 100 services"}},
 
 		{args: []string{"-connect-timeout", "1ns", "-rpc-timeout", "1h"}},
-		{args: []string{"-connect-timeout", "0s"}, want: []string{"-connect-timeout (CONNECT_TIMEOUT): must be above zero"}},
-		{args: []string{"-rpc-timeout=-1s"}, want: []string{"-rpc-timeout (RPC_TIMEOUT): must be above zero"}},
-		{args: []string{"-rpc-timeout", "5"}, want: []string{"-rpc-timeout (RPC_TIMEOUT): the value cannot be read: write a duration"}},
-		{args: []string{"-connect-timeout", "2000000h", "-rpc-timeout", "61m"}, want: []string{"-connect-timeout (CONNECT_TIMEOUT): is more than an hour", "-rpc-timeout (RPC_TIMEOUT): is more than an hour"}},
+		{args: []string{"-connect-timeout", "0s"}, want: []string{"-connect-timeout (GRPC_HEALTH_CONNECT_TIMEOUT): must be above zero"}},
+		{args: []string{"-rpc-timeout=-1s"}, want: []string{"-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): must be above zero"}},
+		{args: []string{"-rpc-timeout", "5"}, want: []string{"-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): the value cannot be read: write a duration"}},
+		{args: []string{"-connect-timeout", "2000000h", "-rpc-timeout", "61m"}, want: []string{"-connect-timeout (GRPC_HEALTH_CONNECT_TIMEOUT): is more than an hour", "-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): is more than an hour"}},
 		{args: []string{"-conn-max-age", "0"}},
-		{args: []string{"-conn-max-age=-1s"}, want: []string{"-conn-max-age (CONN_MAX_AGE): must not be below zero"}},
+		{args: []string{"-conn-max-age=-1s"}, want: []string{"-conn-max-age (GRPC_HEALTH_CONN_MAX_AGE): must not be below zero"}},
 		{args: []string{"-user-agent", "a b/1.0"}},
-		{args: []string{"-user-agent", "a\nb"}, want: []string{"-user-agent (USER_AGENT): "}},
+		{args: []string{"-user-agent", "a\nb"}, want: []string{"-user-agent (GRPC_HEALTH_USER_AGENT): "}},
 		{args: []string{"-grpc-authority", "a.example:443"}},
-		{args: []string{"-grpc-authority", "a b"}, want: []string{"-grpc-authority (GRPC_AUTHORITY): "}},
+		{args: []string{"-grpc-authority", "a b"}, want: []string{"-grpc-authority (GRPC_HEALTH_AUTHORITY): "}},
 		{args: []string{"-max-concurrent-checks", "1"}},
-		{args: []string{"-max-concurrent-checks", "0"}, want: []string{"-max-concurrent-checks (MAX_CONCURRENT_CHECKS): must be 1 or more"}},
+		{args: []string{"-max-concurrent-checks", "0"}, want: []string{"-max-concurrent-checks (GRPC_HEALTH_MAX_CONCURRENT_CHECKS): must be 1 or more"}},
 		{args: []string{"-max-concurrent-checks", "many"}, want: []string{"write a whole number"}},
-		{args: []string{"-gzip=perhaps"}, want: []string{"-gzip (GZIP): the value cannot be read: write true or false"}},
+		{args: []string{"-gzip=perhaps"}, want: []string{"-gzip (GRPC_HEALTH_GZIP): the value cannot be read: write true or false"}},
 
 		{args: []string{"-grpctls", "-grpc-ca-cert", here, "-grpc-client-cert", here, "-grpc-client-key", here, "-grpc-sni-server-name", "a.example"}},
 		{args: []string{"-grpc-tls", "-grpc-tls-no-verify", "-grpc-client-cert", here, "-grpc-client-key", here}},
 		{args: []string{"-grpc-tls", "-grpc-ca-cert", pemText}},
-		{args: []string{"-grpc-tls", "-grpc-ca-cert", "-----BEGIN CERTIFICATE-----\\nAAAA"}, want: []string{"-grpc-ca-cert (GRPC_CA_CERT): PEM text without a whole block"}},
-		{args: []string{"-grpc-tls", "-grpc-ca-cert", missing}, want: []string{"-grpc-ca-cert (GRPC_CA_CERT): the file " + missing + " does not exist"}},
+		{args: []string{"-grpc-tls", "-grpc-ca-cert", "-----BEGIN CERTIFICATE-----\\nAAAA"}, want: []string{"-grpc-ca-cert (GRPC_HEALTH_CA_CERT): PEM text without a whole block"}},
+		{args: []string{"-grpc-tls", "-grpc-ca-cert", missing}, want: []string{"-grpc-ca-cert (GRPC_HEALTH_CA_CERT): the file " + missing + " does not exist"}},
 		{args: []string{"-grpc-tls", "-grpc-ca-cert", here + "/below"}, want: []string{"does not exist"}},
 		{args: []string{"-grpc-tls", "-grpc-ca-cert", strings.Repeat("a", 5000)}, want: []string{"the file that it names does not exist"}},
 		{args: []string{"-grpc-tls", "-grpc-ca-cert", "a\x00b"}, want: []string{"the file that it names does not exist"}},
 		{args: []string{"-grpc-tls", "-grpc-ca-cert", "arn:aws:secretsmanager:eu-west-1:1:secret:a"}, want: []string{"which only Lambda reads"}},
-		{args: []string{"-grpc-ca-cert", here}, want: []string{"-grpc-ca-cert (GRPC_CA_CERT): means nothing without -grpc-tls (GRPC_TLS)"}},
-		{args: []string{"-grpc-client-cert", here, "-grpc-client-key", here}, want: []string{"-grpc-client-cert (GRPC_CLIENT_CERT): means nothing without -grpc-tls", "-grpc-client-key (GRPC_CLIENT_KEY): means nothing without -grpc-tls"}},
-		{args: []string{"-grpc-tls-no-verify"}, want: []string{"-grpc-tls-no-verify (GRPC_TLS_NO_VERIFY): means nothing without -grpc-tls"}},
-		{args: []string{"-grpc-sni-server-name", "a.example"}, want: []string{"-grpc-sni-server-name (GRPC_SNI_SERVER_NAME): means nothing without -grpc-tls"}},
-		{args: []string{"-grpc-tls", "-grpc-sni-server-name", "a b"}, want: []string{"-grpc-sni-server-name (GRPC_SNI_SERVER_NAME): has a space"}},
-		{args: []string{"-grpc-tls", "-grpc-client-cert", here}, want: []string{"-grpc-client-cert (GRPC_CLIENT_CERT): means nothing without -grpc-client-key (GRPC_CLIENT_KEY)"}},
-		{args: []string{"-grpc-tls", "-grpc-client-key", here}, want: []string{"-grpc-client-key (GRPC_CLIENT_KEY): means nothing without -grpc-client-cert (GRPC_CLIENT_CERT)"}},
-		{args: []string{"-grpc-tls", "-grpc-tls-no-verify", "-grpc-ca-cert", here}, want: []string{"-grpc-ca-cert (GRPC_CA_CERT): contradicts -grpc-tls-no-verify"}},
-		{args: []string{"-grpc-tls", "-grpc-tls-no-verify", "-grpc-sni-server-name", "a"}, want: []string{"-grpc-sni-server-name (GRPC_SNI_SERVER_NAME): contradicts -grpc-tls-no-verify"}},
+		{args: []string{"-grpc-ca-cert", here}, want: []string{"-grpc-ca-cert (GRPC_HEALTH_CA_CERT): means nothing without -grpc-tls (GRPC_HEALTH_TLS)"}},
+		{args: []string{"-grpc-client-cert", here, "-grpc-client-key", here}, want: []string{"-grpc-client-cert (GRPC_HEALTH_CLIENT_CERT): means nothing without -grpc-tls", "-grpc-client-key (GRPC_HEALTH_CLIENT_KEY): means nothing without -grpc-tls"}},
+		{args: []string{"-grpc-tls-no-verify"}, want: []string{"-grpc-tls-no-verify (GRPC_HEALTH_TLS_NO_VERIFY): means nothing without -grpc-tls"}},
+		{args: []string{"-grpc-sni-server-name", "a.example"}, want: []string{"-grpc-sni-server-name (GRPC_HEALTH_SNI_SERVER_NAME): means nothing without -grpc-tls"}},
+		{args: []string{"-grpc-tls", "-grpc-sni-server-name", "a b"}, want: []string{"-grpc-sni-server-name (GRPC_HEALTH_SNI_SERVER_NAME): has a space"}},
+		{args: []string{"-grpc-tls", "-grpc-client-cert", here}, want: []string{"-grpc-client-cert (GRPC_HEALTH_CLIENT_CERT): means nothing without -grpc-client-key (GRPC_HEALTH_CLIENT_KEY)"}},
+		{args: []string{"-grpc-tls", "-grpc-client-key", here}, want: []string{"-grpc-client-key (GRPC_HEALTH_CLIENT_KEY): means nothing without -grpc-client-cert (GRPC_HEALTH_CLIENT_CERT)"}},
+		{args: []string{"-grpc-tls", "-grpc-tls-no-verify", "-grpc-ca-cert", here}, want: []string{"-grpc-ca-cert (GRPC_HEALTH_CA_CERT): contradicts -grpc-tls-no-verify"}},
+		{args: []string{"-grpc-tls", "-grpc-tls-no-verify", "-grpc-sni-server-name", "a"}, want: []string{"-grpc-sni-server-name (GRPC_HEALTH_SNI_SERVER_NAME): contradicts -grpc-tls-no-verify"}},
 
 		{args: []string{"-spiffe", "-spiffe-server-id", "spiffe://example.org"}},
 		{args: []string{"-spiffe", "-spiffe-server-id", "spiffe://example.org/echo"}},
-		{args: []string{"-spiffe", "-spiffe-server-id", "spiffe://example.org/"}, want: []string{"-spiffe-server-id (SPIFFE_SERVER_ID): not a SPIFFE ID"}},
+		{args: []string{"-spiffe", "-spiffe-server-id", "spiffe://example.org/"}, want: []string{"-spiffe-server-id (GRPC_HEALTH_SPIFFE_SERVER_ID): not a SPIFFE ID"}},
 		{args: []string{"-spiffe", "-spiffe-server-id", "example.org/echo"}, want: []string{"not a SPIFFE ID"}},
-		{args: []string{"-spiffe-server-id", "spiffe://example.org"}, want: []string{"-spiffe-server-id (SPIFFE_SERVER_ID): means nothing without -spiffe (SPIFFE)"}},
+		{args: []string{"-spiffe-server-id", "spiffe://example.org"}, want: []string{"-spiffe-server-id (GRPC_HEALTH_SPIFFE_SERVER_ID): means nothing without -spiffe (GRPC_HEALTH_SPIFFE)"}},
 		{args: []string{"-alts", "-alts-target-service-accounts", "a@b, c@d"}},
-		{args: []string{"-alts-target-service-accounts", "a@b"}, want: []string{"-alts-target-service-accounts (ALTS_TARGET_SERVICE_ACCOUNTS): means nothing without -alts (ALTS)"}},
+		{args: []string{"-alts-target-service-accounts", "a@b"}, want: []string{"-alts-target-service-accounts (GRPC_HEALTH_ALTS_TARGET_SERVICE_ACCOUNTS): means nothing without -alts (GRPC_HEALTH_ALTS)"}},
 		{args: []string{"-alts", "-alts-target-service-accounts", "a@b,,c d"}, want: []string{"account 2 is empty", "account 3 is empty, or has a space"}},
-		{args: []string{"-grpc-tls", "-alts"}, want: []string{"-grpc-tls (GRPC_TLS): contradicts -alts (ALTS)"}},
-		{args: []string{"-grpc-tls", "-spiffe"}, want: []string{"-grpc-tls (GRPC_TLS): contradicts -spiffe (SPIFFE)"}},
-		{args: []string{"-alts", "-spiffe"}, want: []string{"-alts (ALTS): contradicts -spiffe (SPIFFE)"}},
+		{args: []string{"-grpc-tls", "-alts"}, want: []string{"-grpc-tls (GRPC_HEALTH_TLS): contradicts -alts (GRPC_HEALTH_ALTS)"}},
+		{args: []string{"-grpc-tls", "-spiffe"}, want: []string{"-grpc-tls (GRPC_HEALTH_TLS): contradicts -spiffe (GRPC_HEALTH_SPIFFE)"}},
+		{args: []string{"-alts", "-spiffe"}, want: []string{"-alts (GRPC_HEALTH_ALTS): contradicts -spiffe (GRPC_HEALTH_SPIFFE)"}},
 		{args: []string{"-grpc-tls", "-id-token-audience", "https://a.example"}},
-		{args: []string{"-id-token-audience", "https://a.example"}, want: []string{"-id-token-audience (ID_TOKEN_AUDIENCE): means nothing without -grpc-tls (GRPC_TLS)"}},
-		{args: []string{"-grpc-tls", "-id-token-audience", "a b"}, want: []string{"-id-token-audience (ID_TOKEN_AUDIENCE): has a space"}},
+		{args: []string{"-id-token-audience", "https://a.example"}, want: []string{"-id-token-audience (GRPC_HEALTH_ID_TOKEN_AUDIENCE): means nothing without -grpc-tls (GRPC_HEALTH_TLS)"}},
+		{args: []string{"-grpc-tls", "-id-token-audience", "a b"}, want: []string{"-id-token-audience (GRPC_HEALTH_ID_TOKEN_AUDIENCE): has a space"}},
 
 		{args: []string{"-http-listen-addr", ":80"}},
 		{args: []string{"-http-listen-addr", "[::1]:0", "-metrics-http-listen-addr", "[::1]:0"}},
-		{args: []string{"-http-listen-addr", ""}, want: []string{"-http-listen-addr (HTTP_LISTEN_ADDR): not host:port"}},
-		{args: []string{"-http-listen-addr", "localhost"}, want: []string{"-http-listen-addr (HTTP_LISTEN_ADDR): not host:port"}},
-		{args: []string{"-http-listen-addr", "localhost:http"}, want: []string{"-http-listen-addr (HTTP_LISTEN_ADDR): not host:port"}},
-		{args: []string{"-http-listen-addr", "localhost:65536"}, want: []string{"-http-listen-addr (HTTP_LISTEN_ADDR): not host:port"}},
+		{args: []string{"-http-listen-addr", ""}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): not host:port"}},
+		{args: []string{"-http-listen-addr", "localhost"}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): not host:port"}},
+		{args: []string{"-http-listen-addr", "localhost:http"}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): not host:port"}},
+		{args: []string{"-http-listen-addr", "localhost:65536"}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): not host:port"}},
 		{args: []string{"-metrics-http-listen-addr", ""}},
-		{args: []string{"-metrics-http-listen-addr", "9000"}, want: []string{"-metrics-http-listen-addr (METRICS_HTTP_LISTEN_ADDR): not host:port"}},
-		{args: []string{"-metrics-http-listen-addr", "localhost:8080"}, want: []string{"-metrics-http-listen-addr (METRICS_HTTP_LISTEN_ADDR): is the address of -http-listen-addr (HTTP_LISTEN_ADDR)"}},
+		{args: []string{"-metrics-http-listen-addr", "9000"}, want: []string{"-metrics-http-listen-addr (GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR): not host:port"}},
+		{args: []string{"-metrics-http-listen-addr", "localhost:8080"}, want: []string{"-metrics-http-listen-addr (GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR): is the address of -http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR)"}},
 		{args: []string{"-metrics-http-listen-addr", "0.0.0.0:08080"}, want: []string{"is the address of -http-listen-addr"}},
 		{args: []string{"-http-listen-addr", ":9000"}, want: []string{"is the address of -http-listen-addr"}},
 		{args: []string{"-http-listen-addr", "127.0.0.1:80", "-metrics-http-listen-addr", "127.0.0.2:80"}},
 		{args: []string{"-http-listen-path", "/healthz"}},
-		{args: []string{"-http-listen-path", "health"}, want: []string{"-http-listen-path (HTTP_LISTEN_PATH): does not begin with /"}},
-		{args: []string{"-http-listen-path", "/livez"}, want: []string{"-http-listen-path (HTTP_LISTEN_PATH): /livez says"}},
-		{args: []string{"-http-listen-path", "/a?b"}, want: []string{"-http-listen-path (HTTP_LISTEN_PATH): has a character"}},
-		{args: []string{"-metrics-http-path", ""}, want: []string{"-metrics-http-path (METRICS_HTTP_PATH): does not begin with /"}},
-		{args: []string{"-metrics-http-path", "/livez"}, want: []string{"-metrics-http-path (METRICS_HTTP_PATH): /livez says"}},
+		{args: []string{"-http-listen-path", "health"}, want: []string{"-http-listen-path (GRPC_HEALTH_HTTP_LISTEN_PATH): does not begin with /"}},
+		{args: []string{"-http-listen-path", "/livez"}, want: []string{"-http-listen-path (GRPC_HEALTH_HTTP_LISTEN_PATH): /livez says"}},
+		{args: []string{"-http-listen-path", "/a?b"}, want: []string{"-http-listen-path (GRPC_HEALTH_HTTP_LISTEN_PATH): has a character"}},
+		{args: []string{"-metrics-http-path", ""}, want: []string{"-metrics-http-path (GRPC_HEALTH_METRICS_HTTP_PATH): does not begin with /"}},
+		{args: []string{"-metrics-http-path", "/livez"}, want: []string{"-metrics-http-path (GRPC_HEALTH_METRICS_HTTP_PATH): /livez says"}},
 		{args: []string{"-http-auth-token-file", here}},
-		{args: []string{"-http-auth-token-file", missing}, want: []string{"-http-auth-token-file (HTTP_AUTH_TOKEN_FILE): the file " + missing + " does not exist"}},
-		{args: []string{"-http-auth-token-file", pemText}, want: []string{"-http-auth-token-file (HTTP_AUTH_TOKEN_FILE): the file that it names does not exist"}},
+		{args: []string{"-http-auth-token-file", missing}, want: []string{"-http-auth-token-file (GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE): the file " + missing + " does not exist"}},
+		{args: []string{"-http-auth-token-file", pemText}, want: []string{"-http-auth-token-file (GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE): the file that it names does not exist"}},
 		{args: []string{"-shutdown-grace", "0s"}},
-		{args: []string{"-shutdown-grace=-1s"}, want: []string{"-shutdown-grace (SHUTDOWN_GRACE): must not be below zero"}},
+		{args: []string{"-shutdown-grace=-1s"}, want: []string{"-shutdown-grace (GRPC_HEALTH_SHUTDOWN_GRACE): must not be below zero"}},
 
 		{args: []string{"-https-listen-cert", here, "-https-listen-key", here, "-https-listen-verify", "-https-listen-ca", here}},
 		{args: []string{"-https-listen-cert", here, "-https-listen-key", here, "-https-listen-ca", here}},
-		{args: []string{"-https-listen-cert", here}, want: []string{"-https-listen-cert (HTTPS_LISTEN_CERT): means nothing without -https-listen-key (HTTPS_LISTEN_KEY)"}},
-		{args: []string{"-https-listen-key", here}, want: []string{"-https-listen-key (HTTPS_LISTEN_KEY): means nothing without -https-listen-cert (HTTPS_LISTEN_CERT)"}},
-		{args: []string{"-https-listen-cert", here, "-https-listen-key", here, "-https-listen-verify"}, want: []string{"-https-listen-verify (HTTPS_LISTEN_VERIFY): means nothing without -https-listen-ca (HTTPS_LISTEN_CA)"}},
-		{args: []string{"-https-listen-verify", "-https-listen-ca", here}, want: []string{"-https-listen-verify (HTTPS_LISTEN_VERIFY): means nothing without -https-listen-cert (HTTPS_LISTEN_CERT)"}},
-		{args: []string{"-https-listen-cert", missing, "-https-listen-key", here}, want: []string{"-https-listen-cert (HTTPS_LISTEN_CERT): the file " + missing}},
+		{args: []string{"-https-listen-cert", here}, want: []string{"-https-listen-cert (GRPC_HEALTH_HTTPS_LISTEN_CERT): means nothing without -https-listen-key (GRPC_HEALTH_HTTPS_LISTEN_KEY)"}},
+		{args: []string{"-https-listen-key", here}, want: []string{"-https-listen-key (GRPC_HEALTH_HTTPS_LISTEN_KEY): means nothing without -https-listen-cert (GRPC_HEALTH_HTTPS_LISTEN_CERT)"}},
+		{args: []string{"-https-listen-cert", here, "-https-listen-key", here, "-https-listen-verify"}, want: []string{"-https-listen-verify (GRPC_HEALTH_HTTPS_LISTEN_VERIFY): means nothing without -https-listen-ca (GRPC_HEALTH_HTTPS_LISTEN_CA)"}},
+		{args: []string{"-https-listen-verify", "-https-listen-ca", here}, want: []string{"-https-listen-verify (GRPC_HEALTH_HTTPS_LISTEN_VERIFY): means nothing without -https-listen-cert (GRPC_HEALTH_HTTPS_LISTEN_CERT)"}},
+		{args: []string{"-https-listen-cert", missing, "-https-listen-key", here}, want: []string{"-https-listen-cert (GRPC_HEALTH_HTTPS_LISTEN_CERT): the file " + missing}},
 
 		{args: []string{"-log-format", "json", "-log-level", "warn"}},
-		{args: []string{"-log-format", "xml"}, want: []string{"-log-format (LOG_FORMAT): not a known format"}},
-		{args: []string{"-log-level", "loud"}, want: []string{"-log-level (LOG_LEVEL): not a known level"}},
+		{args: []string{"-log-format", "xml"}, want: []string{"-log-format (GRPC_HEALTH_LOG_FORMAT): not a known format"}},
+		{args: []string{"-log-level", "loud"}, want: []string{"-log-level (GRPC_HEALTH_LOG_LEVEL): not a known level"}},
 		{args: []string{"-format", "html"}, want: []string{"-format: not a known format"}},
 		{args: []string{"-v", "much"}, want: []string{"-v: the value cannot be read: write a whole number"}},
 		{args: []string{"-debug=much"}, want: []string{"-debug: the value cannot be read: write true or false"}},
@@ -240,7 +240,7 @@ func TestProbeRules(t *testing.T) {
 			t.Parallel()
 			_, err := ParseProbe(append([]string{"-addr", "localhost:50051"}, tt.args...), io.Discard)
 			expect(t, problems(t, err), tt.want)
-			if err != nil && strings.Contains(err.Error(), "GRPC_") {
+			if err != nil && strings.Contains(err.Error(), Prefix) {
 				t.Errorf("a variable is named, but the probe reads none: %v", err)
 			}
 		})
@@ -256,16 +256,16 @@ func TestEnvironmentRules(t *testing.T) {
 		env    map[string]string
 		want   []string
 	}{
-		{name: "least", env: map[string]string{"GRPC_ADDR": "localhost:1"}},
-		{name: "nothing", want: []string{"GRPC_ADDR: required"}},
-		{name: "unread", env: map[string]string{"GRPC_ADDR": "localhost:1", "HTTP_LISTEN_ADDR": "nonsense", "SHUTDOWN_GRACE": "x", "METRICS_HTTP_PATH": "x", "PORT": "x"}},
-		{name: "files are for later", env: map[string]string{"GRPC_ADDR": "localhost:1", "GRPC_TLS": "true", "GRPC_CA_CERT": "/not/mounted/yet.pem", "HTTP_AUTH_TOKEN_FILE": "/not/mounted/yet", "RPC_HEADERS": "a: @/not/mounted/yet"}},
-		{name: "torn PEM text", env: map[string]string{"GRPC_ADDR": "localhost:1", "GRPC_TLS": "1", "GRPC_CA_CERT": "-----BEGIN CERTIFICATE-----"}, want: []string{"GRPC_CA_CERT: PEM text"}},
-		{name: "ARN", lambda: true, env: map[string]string{"GRPC_ADDR": "localhost:1", "GRPC_TLS": "true", "GRPC_CA_CERT": secret, "GRPC_CLIENT_CERT": secret, "GRPC_CLIENT_KEY": secret, "HTTP_AUTH_TOKEN_FILE": secret, "RPC_HEADERS": "a: @" + secret}},
-		{name: "ARN of another partition", lambda: true, env: map[string]string{"GRPC_ADDR": "localhost:1", "GRPC_TLS": "true", "GRPC_CA_CERT": strings.Replace(secret, "aws", "aws-us-gov", 1), "RPC_HEADERS": "a: @" + strings.Replace(secret, "aws", "aws-cn", 1)}},
-		{name: "ARN of something else", lambda: true, env: map[string]string{"GRPC_ADDR": "localhost:1", "GRPC_TLS": "true", "GRPC_CA_CERT": "arn:aws:s3:::bucket", "RPC_HEADERS": "a: @arn:aws:s3:::bucket"}, want: []string{"GRPC_CA_CERT: names an AWS resource that is no secret", "RPC_HEADERS: header 1: names an AWS resource"}},
-		{name: "ARN in the function", env: map[string]string{"GRPC_ADDR": "localhost:1", "GRPC_TLS": "true", "GRPC_CA_CERT": secret, "HTTP_AUTH_TOKEN_FILE": secret, "RPC_HEADERS": "a: b\nc: @" + secret}, want: []string{"GRPC_CA_CERT: names an AWS secret, which only Lambda reads", "HTTP_AUTH_TOKEN_FILE: names an AWS secret", "RPC_HEADERS: header 2: names an AWS secret"}},
-		{name: "all at once", env: map[string]string{"GRPC_ADDR": "x", "GRPC_TLS": "x", "RPC_TIMEOUT": "x", "MAX_CONCURRENT_CHECKS": "x", "SERVICE_NAME": "a,,b", "SPIFFE_SERVER_ID": "spiffe://a"}, want: []string{"GRPC_ADDR: ", "GRPC_TLS: the value cannot be read: write true or false", "RPC_TIMEOUT: the value cannot be read: write a duration", "MAX_CONCURRENT_CHECKS: the value cannot be read: write a whole number", "SERVICE_NAME: ", "SPIFFE_SERVER_ID: means nothing without SPIFFE: "}},
+		{name: "least", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1"}},
+		{name: "nothing", want: []string{"GRPC_HEALTH_ADDR: required"}},
+		{name: "unread", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_HTTP_LISTEN_ADDR": "nonsense", "GRPC_HEALTH_SHUTDOWN_GRACE": "x", "GRPC_HEALTH_METRICS_HTTP_PATH": "x", "PORT": "x"}},
+		{name: "files are for later", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": "/not/mounted/yet.pem", "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE": "/not/mounted/yet", "GRPC_HEALTH_RPC_HEADERS": "a: @/not/mounted/yet"}},
+		{name: "torn PEM text", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "1", "GRPC_HEALTH_CA_CERT": "-----BEGIN CERTIFICATE-----"}, want: []string{"GRPC_HEALTH_CA_CERT: PEM text"}},
+		{name: "ARN", lambda: true, env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": secret, "GRPC_HEALTH_CLIENT_CERT": secret, "GRPC_HEALTH_CLIENT_KEY": secret, "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE": secret, "GRPC_HEALTH_RPC_HEADERS": "a: @" + secret}},
+		{name: "ARN of another partition", lambda: true, env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": strings.Replace(secret, "aws", "aws-us-gov", 1), "GRPC_HEALTH_RPC_HEADERS": "a: @" + strings.Replace(secret, "aws", "aws-cn", 1)}},
+		{name: "ARN of something else", lambda: true, env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": "arn:aws:s3:::bucket", "GRPC_HEALTH_RPC_HEADERS": "a: @arn:aws:s3:::bucket"}, want: []string{"GRPC_HEALTH_CA_CERT: names an AWS resource that is no secret", "GRPC_HEALTH_RPC_HEADERS: header 1: names an AWS resource"}},
+		{name: "ARN in the function", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": secret, "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE": secret, "GRPC_HEALTH_RPC_HEADERS": "a: b\nc: @" + secret}, want: []string{"GRPC_HEALTH_CA_CERT: names an AWS secret, which only Lambda reads", "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE: names an AWS secret", "GRPC_HEALTH_RPC_HEADERS: header 2: names an AWS secret"}},
+		{name: "all at once", env: map[string]string{"GRPC_HEALTH_ADDR": "x", "GRPC_HEALTH_TLS": "x", "GRPC_HEALTH_RPC_TIMEOUT": "x", "GRPC_HEALTH_MAX_CONCURRENT_CHECKS": "x", "GRPC_HEALTH_SERVICE_NAME": "a,,b", "GRPC_HEALTH_SPIFFE_SERVER_ID": "spiffe://a"}, want: []string{"GRPC_HEALTH_ADDR: ", "GRPC_HEALTH_TLS: the value cannot be read: write true or false", "GRPC_HEALTH_RPC_TIMEOUT: the value cannot be read: write a duration", "GRPC_HEALTH_MAX_CONCURRENT_CHECKS: the value cannot be read: write a whole number", "GRPC_HEALTH_SERVICE_NAME: ", "GRPC_HEALTH_SPIFFE_SERVER_ID: means nothing without GRPC_HEALTH_SPIFFE: "}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -289,9 +289,9 @@ func TestEnvironmentRules(t *testing.T) {
 }
 
 func TestAllProblemsAtOnce(t *testing.T) {
-	t.Setenv("RPC_TIMEOUT", "soon")
-	t.Setenv("GRPC_TLS", "perhaps")
-	t.Setenv("LOG_LEVEL", "loud") // the flag -debug takes its place
+	t.Setenv("GRPC_HEALTH_RPC_TIMEOUT", "soon")
+	t.Setenv("GRPC_HEALTH_TLS", "perhaps")
+	t.Setenv("GRPC_HEALTH_LOG_LEVEL", "loud") // the flag -debug takes its place
 	_, err := ParseProxy([]string{
 		"-grpc-adr", "localhost:1", "-nonsense=1", "stray", "-debug", "-connect-timeout", "x", "--conn-max-age=-2s",
 		"---gzip", "-spiffe", "-alts", "-http-listen-path", "z", "-service-name", "a,,b", "-rpc-header", "a", "-rpc-header", "te: b", "-user-agent",
@@ -300,18 +300,18 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		"-grpc-adr: no such flag: did you mean -grpc-addr?",
 		"-nonsense: no such flag: see -help",
 		"argument 4 is not a flag",
-		"-connect-timeout (CONNECT_TIMEOUT): the value cannot be read",
-		"-conn-max-age (CONN_MAX_AGE): must not be below zero",
+		"-connect-timeout (GRPC_HEALTH_CONNECT_TIMEOUT): the value cannot be read",
+		"-conn-max-age (GRPC_HEALTH_CONN_MAX_AGE): must not be below zero",
 		"argument 9 is not a flag",
 		"-user-agent: the value is missing",
-		"-rpc-timeout (RPC_TIMEOUT): the value cannot be read",
-		"-grpc-tls (GRPC_TLS): the value cannot be read",
-		"-grpc-addr (GRPC_ADDR): required",
-		"-alts (ALTS): contradicts -spiffe (SPIFFE)",
-		"-http-listen-path (HTTP_LISTEN_PATH): does not begin with /",
-		"-service-name (SERVICE_NAME): has an empty member",
-		"-rpc-header (RPC_HEADERS): header 1: no colon",
-		"-rpc-header (RPC_HEADERS): header 2: a name that belongs to gRPC or HTTP/2",
+		"-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): the value cannot be read",
+		"-grpc-tls (GRPC_HEALTH_TLS): the value cannot be read",
+		"-grpc-addr (GRPC_HEALTH_ADDR): required",
+		"-alts (GRPC_HEALTH_ALTS): contradicts -spiffe (GRPC_HEALTH_SPIFFE)",
+		"-http-listen-path (GRPC_HEALTH_HTTP_LISTEN_PATH): does not begin with /",
+		"-service-name (GRPC_HEALTH_SERVICE_NAME): has an empty member",
+		"-rpc-header (GRPC_HEALTH_RPC_HEADERS): header 1: no colon",
+		"-rpc-header (GRPC_HEALTH_RPC_HEADERS): header 2: a name that belongs to gRPC or HTTP/2",
 	})
 }
 
@@ -438,11 +438,11 @@ func TestNoValueIsPrinted(t *testing.T) {
 					}
 				}
 			}
-			if s.env == "" {
+			if s.name == "" {
 				continue
 			}
-			t.Run(s.env, func(t *testing.T) {
-				t.Setenv(s.env, value)
+			t.Run(s.variable(), func(t *testing.T) {
+				t.Setenv(s.variable(), value)
 				for _, v := range variants {
 					_, err := read(v, nil, io.Discard)
 					check(t, err, "")
@@ -476,7 +476,7 @@ func samples(t *testing.T, s *setting) (texts [2]string, want [2]any) {
 	case *headerLines:
 		return [2]string{"a: b", "c: d"}, [2]any{headerLines{"a: b"}, headerLines{"c: d"}}
 	}
-	t.Fatalf("%s%v: a field of a type that the test does not know", s.env, s.flags)
+	t.Fatalf("%s%v: a field of a type that the test does not know", s.variable(), s.flags)
 	return
 }
 
@@ -484,10 +484,10 @@ func samples(t *testing.T, s *setting) (texts [2]string, want [2]any) {
 func TestPrecedence(t *testing.T) {
 	for i := range declaration {
 		s := &declaration[i]
-		if s.env == "" {
+		if s.name == "" {
 			continue
 		}
-		t.Run(s.env, func(t *testing.T) {
+		t.Run(s.variable(), func(t *testing.T) {
 			texts, want := samples(t, s)
 			value := func(v variant, args ...string) (any, []string) {
 				r := newReader(v)
@@ -516,13 +516,13 @@ func TestPrecedence(t *testing.T) {
 			}
 			expect("default", fallback, from, fallback)
 
-			t.Setenv(s.env, "")
+			t.Setenv(s.variable(), "")
 			got, from := value(container)
 			expect("empty variable", got, from, fallback)
 
-			t.Setenv(s.env, texts[0])
+			t.Setenv(s.variable(), texts[0])
 			got, from = value(container)
-			expect("variable", got, from, want[0], s.env)
+			expect("variable", got, from, want[0], s.variable())
 			for _, name := range s.flags {
 				got, from = value(container, "-"+name+"="+texts[1])
 				expect("flag -"+name, got, from, want[1])
@@ -534,37 +534,40 @@ func TestPrecedence(t *testing.T) {
 				if s.listener {
 					expect("a variable that is not read", got, from, fallback)
 				} else {
-					expect("variable", got, from, want[0], s.env)
+					expect("variable", got, from, want[0], s.variable())
 				}
 			}
 		})
 	}
 }
 
+// Each field has one setting. The groups of an upstream's settings and the fields of Upstream are the same.
 func TestEveryFieldHasOneSetting(t *testing.T) {
 	t.Parallel()
 	var v values
-	settings := reflect.ValueOf(&v.Settings).Elem()
-	for i := range settings.NumField() {
-		name := settings.Type().Field(i).Name
-		if !settings.Type().Field(i).IsExported() {
-			continue
-		}
-		field := settings.Field(i).Addr().Interface()
-		switch name {
-		case "FromEnvironment", "Warnings": // results
-			continue
-		case "Headers":
-			field = &v.headerLines
-		}
-		count := 0
-		for _, s := range declaration {
-			if s.field(&v) == field {
-				count++
+	for kind, fields := range map[string]reflect.Value{
+		"upstream": reflect.ValueOf(&v.Upstream).Elem(),
+		"process":  reflect.ValueOf(&v.Process).Elem(),
+	} {
+		for i := range fields.NumField() {
+			name := fields.Type().Field(i).Name
+			field := fields.Field(i).Addr().Interface()
+			if name == "Headers" {
+				field = &v.headerLines
 			}
-		}
-		if count != 1 {
-			t.Errorf("%d settings set Settings.%s, want 1", count, name)
+			count := 0
+			for _, s := range declaration {
+				if s.field(&v) != field {
+					continue
+				}
+				count++
+				if upstream := slices.Contains([]string{groupUpstream, groupTLS, groupIdentity}, s.group); upstream != (kind == "upstream") {
+					t.Errorf("%s is a setting of the group %q, and a field of the %s", name, s.group, kind)
+				}
+			}
+			if count != 1 {
+				t.Errorf("%d settings set the %s's %s, want 1", count, kind, name)
+			}
 		}
 	}
 }
@@ -598,15 +601,15 @@ func TestDeclaration(t *testing.T) {
 		}
 		if s.file != noFile {
 			if _, ok := s.field(new(values)).(*string); !ok {
-				t.Errorf("%s: a file setting that is no string", s.env)
+				t.Errorf("%s: a file setting that is no string", s.variable())
 			}
 		}
 		if _, isBool := s.field(new(values)).(*bool); isBool == (s.placeholder != "") {
-			t.Errorf("%s%v: a placeholder is for what takes a value", s.env, s.flags)
+			t.Errorf("%s%v: a placeholder is for what takes a value", s.variable(), s.flags)
 		}
 		if len(s.shorthands) > 0 || s.platform != nil {
 			if _, ok := s.field(new(values)).(*string); !ok {
-				t.Errorf("%s: shorthands and platform defaults are for text", s.env)
+				t.Errorf("%s: shorthands and platform defaults are for text", s.variable())
 			}
 		}
 	}
@@ -640,10 +643,16 @@ func TestFlagsAreKept(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	want := Settings{
-		Addr: "localhost:1", ConnectTimeout: time.Second, RPCTimeout: time.Second, ConnMaxAge: 10 * time.Second,
-		UserAgent: "grpc_health_proxy", MaxConcurrentChecks: 100, ListenAddr: "localhost:8080", ListenPath: "/",
-		MetricsAddr: "localhost:9000", MetricsPath: "/metrics", ShutdownGrace: 8 * time.Second,
-		LogFormat: "text", LogLevel: "info", Format: "text", variant: container,
+		Upstream: Upstream{
+			Addr: "localhost:1", ConnectTimeout: time.Second, RPCTimeout: time.Second, ConnMaxAge: 10 * time.Second,
+			UserAgent: "grpc_health_proxy",
+		},
+		Process: Process{
+			MaxConcurrentChecks: 100, ListenAddr: "localhost:8080", ListenPath: "/",
+			MetricsAddr: "localhost:9000", MetricsPath: "/metrics", ShutdownGrace: 8 * time.Second,
+			LogFormat: "text", LogLevel: "info", Format: "text",
+		},
+		variant: container,
 	}
 	got, err := ParseProxy([]string{"-grpc-addr", "localhost:1"}, io.Discard)
 	if err != nil || !reflect.DeepEqual(*got, want) {
@@ -705,11 +714,11 @@ func TestListsAreCleaned(t *testing.T) {
 }
 
 func TestFromEnvironment(t *testing.T) {
-	t.Setenv("RPC_HEADERS", "A: b\n\n  c-bin: d\n")
-	t.Setenv("GRPC_ADDR", "localhost:1")
-	t.Setenv("SERVICE_NAME", "a, b")
-	t.Setenv("USER_AGENT", "")
-	t.Setenv("RPC_TIMEOUT", "250ms")
+	t.Setenv("GRPC_HEALTH_RPC_HEADERS", "A: b\n\n  c-bin: d\n")
+	t.Setenv("GRPC_HEALTH_ADDR", "localhost:1")
+	t.Setenv("GRPC_HEALTH_SERVICE_NAME", "a, b")
+	t.Setenv("GRPC_HEALTH_USER_AGENT", "")
+	t.Setenv("GRPC_HEALTH_RPC_TIMEOUT", "250ms")
 	s, err := FromEnvironment()
 	if err != nil {
 		t.Fatal(err)
@@ -720,7 +729,7 @@ func TestFromEnvironment(t *testing.T) {
 	if s.Addr != "localhost:1" || !slices.Equal(s.Services, []string{"a", "b"}) || s.RPCTimeout != 250*time.Millisecond || s.UserAgent != "grpc_health_proxy" {
 		t.Errorf("settings %+v", s)
 	}
-	if want := []string{"GRPC_ADDR", "SERVICE_NAME", "RPC_TIMEOUT", "RPC_HEADERS"}; !slices.Equal(s.FromEnvironment, want) {
+	if want := []string{"GRPC_HEALTH_ADDR", "GRPC_HEALTH_SERVICE_NAME", "GRPC_HEALTH_RPC_TIMEOUT", "GRPC_HEALTH_RPC_HEADERS"}; !slices.Equal(s.FromEnvironment, want) {
 		t.Errorf("taken from %v, want %v", s.FromEnvironment, want)
 	}
 	p, err := ParseProbe([]string{"-addr", "localhost:2"}, io.Discard)
@@ -741,9 +750,9 @@ func TestPlatformDefaults(t *testing.T) {
 		if err != nil || s.ListenAddr != ":8081" || !slices.Equal(s.FromEnvironment, []string{"PORT"}) {
 			t.Errorf("settings %+v, %v", s, err)
 		}
-		t.Setenv("HTTP_LISTEN_ADDR", "localhost:8082")
+		t.Setenv("GRPC_HEALTH_HTTP_LISTEN_ADDR", "localhost:8082")
 		s, err = ParseProxy(args, io.Discard)
-		if err != nil || s.ListenAddr != "localhost:8082" || !slices.Equal(s.FromEnvironment, []string{"HTTP_LISTEN_ADDR"}) {
+		if err != nil || s.ListenAddr != "localhost:8082" || !slices.Equal(s.FromEnvironment, []string{"GRPC_HEALTH_HTTP_LISTEN_ADDR"}) {
 			t.Errorf("settings %+v, %v", s, err)
 		}
 	})
@@ -760,11 +769,11 @@ func TestPlatformDefaults(t *testing.T) {
 	for _, variable := range []string{"K_SERVICE", "AWS_LAMBDA_FUNCTION_NAME"} {
 		t.Run(variable, func(t *testing.T) {
 			t.Setenv(variable, "name")
-			t.Setenv("GRPC_ADDR", "localhost:1")
+			t.Setenv("GRPC_HEALTH_ADDR", "localhost:1")
 			if s, err := FromEnvironment(); err != nil || s.LogFormat != "json" {
 				t.Errorf("settings %+v, %v, want json", s, err)
 			}
-			t.Setenv("LOG_FORMAT", "text")
+			t.Setenv("GRPC_HEALTH_LOG_FORMAT", "text")
 			if s, err := FromEnvironment(); err != nil || s.LogFormat != "text" {
 				t.Errorf("settings %+v, %v, want text", s, err)
 			}
@@ -780,9 +789,9 @@ func TestWarnings(t *testing.T) {
 		want string
 	}{
 		{name: "none", args: []string{"-http-listen-path", "/healthz"}},
-		{name: "method path", args: []string{"-service-name", "a/Check,b/Check"}, want: "-service-name (SERVICE_NAME): service name looks like a method path: use the service's name only"},
-		{name: "no verify", args: []string{"-grpc-tls", "-grpc-tls-no-verify"}, want: "-grpc-tls-no-verify (GRPC_TLS_NO_VERIFY): the upstream's certificate is not verified"},
-		{name: "reserved path", run: true, args: []string{"-http-listen-path", "/healthz"}, want: "-http-listen-path (HTTP_LISTEN_PATH): Cloud Run keeps paths that end in z"},
+		{name: "method path", args: []string{"-service-name", "a/Check,b/Check"}, want: "-service-name (GRPC_HEALTH_SERVICE_NAME): service name looks like a method path: use the service's name only"},
+		{name: "no verify", args: []string{"-grpc-tls", "-grpc-tls-no-verify"}, want: "-grpc-tls-no-verify (GRPC_HEALTH_TLS_NO_VERIFY): the upstream's certificate is not verified"},
+		{name: "reserved path", run: true, args: []string{"-http-listen-path", "/healthz"}, want: "-http-listen-path (GRPC_HEALTH_HTTP_LISTEN_PATH): Cloud Run keeps paths that end in z"},
 		{name: "other path", run: true, args: []string{"-http-listen-path", "/health"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -803,7 +812,7 @@ func TestWarnings(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	t.Setenv("RPC_TIMEOUT", "nonsense")
+	t.Setenv("GRPC_HEALTH_RPC_TIMEOUT", "nonsense")
 	for _, parse := range []func([]string, io.Writer) (*Settings, error){ParseProxy, ParseProbe} {
 		s, err := parse([]string{"-nonsense", "--version", "stray"}, io.Discard)
 		if err != nil || !s.Version {
@@ -841,7 +850,7 @@ func TestHelp(t *testing.T) {
 			if group < 0 || group > strings.Index(help, "\n"+groupIdentity+":\n") {
 				t.Error("the help has no groups")
 			}
-			if v == container && !strings.Contains(help, "default: 8s; environment: SHUTDOWN_GRACE)") {
+			if v == container && !strings.Contains(help, "default: 8s; environment: GRPC_HEALTH_SHUTDOWN_GRACE)") {
 				t.Errorf("the help lacks a default:\n%s", help)
 			}
 			if v == probe && !strings.Contains(help, "default: grpc_health_probe)") {
@@ -854,16 +863,16 @@ func TestHelp(t *testing.T) {
 func TestName(t *testing.T) {
 	t.Parallel()
 	for v, want := range map[variant]string{
-		function:  "GRPC_CA_CERT",
-		lambda:    "GRPC_CA_CERT",
-		container: "-grpc-ca-cert (GRPC_CA_CERT)",
+		function:  "GRPC_HEALTH_CA_CERT",
+		lambda:    "GRPC_HEALTH_CA_CERT",
+		container: "-grpc-ca-cert (GRPC_HEALTH_CA_CERT)",
 		probe:     "-tls-ca-cert",
 	} {
-		if got := (&Settings{variant: v}).Name("GRPC_CA_CERT"); got != want {
+		if got := (&Settings{variant: v}).Name("CA_CERT"); got != want {
 			t.Errorf("variant %d: %q, want %q", v, got, want)
 		}
 	}
 	if got := (&Settings{}).Name("OTHER"); got != "OTHER" {
-		t.Errorf("another variable: %q", got)
+		t.Errorf("another name: %q", got)
 	}
 }

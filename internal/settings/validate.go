@@ -31,6 +31,9 @@ func (r *reader) validate() {
 	r.validateUpstream()
 	r.validateTLS()
 	r.validateIdentity()
+	if r.MaxConcurrentChecks < 1 {
+		r.wrong(&r.MaxConcurrentChecks, "must be 1 or more")
+	}
 	r.validateListeners()
 	r.validateOutput()
 	r.validateFiles()
@@ -85,9 +88,6 @@ func (r *reader) validateUpstream() {
 	}
 	if !word(r.Authority) {
 		r.wrong(&r.Authority, "has a space, or a character that is not printable ASCII: write a name, or name:port")
-	}
-	if r.MaxConcurrentChecks < 1 {
-		r.wrong(&r.MaxConcurrentChecks, "must be 1 or more")
 	}
 }
 

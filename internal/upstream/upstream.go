@@ -1,4 +1,4 @@
-// Package upstream turns settings into what a checker of the upstream needs, for every variant.
+// Package upstream turns an upstream's settings into what a checker of the upstream needs, for every variant.
 package upstream
 
 import (
@@ -18,7 +18,7 @@ import (
 
 // Options returns a checker's options. token gives the Google ID token to send with each RPC; nil
 // sends none. An error is one of the settings.
-func Options(s *settings.Settings, o creds.Options, token func(ctx context.Context) (string, error)) (check.Options, error) {
+func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Context) (string, error)) (check.Options, error) {
 	target, err := target.Parse(s.Addr)
 	if err != nil {
 		return check.Options{}, err
@@ -34,15 +34,16 @@ func Options(s *settings.Settings, o creds.Options, token func(ctx context.Conte
 			UserAgent:      s.UserAgent,
 			Authority:      s.Authority,
 			ServerName:     s.ServerName,
-			TLSSetting:     s.Name("GRPC_TLS"),
 			Gzip:           s.Gzip,
 			Credentials:    transport,
 		},
-		RPCTimeout:    s.RPCTimeout,
-		MaxAge:        s.ConnMaxAge,
-		Services:      s.Services,
-		MaxConcurrent: s.MaxConcurrentChecks,
-		Metadata:      creds.Metadata(s, o, token),
+		RPCTimeout: s.RPCTimeout,
+		MaxAge:     s.ConnMaxAge,
+		Services:   s.Services,
+		Metadata:   creds.Metadata(s, o, token),
+	}
+	if o.Setting != nil {
+		options.TLSSetting = o.Setting("TLS")
 	}
 	if s.UseProxy {
 		// gRPC is HTTPS to the proxy variables, as grpc-go has it, plaintext targets too.

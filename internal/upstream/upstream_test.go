@@ -19,16 +19,16 @@ func TestSettingsReachTheUpstream(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.MutualTLS(t, healthtest.DNSNames("grpc.test"))))
 	cert, key := ca.Client(t).WriteFiles(t, t.TempDir(), "client")
-	o, err := Options(&settings.Settings{
+	o, err := Options(&settings.Upstream{
 		Addr: up.Addr(), Services: []string{""}, ConnectTimeout: 5 * time.Second, RPCTimeout: 5 * time.Second, ConnMaxAge: time.Minute,
-		UserAgent: "tester/1", Authority: "authority.test", Gzip: true, MaxConcurrentChecks: 7,
+		UserAgent: "tester/1", Authority: "authority.test", Gzip: true,
 		Headers: []settings.Header{{Name: "x-one", Value: "1"}},
 		TLS:     true, CACert: ca.WriteFile(t, t.TempDir(), "ca"), ClientCert: cert, ClientKey: key, ServerName: "grpc.test",
 	}, creds.Options{}, func(context.Context) (string, error) { return "a-token", nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.MaxAge != time.Minute || o.MaxConcurrent != 7 || o.ConnectTimeout != 5*time.Second || o.RPCTimeout != 5*time.Second || len(o.Services) != 1 || o.Proxy != nil {
+	if o.MaxAge != time.Minute || o.ConnectTimeout != 5*time.Second || o.RPCTimeout != 5*time.Second || len(o.Services) != 1 || o.Proxy != nil {
 		t.Errorf("options %+v", o)
 	}
 	c := check.New(o)
@@ -51,7 +51,7 @@ func TestSettingsReachTheUpstream(t *testing.T) {
 func TestProxyFromTheEnvironment(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://user:secret@proxy.test:3128")
 	t.Setenv("NO_PROXY", "direct.test")
-	o, err := Options(&settings.Settings{Addr: "upstream.test:1", UseProxy: true}, creds.Options{}, nil)
+	o, err := Options(&settings.Upstream{Addr: "upstream.test:1", UseProxy: true}, creds.Options{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestProxyFromTheEnvironment(t *testing.T) {
 
 func TestWrongAddress(t *testing.T) {
 	t.Parallel()
-	if _, err := Options(&settings.Settings{Addr: "nowhere"}, creds.Options{}, nil); err == nil {
+	if _, err := Options(&settings.Upstream{Addr: "nowhere"}, creds.Options{}, nil); err == nil {
 		t.Error("an address without a port is accepted")
 	}
 }
@@ -74,14 +74,14 @@ func TestWrongAddress(t *testing.T) {
 func TestUnusableProxy(t *testing.T) {
 	for _, text := range []string{"http://u:secret@%zz:1", "https://proxy.test:1", "socks5://proxy.test:1", "http://"} {
 		t.Setenv("HTTPS_PROXY", text)
-		_, err := Options(&settings.Settings{Addr: "upstream.test:1", UseProxy: true}, creds.Options{}, nil)
+		_, err := Options(&settings.Upstream{Addr: "upstream.test:1", UseProxy: true}, creds.Options{}, nil)
 		if err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
 	for _, text := range []string{"proxy.test:3128", "http://proxy.test", ""} {
 		t.Setenv("HTTPS_PROXY", text)
-		if _, err := Options(&settings.Settings{Addr: "upstream.test:1", UseProxy: true}, creds.Options{}, nil); err != nil {
+		if _, err := Options(&settings.Upstream{Addr: "upstream.test:1", UseProxy: true}, creds.Options{}, nil); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

@@ -73,12 +73,12 @@ func (c certificates) settings(t transport) []string {
 	if t == plain {
 		return nil
 	}
-	env := []string{"GRPC_TLS=true", "GRPC_CA_CERT=" + c.path("CA_crt"), "GRPC_SNI_SERVER_NAME=" + upstreamName}
+	env := []string{"GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT=" + c.path("CA_crt"), "GRPC_HEALTH_SNI_SERVER_NAME=" + upstreamName}
 	if t == mutualBoth {
 		env = append(env,
-			"GRPC_CLIENT_CERT="+c.path("proxy_client_crt"), "GRPC_CLIENT_KEY="+c.path("proxy_client_key"),
-			"HTTPS_LISTEN_CERT="+c.path("http_server_crt"), "HTTPS_LISTEN_KEY="+c.path("http_server_key"),
-			"HTTPS_LISTEN_VERIFY=true", "HTTPS_LISTEN_CA="+c.path("CA_crt"))
+			"GRPC_HEALTH_CLIENT_CERT="+c.path("proxy_client_crt"), "GRPC_HEALTH_CLIENT_KEY="+c.path("proxy_client_key"),
+			"GRPC_HEALTH_HTTPS_LISTEN_CERT="+c.path("http_server_crt"), "GRPC_HEALTH_HTTPS_LISTEN_KEY="+c.path("http_server_key"),
+			"GRPC_HEALTH_HTTPS_LISTEN_VERIFY=true", "GRPC_HEALTH_HTTPS_LISTEN_CA="+c.path("CA_crt"))
 	}
 	return env
 }

@@ -32,7 +32,7 @@ func (b *bench) moreServices(ctx context.Context) error {
 	for _, n := range []int{1, 10, most} {
 		path := "/?service=" + strings.Join(names[:n], "&service=")
 		body := strings.Join(names[:n], " SERVING\n") + " SERVING\n"
-		configured := "SERVICE_NAME=" + strings.Join(names, ",")
+		configured := "GRPC_HEALTH_SERVICE_NAME=" + strings.Join(names, ",")
 		near, err := b.underOurs(ctx, 1, 0, path, body, configured)
 		if err != nil {
 			return fmt.Errorf("%d services: %w", n, err)

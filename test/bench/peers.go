@@ -31,7 +31,7 @@ const (
 	oneConn  kind = "(b) one connection"
 	nothing  kind = "(c) nothing"
 	ours     kind = "ours"
-	oursDial kind = "ours, `CONN_MAX_AGE=0`"
+	oursDial kind = "ours, `GRPC_HEALTH_CONN_MAX_AGE=0`"
 )
 
 // serving is the answer of all of them.

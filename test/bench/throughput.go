@@ -100,11 +100,11 @@ func (b *bench) under(ctx context.Context, c cell, window time.Duration) (figure
 func (b *bench) start(ctx context.Context, k kind, t transport, u *upstream, settings ...string) (*server, error) {
 	switch k {
 	case oursDial:
-		settings = append(settings, "CONN_MAX_AGE=0s")
+		settings = append(settings, "GRPC_HEALTH_CONN_MAX_AGE=0s")
 		fallthrough
 	case ours:
 		env := slices.Concat(b.certificates.settings(t), settings, []string{
-			"GRPC_ADDR=" + u.addr, "HTTP_LISTEN_ADDR=127.0.0.1:0", "METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0",
+			"GRPC_HEALTH_ADDR=" + u.addr, "GRPC_HEALTH_HTTP_LISTEN_ADDR=127.0.0.1:0", "GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0",
 		})
 		return startServer(ctx, b.programs.proxy, nil, env)
 	}
@@ -136,7 +136,7 @@ func goals() []goal {
 		{"ours / (c), 64", of(64, ours), of(64, nothing), rate, true, 0.35, 0.5},
 		{"ours / (c), 512", of(512, ours), of(512, nothing), rate, true, 0.55, 0.75},
 		{"ours / (a), mTLS on both sides, 64", cell{mutualBoth, 64, ours}, cell{mutualBoth, 64, dialEach}, rate, true, 15, 25},
-		{"ours with `CONN_MAX_AGE=0` / (a), 64", of(64, oursDial), of(64, dialEach), rate, true, 3.5, 4.5},
+		{"ours with `GRPC_HEALTH_CONN_MAX_AGE=0` / (a), 64", of(64, oursDial), of(64, dialEach), rate, true, 3.5, 4.5},
 		{"p99 of ours / (b), 64", of(64, ours), of(64, oneConn), slowest, false, 1, 0.7},
 	}
 }

@@ -68,7 +68,7 @@ func testStates(t *testing.T, chromium context.Context) {
 	ended := healthtest.Start(t)
 	ended.Stop()
 	usual := serve(t, up, settings.Settings{})
-	hasty := serve(t, up, settings.Settings{RPCTimeout: 100 * time.Millisecond})
+	hasty := serve(t, up, settings.Settings{Upstream: settings.Upstream{RPCTimeout: 100 * time.Millisecond}})
 	icons := make(map[string]string) // tone → icon
 	for _, test := range []struct {
 		bridge              *bridge
@@ -132,9 +132,7 @@ func testFlips(t *testing.T, chromium context.Context) {
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t, healthtest.ValidUntil(time.Now().Add(27*24*time.Hour+time.Hour)))))
 	up.SetStatus("echo", serving)
-	p := open(t, chromium, serve(t, up, settings.Settings{
-		Services: []string{"echo"}, TLS: true, CACert: ca.WriteFile(t, t.TempDir(), "ca"),
-	}))
+	p := open(t, chromium, serve(t, up, settings.Settings{Upstream: settings.Upstream{Services: []string{"echo"}, TLS: true, CACert: ca.WriteFile(t, t.TempDir(), "ca")}}))
 	p.show("")
 	first := p.state()
 	if first.Tone != "good" || !strings.HasPrefix(first.Certificate, "27 days left (") || first.BarsLabel != "Last checks: 1 of 1 serving" {
@@ -173,7 +171,7 @@ func testLong(t *testing.T, chromium context.Context) {
 		return ca.ServerTLS(t, healthtest.ValidUntil(time.Now().Add(days*24*time.Hour+time.Hour)))
 	}
 	up := healthtest.Start(t, healthtest.TLS(ending(3)))
-	p := open(t, chromium, serve(t, up, settings.Settings{TLS: true, CACert: ca.WriteFile(t, t.TempDir(), "ca")}))
+	p := open(t, chromium, serve(t, up, settings.Settings{Upstream: settings.Upstream{TLS: true, CACert: ca.WriteFile(t, t.TempDir(), "ca")}}))
 	p.show("")
 	if s := p.state(); !strings.HasPrefix(s.Certificate, "3 days left (") {
 		t.Errorf("at first: %+v", s)
@@ -226,7 +224,7 @@ func testToken(t *testing.T, chromium context.Context) {
 		}
 	}
 	write("first")
-	p := open(t, chromium, serve(t, healthtest.Start(t), settings.Settings{AuthTokenFile: file}))
+	p := open(t, chromium, serve(t, healthtest.Start(t), settings.Settings{Process: settings.Process{AuthTokenFile: file}}))
 	p.answerDialogues(
 		fetch.AuthChallengeResponse{Response: fetch.AuthChallengeResponseResponseProvideCredentials, Username: "anybody", Password: "first"},
 		fetch.AuthChallengeResponse{Response: fetch.AuthChallengeResponseResponseCancelAuth},
@@ -293,7 +291,7 @@ func testHidden(t *testing.T, chromium context.Context) {
 func testList(t *testing.T, chromium context.Context) {
 	up := healthtest.Start(t)
 	up.SetStatus("a", serving)
-	p := open(t, chromium, serve(t, up, settings.Settings{AllowList: true}))
+	p := open(t, chromium, serve(t, up, settings.Settings{Process: settings.Process{AllowList: true}}))
 	p.show("?list")
 	if s := p.state(); s.Word != "Serving" || s.Subject != "2 services" || s.Meaning != "2 of 2 services are serving." || s.Since != "" {
 		t.Errorf("two services: %+v", s)

@@ -58,11 +58,11 @@ func BenchmarkFirstVerdict(b *testing.B) {
 	up := healthtest.Start(b)
 	b.Run("container", func(b *testing.B) {
 		program := build(b, "cloudrun", "")
-		overHTTP(b, program, "GRPC_ADDR="+up.Addr(), "METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0")
+		overHTTP(b, program, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0")
 	})
 	b.Run("function", func(b *testing.B) {
 		program := build(b, "example/function", "")
-		overHTTP(b, program, "GRPC_ADDR="+up.Addr(), "K_SERVICE=health")
+		overHTTP(b, program, "GRPC_HEALTH_ADDR="+up.Addr(), "K_SERVICE=health")
 	})
 	b.Run("lambda", func(b *testing.B) {
 		program := build(b, "lambda", "lambda.norpc,grpcnotrace")
@@ -86,7 +86,7 @@ func BenchmarkFirstVerdict(b *testing.B) {
 					answered <- string(body)
 				}
 			}))
-			stop := start(b, program, "GRPC_ADDR="+up.Addr(), "AWS_LAMBDA_FUNCTION_NAME=health",
+			stop := start(b, program, "GRPC_HEALTH_ADDR="+up.Addr(), "AWS_LAMBDA_FUNCTION_NAME=health",
 				"AWS_LAMBDA_RUNTIME_API="+strings.TrimPrefix(runtime.URL, "http://"))
 			if body := <-answered; !strings.Contains(body, `"status":"SERVING"`) {
 				b.Fatalf("answer %s", body)

@@ -70,15 +70,15 @@ const (
 	// Raced: as long as one address has before the next is tried beside it.
 	Raced Bound = "0.25 s"
 	// Connect: the budget for a connection.
-	Connect Bound = "CONNECT_TIMEOUT"
+	Connect Bound = "connect timeout"
 	// RPC: the budget for the RPC.
-	RPC Bound = "RPC_TIMEOUT"
+	RPC Bound = "RPC timeout"
 	// Silence: as long as a reused connection may be silent.
-	Silence Bound = "RPC_TIMEOUT / 4"
+	Silence Bound = "RPC timeout / 4"
 	// SilenceConnect: the same, and then no connection comes.
-	SilenceConnect Bound = "RPC_TIMEOUT / 4 + CONNECT_TIMEOUT"
+	SilenceConnect Bound = "RPC timeout / 4 + connect timeout"
 	// SilenceRPC: the same, and then no answer.
-	SilenceRPC Bound = "RPC_TIMEOUT / 4 + RPC_TIMEOUT"
+	SilenceRPC Bound = "RPC timeout / 4 + RPC timeout"
 	// Slow: as long as the server, or the way to it, takes.
 	Slow Bound = "as slow as the server"
 )
@@ -181,10 +181,10 @@ func (f Fault) play(t *testing.T, start Start, want *Want, reused bool) error {
 	}
 	budget := want.budget()
 	ask := start(t, append(s.env,
-		"GRPC_ADDR="+cmp.Or(s.target, s.way.Addr()),
-		"CONNECT_TIMEOUT="+budget.String(),
-		"RPC_TIMEOUT="+budget.String(),
-		"CONN_MAX_AGE=1m", // none is given up for its age here
+		"GRPC_HEALTH_ADDR="+cmp.Or(s.target, s.way.Addr()),
+		"GRPC_HEALTH_CONNECT_TIMEOUT="+budget.String(),
+		"GRPC_HEALTH_RPC_TIMEOUT="+budget.String(),
+		"GRPC_HEALTH_CONN_MAX_AGE=1m", // none is given up for its age here
 	)...)
 	if reused {
 		eventually(t, "the upstream serves before the fault", func() bool {
@@ -260,14 +260,14 @@ type stage struct {
 func overTLS(s *stage) {
 	s.ca = healthtest.NewCA(s)
 	s.up = healthtest.Start(s, healthtest.TLS(s.ca.ServerTLS(s)))
-	s.env = []string{"GRPC_TLS=true", "GRPC_CA_CERT=" + s.ca.WriteFile(s, s.TempDir(), "ca")}
+	s.env = []string{"GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT=" + s.ca.WriteFile(s, s.TempDir(), "ca")}
 }
 
 // mutually is the same, with a client certificate.
 func mutually(s *stage) {
 	overTLS(s)
 	cert, key := s.ca.Client(s).WriteFiles(s, s.TempDir(), "client")
-	s.env = append(s.env, "GRPC_CLIENT_CERT="+cert, "GRPC_CLIENT_KEY="+key)
+	s.env = append(s.env, "GRPC_HEALTH_CLIENT_CERT="+cert, "GRPC_HEALTH_CLIENT_KEY="+key)
 }
 
 // byName is a stage whose target is a name with one address.

@@ -27,5 +27,5 @@ func (m Mounted) Write(t testing.TB, cert, key, ca []byte) {
 
 // Env is the environment of a variant that checks addr with it, and dials for every RPC.
 func (m Mounted) Env(addr string) []string {
-	return []string{"GRPC_ADDR=" + addr, "GRPC_TLS=true", "GRPC_CA_CERT=" + m.CA, "GRPC_CLIENT_CERT=" + m.Cert, "GRPC_CLIENT_KEY=" + m.Key, "CONN_MAX_AGE=0"}
+	return []string{"GRPC_HEALTH_ADDR=" + addr, "GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT=" + m.CA, "GRPC_HEALTH_CLIENT_CERT=" + m.Cert, "GRPC_HEALTH_CLIENT_KEY=" + m.Key, "GRPC_HEALTH_CONN_MAX_AGE=0"}
 }

@@ -35,7 +35,7 @@ func Start(t testing.TB, program string, env ...string) *Proxy {
 	t.Helper()
 	p := &Proxy{cmd: exec.Command(program), done: make(chan struct{})}
 	p.cmd.Env = append([]string{
-		"HTTP_LISTEN_ADDR=127.0.0.1:0", "METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0", "LOG_FORMAT=json",
+		"GRPC_HEALTH_HTTP_LISTEN_ADDR=127.0.0.1:0", "GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0", "GRPC_HEALTH_LOG_FORMAT=json",
 		"GORACE=atexit_sleep_ms=0", // with the race detector it would last a second longer
 	}, env...)
 	stderr, err := p.cmd.StderrPipe()

@@ -50,12 +50,12 @@ func TestDockerfile(t *testing.T) {
 
 	ports := d.match(t, `EXPOSE (\d+) (\d+)`)
 	health, metrics := freePort(t), freePort(t)
-	environment := d.match(t, `ENV (PORT=`+ports[1]+` METRICS_HTTP_LISTEN_ADDR=:`+ports[2]+`)`)[1]
+	environment := d.match(t, `ENV (PORT=`+ports[1]+` GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=:`+ports[2]+`)`)[1]
 	environment = strings.NewReplacer(ports[1], health, ports[2], metrics).Replace(environment)
 	entry := d.match(t, `ENTRYPOINT \["/bin/(\w+)"\]`)[1]
 	var log bytes.Buffer
 	proxy := exec.Command(filepath.Join(bin, entry))
-	proxy.Env = append(strings.Fields(environment), "GRPC_ADDR=localhost:1") // asked by nobody here
+	proxy.Env = append(strings.Fields(environment), "GRPC_HEALTH_ADDR=localhost:1") // asked by nobody here
 	proxy.Stderr = &log
 	if err := proxy.Start(); err != nil {
 		t.Fatal(err)

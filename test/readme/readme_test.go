@@ -153,7 +153,7 @@ func environment(t *testing.T, tree string) (environment []string, rewrite func(
 		// The copy's path would make every build of it a new one.
 		"GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -trimpath"),
 		// No command names the metrics' port.
-		"METRICS_HTTP_LISTEN_ADDR=localhost:"+ports["9000"],
+		"GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=localhost:"+ports["9000"],
 	)
 	documented := regexp.MustCompile(`\b(8080|9000|50051)\b`)
 	return environment, func(text string) string {

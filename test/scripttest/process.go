@@ -119,7 +119,7 @@ func (s *session) process(ts *testscript.TestScript, name string) *process {
 }
 
 func proxy(s *session, ts *testscript.TestScript, args []string) {
-	line := []string{"HTTP_LISTEN_ADDR=127.0.0.1:0", "METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0"}
+	line := []string{"GRPC_HEALTH_HTTP_LISTEN_ADDR=127.0.0.1:0", "GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0"}
 	rest := args[1:]
 	for len(rest) > 0 && variable.MatchString(rest[0]) {
 		line, rest = append(line, rest[0]), rest[1:]

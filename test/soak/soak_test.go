@@ -114,7 +114,7 @@ func naive(keep string) error {
 	if err != nil {
 		return err
 	}
-	tc, err := creds.Upstream(s, creds.Options{})
+	tc, err := creds.Upstream(&s.Upstream, creds.Options{})
 	if err != nil {
 		return err
 	}

@@ -56,9 +56,9 @@ func newWorld(t testing.TB, states *states) *world {
 // env are the program's settings.
 func (w *world) env() []string {
 	return []string{
-		"GRPC_ADDR=" + w.way.Addr(), "GRPC_TLS=true", "GRPC_CA_CERT=" + w.caFile, "GRPC_CLIENT_CERT=" + w.cert, "GRPC_CLIENT_KEY=" + w.key,
-		"SERVICE_NAME=" + strings.Join(services[:], ","),
-		"CONNECT_TIMEOUT=" + connectTimeout.String(), "RPC_TIMEOUT=" + rpcTimeout.String(), "CONN_MAX_AGE=" + connMaxAge.String(),
+		"GRPC_HEALTH_ADDR=" + w.way.Addr(), "GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT=" + w.caFile, "GRPC_HEALTH_CLIENT_CERT=" + w.cert, "GRPC_HEALTH_CLIENT_KEY=" + w.key,
+		"GRPC_HEALTH_SERVICE_NAME=" + strings.Join(services[:], ","),
+		"GRPC_HEALTH_CONNECT_TIMEOUT=" + connectTimeout.String(), "GRPC_HEALTH_RPC_TIMEOUT=" + rpcTimeout.String(), "GRPC_HEALTH_CONN_MAX_AGE=" + connMaxAge.String(),
 	}
 }
 
