@@ -26,6 +26,25 @@ const (
 	lossesAllowed  = 2
 )
 
+// Calls that are stuck in dials from an outage do not hold up who comes when it is over.
+func TestFirstCheckBehindStuckDials(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	way := healthtest.Forward(t, up.Target())
+	way.SetMode(healthtest.Silent)
+	c := checker(t, way.Addr(), func(o *Options) { o.ConnectTimeout = 8 * time.Second })
+	var stuck sync.WaitGroup
+	for n := 1; n <= promptCalls; n++ {
+		stuck.Go(func() { want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone) })
+		eventually(t, "its dial is in progress", func() bool { return way.Connections() == n })
+	}
+	way.SetMode(healthtest.Pass)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // far less than the dials have left
+	defer cancel()
+	want(t, c.Check(ctx, ""), health.Serving, health.PhaseNone)
+	stuck.Wait()
+}
+
 func TestCloseDuringADial(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)

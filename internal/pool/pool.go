@@ -86,6 +86,7 @@ type Pool struct {
 	dials   []*dialing    // in progress, in the order of their start
 	changed chan struct{} // closed, and replaced, when a dial ends
 	waiting int           // callers of Get that wait
+	redial  *time.Timer   // a Redial that is still too early; nil where there is none
 	closed  bool          // no connection is kept any more
 }
 
@@ -206,16 +207,23 @@ func (p *Pool) doneWaitingLocked() {
 	p.dials = nil
 }
 
-// Redial starts another dial where callers wait for older ones, with some distance to the latest: those can be stuck in an outage
-// that is over. A caller who waits for other callers' RPCs calls it, since these wait for those dials.
+// Redial starts another dial where callers wait for older ones, at some distance from the latest: those can be stuck in an
+// outage that is over. A caller who waits for other callers' RPCs calls it, since these wait for those dials.
 func (p *Pool) Redial(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.dials) == 0 {
+	if len(p.dials) == 0 || p.redial != nil {
 		return
 	}
 	now := p.clock.Now()
-	if now.Since(p.dials[len(p.dials)-1].began) >= p.dialSpacing && p.makeRoomLocked() {
+	if early := p.dialSpacing - now.Since(p.dials[len(p.dials)-1].began); early > 0 {
+		p.redial = time.AfterFunc(early, func() {
+			p.mu.Lock()
+			p.redial = nil
+			p.mu.Unlock()
+			p.Redial(ctx)
+		})
+	} else if p.makeRoomLocked() {
 		p.startLocked(ctx, now)
 	}
 }
