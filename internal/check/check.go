@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,7 +59,9 @@ type Checker struct {
 	calls      *coalesce.Group[grpcconn.Request, prove.Result, *call]
 	configured *pool.Pool // for the configured services
 	others     *pool.Pool // for the rest
-	madeUp     limit      // RPCs for names that callers made up
+	maxMadeUp  int64
+	madeUp     atomic.Int64 // RPCs in progress for names that callers made up, maxMadeUp at most
+	doubled    sync.Map     // requests of which a check makes a second RPC
 }
 
 // New returns a Checker. It makes no connection yet.
@@ -72,8 +75,7 @@ func New(o Options) *Checker {
 		o.Clock = clock.System()
 	}
 	o.Trace = o.Trace.Complete()
-	c := &Checker{trace: o.Trace, services: o.Services, clock: clock.NewRunning(o.Clock)}
-	c.madeUp.most = int64(cmp.Or(o.MaxConcurrent, 100))
+	c := &Checker{trace: o.Trace, services: o.Services, clock: clock.NewRunning(o.Clock), maxMadeUp: int64(cmp.Or(o.MaxConcurrent, 100))}
 	c.prove = prove.Options{
 		Clock: c.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: o.Trace,
 	}
@@ -125,34 +127,30 @@ func (c *Checker) poolOf(r grpcconn.Request) *pool.Pool {
 
 // call is the work of coalesced callers: one check, within the limit for names that callers made up.
 type call struct {
-	check *prove.Check
-	limit *limit // nil where there is none
+	*prove.Check
+	permits *permits
 }
 
-func (c *Checker) start(ctx context.Context, r grpcconn.Request, now clock.Reading, extra *coalesce.Extra[grpcconn.Request, prove.Result, *call]) *call {
-	if c.isConfigured(r) || r.List {
-		return &call{check: prove.New(ctx, &c.prove, c.poolOf(r), r, now, extra)}
-	}
-	return &call{check: prove.New(ctx, &c.prove, c.others, r, now, limitedExtra{extra, &c.madeUp}), limit: &c.madeUp}
+func (c *Checker) start(ctx context.Context, r grpcconn.Request, now clock.Reading) *call {
+	p := &permits{checker: c, request: r, limited: !r.List && !c.isConfigured(r)}
+	return &call{prove.New(ctx, &c.prove, c.poolOf(r), r, now, p), p}
 }
 
 // Run makes the check. It is coalesce's Work.
 func (w *call) Run() (prove.Result, clock.Reading) {
-	if w.limit != nil {
-		if !w.limit.take() {
-			err := errors.New("too many checks of names that are not configured are in progress")
-			return prove.Result{Verdict: health.Verdict{Status: health.Overloaded, Err: err}}, clock.Reading{}
-		}
-		defer w.limit.giveBack()
+	if !w.permits.takeRPC() {
+		err := errors.New("too many checks of names that are not configured are in progress")
+		return prove.Result{Verdict: health.Verdict{Status: health.Overloaded, Err: err}}, clock.Reading{}
 	}
-	return w.check.Run()
+	defer w.permits.returnRPC()
+	return w.Check.Run()
 }
 
 // unanswered is the result of callers whose time is up, or whose context has ended.
 func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived clock.Reading, w *call, started bool) prove.Result {
 	result := prove.Result{Verdict: prove.Waiting()}
 	if w != nil {
-		v, evidence := w.check.Snapshot(c.clock.Now())
+		v, evidence := w.Snapshot(c.clock.Now())
 		result.Evidence = evidence
 		if started {
 			result.Verdict = v
@@ -187,41 +185,42 @@ func (c *Checker) report(ctx context.Context, r grpcconn.Request, began clock.Re
 	return result
 }
 
-// limit allows so many RPCs at once.
-type limit struct {
-	most  int64
-	taken atomic.Int64
+// permits are a check's permission to make its RPC, and a second one beside it. The checks of names that callers made up
+// share a limit; and of each request one check at a time makes a second RPC.
+type permits struct {
+	checker *Checker
+	request grpcconn.Request
+	limited bool // the name was made up
 }
 
-// take says whether one more may begin. Where it may, giveBack must follow.
-func (l *limit) take() bool {
-	if l.taken.Add(1) > l.most {
-		l.taken.Add(-1)
+func (p *permits) takeRPC() bool {
+	if p.limited && p.checker.madeUp.Add(1) > p.checker.maxMadeUp {
+		p.checker.madeUp.Add(-1)
 		return false
 	}
 	return true
 }
 
-func (l *limit) giveBack() { l.taken.Add(-1) }
-
-// limitedExtra counts a check's second RPC too.
-type limitedExtra struct {
-	prove.Extra
-	limit *limit
+func (p *permits) returnRPC() {
+	if p.limited {
+		p.checker.madeUp.Add(-1)
+	}
 }
 
-func (e limitedExtra) Take() bool {
-	if !e.limit.take() {
+// Take is that of prove.Extra.
+func (p *permits) Take() bool {
+	if !p.takeRPC() {
 		return false
 	}
-	if !e.Extra.Take() {
-		e.limit.giveBack()
+	if _, taken := p.checker.doubled.LoadOrStore(p.request, nil); taken {
+		p.returnRPC()
 		return false
 	}
 	return true
 }
 
-func (e limitedExtra) Return() {
-	e.Extra.Return()
-	e.limit.giveBack()
+// Return is that of prove.Extra.
+func (p *permits) Return() {
+	p.checker.doubled.Delete(p.request)
+	p.returnRPC()
 }

@@ -28,9 +28,8 @@ type Options[K comparable, R any, W Work[R]] struct {
 	// Reserve is how long before its deadline a caller's call starts at the latest.
 	Reserve time.Duration
 
-	// Start makes the work of a call that begins now. It must not block. extra permits one call of the key at
-	// a time to do a second thing beside its first.
-	Start func(ctx context.Context, key K, now clock.Reading, extra *Extra[K, R, W]) W
+	// Start makes the work of a call that begins now. It must not block.
+	Start func(ctx context.Context, key K, now clock.Reading) W
 	// Finish completes a result before any caller gets it. ctx has the values of the first caller's context, and
 	// began is when the call did.
 	Finish func(ctx context.Context, key K, began clock.Reading, result R) R
@@ -58,7 +57,6 @@ type line[K comparable, R any, W Work[R]] struct {
 	key     K
 	running []*call[K, R, W] // in the order of their start
 	next    *call[K, R, W]   // not started: gathers callers; nil where there are none
-	extra   bool             // a call does its second thing
 	alarm   *clock.Alarm     // for the next start, or the next deadline
 }
 
@@ -157,7 +155,7 @@ func (l *line[K, R, W]) startLocked(now clock.Reading) *call[K, R, W] {
 	if l.next != nil && len(l.running) < o.Max && l.waitLocked(now) <= 0 {
 		started, l.next = l.next, nil
 		started.began = o.Clock.Now() // now may be the arrival of one of its callers, and others arrived later
-		started.work = o.Start(started.ctx, l.key, started.began, &Extra[K, R, W]{line: l, call: started})
+		started.work = o.Start(started.ctx, l.key, started.began)
 		l.running = append(l.running, started)
 	}
 	l.setAlarmLocked(now)
@@ -215,7 +213,7 @@ func (g *Group[K, R, W]) run(c *call[K, R, W]) {
 // finish gives the call's callers their result. It returns the call that may start now, which the caller must run.
 func (g *Group[K, R, W]) finish(c *call[K, R, W], result R, asOf clock.Reading) (next *call[K, R, W]) {
 	g.mu.Lock()
-	served := !c.ended
+	served := !c.ended && len(c.cohorts) > 0 // the last caller may be leaving
 	c.ended = true
 	g.mu.Unlock()
 	if served {
@@ -360,30 +358,4 @@ func (g *Group[K, R, W]) expire(l *line[K, R, W], now clock.Reading) {
 		e.call.endIfUnusedLocked()
 		g.mu.Unlock()
 	}
-}
-
-// Extra permits the work of one call of a key at a time to do a second thing.
-type Extra[K comparable, R any, W Work[R]] struct {
-	line *line[K, R, W]
-	call *call[K, R, W]
-}
-
-// Take says whether the work may. Where it may, Return must follow.
-func (e *Extra[K, R, W]) Take() bool {
-	g := e.line.group
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if e.call.ended || e.line.extra {
-		return false
-	}
-	e.line.extra = true
-	return true
-}
-
-// Return ends what Take has permitted.
-func (e *Extra[K, R, W]) Return() {
-	g := e.line.group
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	e.line.extra = false
 }

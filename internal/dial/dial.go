@@ -115,25 +115,23 @@ func wait(ctx context.Context, d time.Duration) bool {
 
 // once gets the credentials, looks up, and races the addresses.
 func (dl *Dialer) once(ctx context.Context, p *Progress) (*grpcconn.Conn, health.Dial) {
-	p.enter(health.PhaseCredentials)
+	p.record(func(d *health.Dial) { *d = health.Dial{Phase: health.PhaseCredentials} })
 	tc, err := dl.credentials(ctx, false)
 	if err != nil {
-		return nil, health.Dial{Phase: health.PhaseCredentials, Err: dl.orBudget(ctx, err, "the credentials did not come")}
+		return nil, p.end(health.PhaseCredentials, dl.orBudget(ctx, err, "the credentials did not come"))
 	}
-	p.enter(health.PhaseDNS)
 	began := time.Now()
+	p.record(func(d *health.Dial) { d.Phase = health.PhaseDNS })
 	routes, err := dl.routes(ctx)
-	d := health.Dial{Lookup: time.Since(began)}
+	p.record(func(d *health.Dial) { d.Lookup = time.Since(began) })
 	if err != nil {
-		d.Phase, d.Err = health.PhaseDNS, dl.orBudget(ctx, err, "the target's host was not looked up")
-		return nil, d
+		return nil, p.end(health.PhaseDNS, dl.orBudget(ctx, err, "the target's host was not looked up"))
 	}
-	p.lookedUp(d.Lookup)
-	c := dl.race(ctx, routes, tc, &d, p)
-	if c == nil && d.Phase == health.PhaseTLS && ctx.Err() == nil {
+	c, d := dl.race(ctx, routes, tc, p)
+	if d.Phase == health.PhaseTLS && ctx.Err() == nil {
 		if again, err := dl.credentials(ctx, true); err == nil && again != tc {
 			dl.o.Trace.Retry("credentials")
-			c = dl.race(ctx, routes, again, &d, p)
+			c, d = dl.race(ctx, routes, again, p)
 		}
 	}
 	return c, d

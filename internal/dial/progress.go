@@ -3,13 +3,12 @@ package dial
 import (
 	"slices"
 	"sync"
-	"time"
 
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/health"
 )
 
-// Progress shows how far a dial has come, to those who cannot wait for its end.
+// Progress records a dial. Those who cannot wait for its end may look at it meanwhile.
 type Progress struct {
 	began clock.Moment
 
@@ -22,50 +21,41 @@ func NewProgress(now clock.Moment) *Progress {
 	return &Progress{began: now, dial: health.Dial{Phase: health.PhaseCredentials}}
 }
 
-// enter notes that a phase begins that precedes all addresses.
-func (p *Progress) enter(phase health.Phase) {
+func (p *Progress) record(f func(d *health.Dial)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.dial = health.Dial{Phase: phase}
-}
-
-func (p *Progress) lookedUp(took time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.dial.Lookup = took
-}
-
-// address notes how far an address has come. A winner ends the race, and how the others end changes nothing.
-func (p *Progress) address(i int, a health.AddressAttempt) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for len(p.dial.Addresses) <= i {
-		p.dial.Addresses = append(p.dial.Addresses, health.AddressAttempt{})
-	}
-	p.dial.Addresses[i] = a
-	if a.Err == nil {
-		p.dial.Phase = a.Phase
-	}
+	f(&p.dial)
 }
 
 // Phase is where the dial is now.
-func (p *Progress) Phase() health.Phase {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.dial.Phase
+func (p *Progress) Phase() (phase health.Phase) {
+	p.record(func(d *health.Dial) { phase = d.Phase })
+	return phase
 }
 
 // Snapshot is the dial up to now: its Err is health.ErrInProgress, and so is that of each address that has not ended.
-func (p *Progress) Snapshot(now clock.Moment) health.Dial {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	d := p.dial
-	d.Addresses = slices.Clone(d.Addresses)
-	for i := range d.Addresses {
-		if a := &d.Addresses[i]; a.Phase != health.PhaseNone && a.Err == nil {
+func (p *Progress) Snapshot(now clock.Moment) (shown health.Dial) {
+	p.record(func(d *health.Dial) { shown = copied(d) })
+	for i := range shown.Addresses {
+		if a := &shown.Addresses[i]; a.Phase != health.PhaseNone && a.Err == nil {
 			a.Err = health.ErrInProgress
 		}
 	}
-	d.Took, d.Err = now.Since(p.began), health.ErrInProgress
-	return d
+	shown.Took, shown.Err = now.Since(p.began), health.ErrInProgress
+	return shown
+}
+
+// end records how a try ended, and returns it. What addresses record afterwards, because the race was won, changes nothing.
+func (p *Progress) end(phase health.Phase, err error) (result health.Dial) {
+	p.record(func(d *health.Dial) {
+		d.Phase, d.Err = phase, err
+		result = copied(d)
+	})
+	return result
+}
+
+func copied(d *health.Dial) health.Dial {
+	c := *d
+	c.Addresses = slices.Clone(d.Addresses)
+	return c
 }

@@ -18,43 +18,54 @@ const (
 )
 
 // race tries the routes, each raceDelay after the one before (earlier where the budget would not suffice
-// for all) or at once when that one has failed. The first usable connection wins; the others are closed. It adds
-// the addresses to d, and sets its Phase and Err.
-func (dl *Dialer) race(ctx context.Context, routes []route, tc credentials.TransportCredentials, d *health.Dial, p *Progress) *grpcconn.Conn {
+// for all) or at once when that one has failed. The first usable connection wins; the others are closed.
+func (dl *Dialer) race(ctx context.Context, routes []route, tc credentials.TransportCredentials, p *Progress) (*grpcconn.Conn, health.Dial) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends those that did not win
 	type finish struct {
-		i    int
 		conn *grpcconn.Conn
 		health.AddressAttempt
 	}
 	finished := make(chan finish, len(routes))
-	first := len(d.Addresses)
 	started, running := 0, 0
 	start := func() {
 		if started == len(routes) || started > 0 && ctx.Err() != nil {
 			return
 		}
-		i := started
+		to, i := routes[started], 0
 		started, running = started+1, running+1
-		d.Addresses = append(d.Addresses, health.AddressAttempt{})
+		p.record(func(d *health.Dial) { // also in a second race: what the addresses met before stays
+			i = len(d.Addresses)
+			d.Addresses = append(d.Addresses, health.AddressAttempt{Address: to.String()})
+		})
+		record := func(a health.AddressAttempt) {
+			p.record(func(d *health.Dial) {
+				d.Addresses[i] = a
+				if a.Err == nil {
+					d.Phase = a.Phase
+				}
+			})
+		}
 		go func() {
-			c, a := dl.connect(ctx, routes[i], tc, func(a health.AddressAttempt) { p.address(first+i, a) })
-			p.address(first+i, a)
-			finished <- finish{i, c, a}
+			c, a := dl.connect(ctx, to, tc, record)
+			record(a)
+			finished <- finish{c, a}
 		}()
 	}
 	delay := max(leastDelay, min(raceDelay, dl.o.ConnectTimeout/time.Duration(len(routes))))
 	next := time.NewTicker(delay)
 	defer next.Stop()
+	var furthest health.AddressAttempt // says most about what is wrong
 	for start(); running > 0; {
 		select {
 		case <-next.C:
 			start()
 		case f := <-finished:
 			running--
-			d.Addresses[first+f.i] = f.AddressAttempt
 			if f.conn == nil {
+				if furthest.Err == nil || f.Phase.Beyond(furthest.Phase) {
+					furthest = f.AddressAttempt
+				}
 				start()
 				next.Reset(delay)
 				continue
@@ -66,15 +77,8 @@ func (dl *Dialer) race(ctx context.Context, routes []route, tc credentials.Trans
 					}
 				}
 			}()
-			d.Phase, d.Err = health.PhaseNone, nil
-			return f.conn
+			return f.conn, p.end(health.PhaseNone, nil)
 		}
 	}
-	// The address that came furthest says most about what is wrong.
-	for i, a := range d.Addresses[first:] {
-		if i == 0 || a.Phase.Beyond(d.Phase) {
-			d.Phase, d.Err = a.Phase, a.Err
-		}
-	}
-	return nil
+	return nil, p.end(furthest.Phase, furthest.Err)
 }

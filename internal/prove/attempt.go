@@ -51,15 +51,11 @@ type connected struct {
 	now     clock.Reading
 }
 
-// notConnected: the attempt got no connection.
+// notConnected: the attempt made no RPC.
 type notConnected struct {
 	attempt *attempt
-	dial    health.Dial
-}
-
-// nothingToSend: the attempt did not get the metadata.
-type nothingToSend struct {
-	attempt *attempt
+	shown   health.Attempt
+	phase   health.Phase
 	err     error
 }
 
@@ -104,12 +100,12 @@ func (c *Check) rpcContext(ctx context.Context) (context.Context, context.Cancel
 func (c *Check) attempt(ctx context.Context, a *attempt) {
 	md, err := c.metadata(ctx, a)
 	if err != nil {
-		c.report(nothingToSend{a, err})
+		c.report(notConnected{a, health.Attempt{Result: err.Error()}, health.PhaseCredentials, err})
 		return
 	}
 	conn, d := c.pool.Get(ctx, a.need, a.since, &a.dialling)
 	if conn == nil {
-		c.report(notConnected{a, d})
+		c.report(notConnected{a, health.Attempt{Dial: d}, d.Phase, d.Err})
 		return
 	}
 	if !c.report(connected{a, conn, d, c.o.Clock.Now()}) {
@@ -161,7 +157,7 @@ func (c *Check) report(e event) bool {
 	}
 }
 
-// takesPart says whether an attempt has not been given up.
+// takesPartLocked says whether an attempt has not been given up.
 func (c *Check) takesPartLocked(a *attempt) bool { return slices.Contains(c.attempts, a) }
 
 func (e connected) handleLocked(c *Check, _ clock.Reading) {
@@ -172,28 +168,18 @@ func (e connected) handleLocked(c *Check, _ clock.Reading) {
 }
 
 func (e notConnected) handleLocked(c *Check, _ clock.Reading) {
-	c.failedLocked(e.attempt, health.Attempt{Dial: e.dial}, e.dial.Phase, e.dial.Err)
-}
-
-func (e nothingToSend) handleLocked(c *Check, _ clock.Reading) {
-	c.failedLocked(e.attempt, health.Attempt{Result: e.err.Error()}, health.PhaseCredentials, e.err)
-}
-
-// failedLocked ends an attempt that made no RPC.
-func (c *Check) failedLocked(a *attempt, shown health.Attempt, phase health.Phase, err error) {
-	if !c.takesPartLocked(a) {
+	if !c.takesPartLocked(e.attempt) {
 		return
 	}
-	c.dropLocked(a)
-	c.evidence.Attempts = append(c.evidence.Attempts, shown)
-	if a.since.Before(c.began.Moment) {
+	c.dropLocked(e.attempt)
+	c.evidence.Attempts = append(c.evidence.Attempts, e.shown)
+	if e.attempt.since.Before(c.began.Moment) {
 		return // it proves nothing: the process was stopped in the meantime
 	}
-	v := health.Verdict{Status: health.ConnectionFailed, Phase: phase, Err: err}
-	if errors.Is(err, clock.ErrBudget) {
-		v.Status = health.Timeout
+	c.failure = &health.Verdict{Status: health.ConnectionFailed, Phase: e.phase, Err: e.err}
+	if errors.Is(e.err, clock.ErrBudget) {
+		c.failure.Status = health.Timeout
 	}
-	c.failure = &v
 }
 
 func (e answered) handleLocked(c *Check, now clock.Reading) {
