@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,33 +17,113 @@ import (
 	"example.com/grpc-health-http/internal/settings"
 )
 
-// deployments are the modules that deploy a program: how its environment is made, and which of the
-// program's variables it has no use for, and why.
-var deployments = map[string]struct {
+// image is an image for the module of Google Cloud, which deploys the function without one.
+const image = "europe-west1-docker.pkg.dev/my-project/images/grpc-health-http:v1"
+
+// deployments are what the modules deploy: whether the program listens by itself there, and which of its
+// variables it has no use for, and why.
+var deployments = map[string][]struct {
+	name     string
+	image    string
 	listens  bool
 	unwanted map[string]string
 }{
-	"gcp-function": {},
-	"aws-lambda": {unwanted: map[string]string{
-		"ALTS":                         "works on Google Cloud only",
-		"ALTS_TARGET_SERVICE_ACCOUNTS": "works on Google Cloud only",
-		"ID_TOKEN_AUDIENCE":            "works on Google Cloud only",
-	}},
-	"gcp-cloudrun": {listens: true, unwanted: map[string]string{
-		"HTTP_LISTEN_ADDR":    "PORT says where to listen",
-		"METRICS_HTTP_PATH":   "the sidecar knows the default",
-		"HTTPS_LISTEN_CERT":   "TLS ends in front of the container",
-		"HTTPS_LISTEN_KEY":    "TLS ends in front of the container",
-		"HTTPS_LISTEN_VERIFY": "TLS ends in front of the container",
-		"HTTPS_LISTEN_CA":     "TLS ends in front of the container",
-	}},
+	"gcp": {
+		{name: "function"},
+		{name: "cloudrun", image: image, listens: true, unwanted: map[string]string{
+			"GRPC_HEALTH_HTTP_LISTEN_ADDR":    "PORT says where to listen",
+			"GRPC_HEALTH_METRICS_HTTP_PATH":   "the sidecar knows the default",
+			"GRPC_HEALTH_HTTPS_LISTEN_CERT":   "TLS ends in front of the container",
+			"GRPC_HEALTH_HTTPS_LISTEN_KEY":    "TLS ends in front of the container",
+			"GRPC_HEALTH_HTTPS_LISTEN_VERIFY": "TLS ends in front of the container",
+			"GRPC_HEALTH_HTTPS_LISTEN_CA":     "TLS ends in front of the container",
+		}},
+	},
+	"aws": {
+		{name: "lambda", unwanted: map[string]string{
+			"GRPC_HEALTH_ALTS":                         "works on Google Cloud only",
+			"GRPC_HEALTH_ALTS_TARGET_SERVICE_ACCOUNTS": "works on Google Cloud only",
+			"GRPC_HEALTH_ID_TOKEN_AUDIENCE":            "works on Google Cloud only",
+		}},
+	},
 }
 
 // nowhere are the variables that none of these platforms has a use for, and why.
 var nowhere = map[string]string{
-	"SPIFFE":           "there is no Workload API",
-	"SPIFFE_SERVER_ID": "there is no Workload API",
-	"USE_PROXY":        "HTTPS_PROXY, which it obeys, is no setting of the program's",
+	"GRPC_HEALTH_SPIFFE":           "there is no Workload API",
+	"GRPC_HEALTH_SPIFFE_SERVER_ID": "there is no Workload API",
+	"GRPC_HEALTH_USE_PROXY":        "HTTPS_PROXY, which it obeys, is no setting of the program's",
+}
+
+// messages are settings and variables that a module refuses, and what it says about them.
+var messages = map[string]struct {
+	module, variables string
+	want              []string
+}{
+	"function": {
+		module: "gcp",
+		variables: `
+  settings = {
+    GZIP                       = true
+    GRPC_TLS                   = true
+    GRPC_HEALTH_ADDR           = "grpc.example.com:443"
+    GRPC_HEALTH_CLIENT_KEY     = "key.pem"
+    GRPC_HEALTH_TSL            = true
+    GRPC_HEALTH_SHUTDOWN_GRACE = "5s"
+  }
+`,
+		want: []string{
+			"write GRPC_HEALTH_TLS instead of GRPC_TLS, GRPC_HEALTH_GZIP instead of GZIP.",
+			"write grpc_addr instead of GRPC_HEALTH_ADDR, secrets instead of GRPC_HEALTH_CLIENT_KEY.",
+			"settings: GRPC_HEALTH_SHUTDOWN_GRACE, GRPC_HEALTH_TSL cannot be set here:",
+		},
+	},
+	"function_is_not_cloudrun": {
+		module: "gcp",
+		variables: `
+  path                = "/health"
+  deletion_protection = true
+  metrics_sidecar     = true
+  load_balancer       = { domain = "health.example.com", client_cas = ["-----BEGIN CERTIFICATE-----"] }
+`,
+		want: []string{
+			"path: the function answers every path: leave path out, or give an image for Cloud Run.",
+			"deletion_protection: a function has none: leave deletion_protection out, or give an image for Cloud Run.",
+			"metrics_sidecar: a function has no metrics port and no sidecar: leave metrics_sidecar out, or give an image for Cloud Run.",
+			"load_balancer: a function takes no ID tokens for a domain: leave load_balancer out, or give an image for Cloud Run.",
+		},
+	},
+	"cloudrun": {
+		module: "gcp",
+		variables: `
+  image                 = "` + image + `"
+  settings              = { GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR = ":9000" }
+  source_dir            = "../.."
+  build_service_account = "projects/p/serviceAccounts/build@p.iam.gserviceaccount.com"
+`,
+		want: []string{
+			"write metrics_sidecar instead of GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR.",
+			"source_dir: an image is not built from source: leave source_dir out, or write image = null for the function.",
+			"build_service_account: an image is not built here: leave build_service_account out, or write image = null for the function.",
+		},
+	},
+	"lambda": {
+		module: "aws",
+		variables: `
+  settings = {
+    SERVICE_NAME            = "quiz"
+    GRPC_CLIENT_CERT        = "cert.pem"
+    GRPC_HEALTH_RPC_TIMEOUT = "2s"
+    GRPC_HEALTH_CA_CERT     = "ca.pem"
+    GRPC_HEALTH_ALTS        = true
+  }
+`,
+		want: []string{
+			"write GRPC_HEALTH_CLIENT_CERT instead of GRPC_CLIENT_CERT, GRPC_HEALTH_SERVICE_NAME instead of SERVICE_NAME.",
+			"write secrets instead of GRPC_HEALTH_CA_CERT, rpc_timeout instead of GRPC_HEALTH_RPC_TIMEOUT.",
+			"settings: GRPC_HEALTH_ALTS cannot be set here:",
+		},
+	},
 }
 
 // cli runs Terraform, with a cache of providers.
@@ -55,7 +136,9 @@ func (tf cli) run(dir string, args ...string) ([]byte, error) {
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "TF_IN_AUTOMATION=1", "CHECKPOINT_DISABLE=1",
 		// Lock files name checksums: the modules have none, so that they take the newest that fits.
-		"TF_PLUGIN_CACHE_DIR="+tf.cache, "TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE=1")
+		"TF_PLUGIN_CACHE_DIR="+tf.cache, "TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE=1",
+		// Terraform and its providers live for a moment here: collecting their garbage less often takes a seventh of the time off.
+		"GOGC=400")
 	return cmd.CombinedOutput()
 }
 
@@ -146,11 +229,18 @@ func copyTree(t *testing.T) (terraformDir string) {
 	}
 	write(filepath.Join(root, ".gcloudignore"), read(t, "../.gcloudignore"))
 	walk(t, func(path string) { write(filepath.Join(root, "terraform", path), read(t, path)) })
+	terraformDir = filepath.Join(root, "terraform")
 	for module := range deployments {
-		write(filepath.Join(root, "terraform", module, "tests", "program.tftest.hcl"), programTest(module))
+		write(filepath.Join(terraformDir, module, "tests", "program.tftest.hcl"), programTest(module))
 	}
-	write(filepath.Join(root, "terraform", "gcp-function", "tests", "upload.tftest.hcl"), uploadTest(t))
-	return filepath.Join(root, "terraform")
+	gcp := filepath.Join(terraformDir, "gcp")
+	write(filepath.Join(gcp, "tests", "both_cloudrun.tftest.hcl"), withImage(t, read(t, "gcp/tests/both.tftest.hcl")))
+	write(filepath.Join(gcp, "tests", "upload.tftest.hcl"), uploadTest(t))
+	for name, refused := range messages {
+		write(filepath.Join(terraformDir, refused.module, "messages", name+".tftest.hcl"),
+			mocks+fmt.Sprintf("variables {%s%s}\n\nrun \"refused\" {\n  command = plan\n}\n", required, refused.variables))
+	}
+	return terraformDir
 }
 
 func TestFormat(t *testing.T) {
@@ -164,19 +254,16 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// TestModules initialises, validates and tests each module and each example.
+// TestModules initialises, validates and tests each module and each example. Their test files run beside each other.
 func TestModules(t *testing.T) {
 	t.Parallel()
 	tf := find(t)
 	tree := copyTree(t)
-	var initialise sync.Mutex         // the cache takes one at a time
-	running := make(chan struct{}, 2) // Terraform is busy with its CPUs
+	var initialise sync.Mutex // the cache of providers takes one at a time
 	for _, module := range modules(t) {
+		dir := filepath.Join(tree, module)
 		t.Run(module, func(t *testing.T) {
 			t.Parallel()
-			running <- struct{}{}
-			defer func() { <-running }()
-			dir := filepath.Join(tree, module)
 			initialise.Lock()
 			out, err := tf.run(dir, "init", "-backend=false", "-input=false", "-no-color")
 			initialise.Unlock()
@@ -186,32 +273,49 @@ func TestModules(t *testing.T) {
 			if out, err := tf.run(dir, "validate", "-no-color"); err != nil {
 				t.Fatalf("terraform validate: %v\n%s", err, out)
 			}
-			out, err = tf.run(dir, "test", "-no-color")
-			if err != nil {
-				t.Fatalf("terraform test: %v\n%s", err, out)
+			files := append(glob(t, dir, "*.tftest.hcl"), glob(t, dir, "tests/*.tftest.hcl")...)
+			if len(files) == 0 {
+				t.Error("there is no test")
 			}
-			if passed := regexp.MustCompile(`Success! [1-9]\d* passed, 0 failed\.`); !passed.Match(out) {
-				t.Errorf("terraform test: no test ran:\n%s", out)
+			for _, path := range files {
+				file, err := filepath.Rel(dir, path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Run(filepath.Base(file), func(t *testing.T) {
+					t.Parallel()
+					out, err := tf.run(dir, "test", "-no-color", "-filter="+file)
+					if err != nil {
+						t.Fatalf("terraform test: %v\n%s", err, out)
+					}
+					if passed := regexp.MustCompile(`Success! [1-9]\d* passed, 0 failed\.`); !passed.Match(out) {
+						t.Errorf("terraform test: no test ran:\n%s", out)
+					}
+				})
+			}
+			for name, refused := range messages {
+				if refused.module != module {
+					continue
+				}
+				t.Run("messages/"+name, func(t *testing.T) {
+					t.Parallel()
+					out, err := tf.run(dir, "test", "-json", "-test-directory=messages", "-filter="+filepath.Join("messages", name+".tftest.hcl"))
+					if err == nil {
+						t.Error("nothing is refused")
+					}
+					for _, want := range refused.want {
+						if !strings.Contains(string(out), want) {
+							t.Errorf("terraform does not say %q:\n%s", want, out)
+						}
+					}
+				})
 			}
 		})
 	}
 }
 
-// programTest is a test of Terraform that compares the names of the settings in a module with those
-// that the program declares.
-func programTest(module string) string {
-	deployment := deployments[module]
-	var all, files []string
-	for _, v := range settings.Variables() {
-		if v.Listener && !deployment.listens || deployment.unwanted[v.Name] != "" || nowhere[v.Name] != "" {
-			continue
-		}
-		all = append(all, v.Name)
-		if v.File {
-			files = append(files, v.Name)
-		}
-	}
-	return fmt.Sprintf(`mock_provider "google" {
+// mocks are the providers of a test that is written here, for any of the modules.
+const mocks = `mock_provider "google" {
   source = "../mocks/google"
 }
 
@@ -223,76 +327,128 @@ mock_provider "aws" {
   source = "../mocks/aws"
 }
 
-variables {
+`
+
+// required are the variables without a default, of any of the modules.
+const required = `
   project_id = "my-project"
   region     = "europe-west1"
-  grpc_addr  = "grpc.example.com:443"
-  image      = "grpc-health-http:v1"
   package    = "main.tf"
+  grpc_addr  = "grpc.example.com:443"
+`
+
+// withImage is a test for the function made one for Cloud Run.
+func withImage(t *testing.T, text string) string {
+	t.Helper()
+	const variables = "\nvariables {\n"
+	if strings.Count(text, variables) != 1 {
+		t.Fatal("there is no place for the image")
+	}
+	return strings.Replace(text, variables, fmt.Sprintf("%s  image = %q\n", variables, image), 1)
 }
 
-run "names" {
-  command = plan
+// programTest is a test of Terraform that compares the names of the settings in a module with those
+// that the program declares.
+func programTest(module string) string {
+	text := mocks + fmt.Sprintf("variables {%s}\n", required)
+	for _, deployment := range deployments[module] {
+		var all, files []string
+		for _, v := range settings.Variables() {
+			if v.Listener && !deployment.listens || deployment.unwanted[v.Name] != "" || nowhere[v.Name] != "" {
+				continue
+			}
+			all = append(all, v.Name)
+			if v.File {
+				files = append(files, v.Name)
+			}
+		}
+		image := ""
+		if deployment.image != "" {
+			image = fmt.Sprintf("\n  variables {\n    image = %q\n  }", deployment.image)
+		}
+		text += fmt.Sprintf(`
+run %[1]q {
+  command = plan%[2]s
   assert {
-    condition     = setunion(local.other_settings, local.file_settings, keys(local.own_settings)) == toset(%[1]s)
-    error_message = "The module's settings are not the program's: ${jsonencode(setunion(local.other_settings, local.file_settings, keys(local.own_settings)))}, and not %[3]s"
+    condition     = toset(local.known_settings) == toset(%[3]s)
+    error_message = "The module's settings are not the program's: ${jsonencode(local.known_settings)}, and not %[5]s"
   }
   assert {
-    condition     = toset(local.file_settings) == toset(%[2]s)
+    condition     = toset(local.file_settings) == toset(%[4]s)
     error_message = "The settings that name files are not the program's."
   }
 }
-`, list(all), list(files), strings.Join(all, " "))
+`, deployment.name, image, list(all), list(files), strings.Join(all, " "))
+	}
+	return text
 }
 
 // uploadTest is a test of Terraform that compares what the function's archive takes of the repository
-// with what gcloud would upload: the tracked files, less what .gcloudignore names.
+// with what gcloud would upload.
 func uploadTest(t *testing.T) string {
 	t.Helper()
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	git := func(args ...string) []string {
-		cmd := exec.Command("git", append([]string{"ls-files", "-z", "--cached"}, args...)...)
-		cmd.Dir = root
-		out, err := cmd.Output()
-		if err != nil {
-			t.Skipf("what is uploaded is told by git, in a checkout: %v", err)
-		}
-		return strings.Split(strings.TrimRight(string(out), "\x00"), "\x00")
-	}
-	tracked := git()
-	ignored := git("--ignored", "--exclude-from=.gcloudignore")
-	uploaded := slices.DeleteFunc(slices.Clone(tracked), func(name string) bool { return slices.Contains(ignored, name) })
-	if !slices.Contains(uploaded, "function.go") || len(ignored) == 0 {
-		t.Fatalf("git tells that this is uploaded: %q", uploaded)
-	}
-	return fmt.Sprintf(`mock_provider "google" {
-  source = "../mocks/google"
-}
-
-mock_provider "archive" {
-  source = "../mocks/archive"
-}
-
-variables {
-  project_id = "my-project"
-  region     = "europe-west1"
-  grpc_addr  = "grpc.example.com:443"
-  source_dir = %[1]q
+	tracked, uploaded := upload(t)
+	return mocks + fmt.Sprintf(`variables {%[4]s  source_dir = %[1]q
 }
 
 run "upload" {
   command = plan
   assert {
     condition = setsubtract(%[2]s, flatten([
-      for glob in data.archive_file.source.excludes : concat(tolist(fileset(%[1]q, glob)), tolist(fileset(%[1]q, "${glob}/**")))
+      for glob in data.archive_file.source[0].excludes : concat(tolist(fileset(%[1]q, glob)), tolist(fileset(%[1]q, "${glob}/**")))
     ])) == toset(%[3]s)
     error_message = "What is uploaded is what gcloud uploads."
   }
 }
-`, root, list(tracked), list(uploaded))
+`, root, list(tracked), list(uploaded), required)
+}
+
+// upload returns the repository's files, and those that gcloud would upload: all but those that .gcloudignore names.
+func upload(t *testing.T) (tracked, uploaded []string) {
+	t.Helper()
+	git := func(args ...string) []string {
+		cmd := exec.Command("git", append([]string{"ls-files", "-z", "--cached"}, args...)...)
+		cmd.Dir = ".."
+		out, err := cmd.Output()
+		if err != nil {
+			t.Skipf("what is uploaded is told by git, in a checkout: %v", err)
+		}
+		return strings.Split(strings.TrimRight(string(out), "\x00"), "\x00")
+	}
+	tracked = git()
+	ignored := git("--ignored", "--exclude-from=.gcloudignore")
+	uploaded = slices.DeleteFunc(slices.Clone(tracked), func(name string) bool { return slices.Contains(ignored, name) })
+	if !slices.Contains(uploaded, "function.go") || len(ignored) == 0 {
+		t.Fatalf("git tells that this is uploaded: %q", uploaded)
+	}
+	return tracked, uploaded
+}
+
+// TestUpload compares the folders that are uploaded with the packages that the function is made of.
+func TestUpload(t *testing.T) {
+	t.Parallel()
+	_, uploaded := upload(t)
+	cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.ImportPath}}{{end}}{{end}}", ".")
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	needed := make(map[string]bool)
+	for pkg := range strings.FieldsSeq(string(out)) {
+		needed[strings.TrimPrefix(strings.TrimPrefix(pkg, "example.com/grpc-health-http"), "/")] = true
+	}
+	for _, name := range uploaded {
+		dir, file := path.Split(name)
+		inRoot := dir == "" && (path.Ext(file) == ".go" || slices.Contains([]string{"go.mod", "go.sum", "LICENSE"}, file))
+		if !inRoot && (dir == "" || !needed[strings.TrimSuffix(dir, "/")]) {
+			t.Errorf("%s is uploaded with the function, which does not need it: name it in .gcloudignore", name)
+		}
+	}
 }
 
 // list writes a list in Terraform's language.
@@ -303,16 +459,6 @@ func list(texts []string) string {
 		fmt.Fprintf(&b, "%q, ", text)
 	}
 	return b.String() + "]"
-}
-
-// TestCommon compares the files that the modules for Google Cloud have in common.
-func TestCommon(t *testing.T) {
-	t.Parallel()
-	for _, name := range []string{"common.tf", "tests/common.tftest.hcl", "tests/common_validation.tftest.hcl"} {
-		if read(t, filepath.Join("gcp-function", name)) != read(t, filepath.Join("gcp-cloudrun", name)) {
-			t.Errorf("gcp-function/%[1]s and gcp-cloudrun/%[1]s differ: copy the newer over the other", name)
-		}
-	}
 }
 
 // TestREADMEs compares each module's README with the module: its examples, variables and outputs.

@@ -1,0 +1,147 @@
+locals {
+  # The settings that have a variable of their own, in the program's name.
+  own_settings = {
+    GRPC_HEALTH_ADDR            = { variable = "grpc_addr", value = var.grpc_addr }
+    GRPC_HEALTH_SERVICE_NAME    = { variable = "services", value = join(",", var.services) }
+    GRPC_HEALTH_CONNECT_TIMEOUT = { variable = "connect_timeout", value = "${var.connect_timeout}s" }
+    GRPC_HEALTH_RPC_TIMEOUT     = { variable = "rpc_timeout", value = "${var.rpc_timeout}s" }
+  }
+  file_settings = [
+    "GRPC_HEALTH_CA_CERT", "GRPC_HEALTH_CLIENT_CERT", "GRPC_HEALTH_CLIENT_KEY", "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE",
+  ]
+  other_settings = [
+    "GRPC_HEALTH_ALLOW_LIST", "GRPC_HEALTH_AUTHORITY", "GRPC_HEALTH_CONN_MAX_AGE", "GRPC_HEALTH_GZIP",
+    "GRPC_HEALTH_LOG_FORMAT", "GRPC_HEALTH_LOG_LEVEL", "GRPC_HEALTH_MAX_CONCURRENT_CHECKS", "GRPC_HEALTH_RPC_HEADERS",
+    "GRPC_HEALTH_SNI_SERVER_NAME", "GRPC_HEALTH_TLS", "GRPC_HEALTH_TLS_NO_VERIFY", "GRPC_HEALTH_USER_AGENT",
+  ]
+
+  variable_for = merge(
+    { for name, setting in local.own_settings : name => setting.variable },
+    { for name in local.file_settings : name => "secrets" },
+  )
+  known_settings = concat(keys(local.variable_for), local.other_settings)
+
+  environment = {
+    for name, value in merge(
+      var.settings,
+      { for name, setting in local.own_settings : name => setting.value },
+      var.secrets,
+      { GRPC_HEALTH_RPC_HEADERS = join("\n", compact(concat(
+        [lookup(var.settings, "GRPC_HEALTH_RPC_HEADERS", null)],
+        [for header, arn in var.secret_headers : "${header}: @${arn}"],
+      ))) },
+    ) : name => value if value != null && value != ""
+  }
+
+  budget = var.connect_timeout + var.rpc_timeout
+
+  # A path for each service; "(server)" is also how the metrics call the whole server.
+  paths = {
+    for service in length(var.services) == 0 ? [""] : var.services :
+    service == "" ? "(server)" : service => "/?${service == "" ? "" : "service=${urlencode(service)}&"}format=json"
+  }
+}
+
+resource "aws_lambda_function" "health" {
+  function_name    = var.name
+  description      = "Answers with the health of the gRPC server ${var.grpc_addr}"
+  role             = aws_iam_role.function.arn
+  runtime          = "provided.al2023"
+  handler          = "bootstrap"
+  architectures    = [{ arm64 = "arm64", amd64 = "x86_64" }[var.architecture]]
+  filename         = var.package
+  source_code_hash = filebase64sha256(var.package)
+  memory_size      = 256
+  # Longer than any check, for the program answers 200 ms before it, and than a cold start.
+  timeout                        = ceil(local.budget + 1)
+  reserved_concurrent_executions = coalesce(var.concurrency_limit, -1)
+
+  environment {
+    variables = local.environment
+  }
+
+  # The program writes JSON itself, and metrics as lines of their own: Lambda must not wrap them.
+  logging_config {
+    log_format = "Text"
+    log_group  = aws_cloudwatch_log_group.function.name
+  }
+
+  dynamic "vpc_config" {
+    for_each = var.vpc[*]
+    content {
+      subnet_ids         = vpc_config.value.subnet_ids
+      security_group_ids = vpc_config.value.security_group_ids
+    }
+  }
+
+  # The network interfaces and the log need the role's rights from the first invocation on.
+  depends_on = [aws_iam_role_policy.function]
+
+  lifecycle {
+    precondition {
+      # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+      condition     = length(join("", concat(keys(local.environment), values(local.environment)))) <= 4096
+      error_message = "A function's environment has 4 KB in all: shorten services or settings, or put values of GRPC_HEALTH_RPC_HEADERS into secret_headers."
+    }
+  }
+}
+
+resource "aws_cloudwatch_log_group" "function" {
+  name              = "/aws/lambda/${var.name}"
+  retention_in_days = var.log_retention_days
+}
+
+resource "aws_iam_role" "function" {
+  name = "${var.name}-function"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRole"
+      Principal = { Service = "lambda.amazonaws.com" }
+    }]
+  })
+}
+
+# Only its own log, only the secrets that are named.
+resource "aws_iam_role_policy" "function" {
+  name = "function"
+  role = aws_iam_role.function.name
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [for statement in [
+      {
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        Resource = ["${aws_cloudwatch_log_group.function.arn}:*"]
+      },
+      {
+        Effect   = "Allow"
+        Action   = ["secretsmanager:GetSecretValue"]
+        Resource = distinct([for arn in concat(values(var.secrets), values(var.secret_headers)) : split("#", arn)[0]])
+      },
+      {
+        Effect   = "Allow"
+        Action   = ["kms:Decrypt"]
+        Resource = sort(var.secret_kms_keys)
+      },
+      {
+        # What attaching to a VPC takes; these have no narrower resource:
+        # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+        Effect = "Allow"
+        Action = [
+          "ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets",
+          "ec2:DeleteNetworkInterface", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses",
+        ]
+        Resource = var.vpc == null ? [] : ["*"]
+      },
+    ] : statement if length(statement.Resource) > 0]
+  })
+}
+
+# A check that comes late is worth nothing: the next one is on its way.
+resource "aws_lambda_function_event_invoke_config" "function" {
+  function_name                = aws_lambda_function.health.function_name
+  maximum_event_age_in_seconds = 60
+  maximum_retry_attempts       = 0
+}
