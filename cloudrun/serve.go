@@ -23,7 +23,7 @@ import (
 const startTime = 10 * time.Second
 
 // roles are whose certificates they are, in the metrics.
-var roles = map[creds.Material]metrics.Role{
+var roles = map[creds.Kind]metrics.Role{
 	creds.ClientCertificate:   metrics.Client,
 	creds.ListenerCertificate: metrics.Listener,
 }
@@ -40,12 +40,12 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 		Logger: logger,
 		Path:   s.ListenPath,
 		Credentials: creds.Options{
-			Reload: func(what creds.Material, err error) {
+			Reload: func(what creds.Kind, err error) {
 				if what != creds.HeaderValue && what != creds.AuthToken {
 					m.CertificateReloaded(err)
 				}
 			},
-			Expiry: func(what creds.Material, notAfter time.Time) {
+			Expiry: func(what creds.Kind, notAfter time.Time) {
 				m.CertificateExpires(roles[what], notAfter)
 			},
 		},

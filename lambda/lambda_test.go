@@ -562,7 +562,7 @@ func TestRotationOfSecrets(t *testing.T) {
 	d.want("SERVING")
 	until(t, "a fetch", func() bool { return manager.Fetches(arnOf("tls")) > fetched })
 	until(t, "the log line", func() bool {
-		return strings.Contains(d.stderr.String(), "cannot fetch a secret again; the last good one goes on")
+		return strings.Contains(d.stderr.String(), "cannot fetch a secret again; the last good one stays in use")
 	})
 	d.want("SERVING")
 }

@@ -138,7 +138,7 @@ func Warn(logger *slog.Logger, s *settings.Settings) {
 // logged tells the log too of what was read again.
 func logged(logger *slog.Logger, o creds.Options) creds.Options {
 	next := o.Reload
-	o.Reload = func(what creds.Material, err error) {
+	o.Reload = func(what creds.Kind, err error) {
 		if err != nil {
 			logger.Warn("cannot use what was read again; the last good one goes on", "what", string(what), "cause", err.Error())
 		} else {

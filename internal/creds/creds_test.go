@@ -55,17 +55,17 @@ type events struct {
 }
 
 type reload struct {
-	what Material
+	what Kind
 	err  error
 }
 
-func (e *events) reloaded(what Material, err error) {
+func (e *events) reloaded(what Kind, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.reloads = append(e.reloads, reload{what, err})
 }
 
-func (e *events) expiry(_ Material, notAfter time.Time) {
+func (e *events) expiry(_ Kind, notAfter time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.expires = append(e.expires, notAfter)
@@ -97,7 +97,7 @@ func newOptions() (Options, *testClock, *events) {
 
 // wantReload checks that one reload was told, of what, that failed with wantErr in its text; empty
 // is one that brought new content.
-func wantReload(t *testing.T, e *events, what Material, wantErr string) {
+func wantReload(t *testing.T, e *events, what Kind, wantErr string) {
 	t.Helper()
 	got := e.take()
 	if len(got) != 1 || got[0].what != what {

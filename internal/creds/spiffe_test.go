@@ -167,7 +167,7 @@ func TestSPIFFEWithoutIdentity(t *testing.T) {
 	for _, test := range []struct{ name, address, want string }{
 		{"socket missing", missing, "SPIFFE Workload API " + missing},
 		{"refused", refusing.Address, "no identity issued"},
-		{"silent", silent.Address, "SPIFFE Workload API: not read in time"},
+		{"silent", silent.Address, "SPIFFE Workload API: not loaded in time"},
 		{"expired", outdated.Address, "the certificate of " + ourID + " expired at"},
 		{"no address at all", "agent.sock", "SPIFFE Workload API agent.sock"},
 	} {

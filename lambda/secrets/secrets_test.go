@@ -135,7 +135,7 @@ func TestLastGoodOneIsKept(t *testing.T) {
 	f.manager.SetError(tlsARN, "AccessDeniedException")
 	f.pass(time.Second, time.Second)
 	f.want("first", 3)
-	if log := f.log.String(); strings.Count(log, "the last good one goes on") != 2 || !strings.Contains(log, tlsARN) {
+	if log := f.log.String(); strings.Count(log, "the last good one stays in use") != 2 || !strings.Contains(log, tlsARN) {
 		t.Errorf("log: %s", log)
 	}
 	f.manager.SetString(tlsARN, "second")
@@ -363,15 +363,14 @@ func TestSettle(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	f.Settle(t.Context())
-	f.want("first", 1)
-	if s := f.secret(tlsARN); !s.latest.ended() {
-		t.Error("the fetch is still under way")
+	if got, err := f.Read(left, tlsARN); err != nil || string(got) != "first" {
+		t.Errorf("without waiting: %q, %v", got, err)
 	}
 
 	f.manager.SetHung(true)
 	f.pass(freshFor, freshFor)
-	if _, err := f.Read(left, tlsARN); err == nil {
-		t.Error("read without waiting")
+	if got, err := f.Read(left, tlsARN); err != nil || string(got) != "first" {
+		t.Errorf("while the fetch hangs: %q, %v, want the last good one", got, err)
 	}
 	brief, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer stop()
