@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/app"
@@ -62,11 +61,5 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 	default:
 		stdout.Write(answer.Text(verdicts))
 	}
-	worst, code := health.Worst(verdicts), math.MaxInt
-	for _, v := range verdicts {
-		if v.Status == worst {
-			code = min(code, exitCode(v)) // of two time-outs, that of the connection
-		}
-	}
-	return code
+	return answer.ExitCode(verdicts, exitCode)
 }

@@ -76,7 +76,7 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 	servers := []serve.Server{{Name: "health", Listener: listeners[0], Handler: health, TLS: https, Budget: budget}}
 	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", s.Addr, "version", build.String())
 	if len(listeners) > 1 {
-		exposition := withLivez(only(s.MetricsPath, m.ExpositionHandler()))
+		exposition := withLivez(web.Only(s.MetricsPath, m.ExpositionHandler()))
 		servers = append(servers, serve.Server{Name: "metrics", Listener: listeners[1], Handler: exposition, Budget: budget, Aside: true})
 		logger.Info("answering Prometheus", "url", url(listeners[1], nil, s.MetricsPath))
 	}
@@ -89,24 +89,6 @@ func withLivez(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == settings.LivenessPath {
 			livez.ServeHTTP(w, r)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// only answers one path, and nothing but GET and HEAD. http.ServeMux would answer others too, with redirects.
-func only(path string, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		switch {
-		case r.URL.Path != path:
-			http.NotFound(w, r)
-			return
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "only GET and HEAD are answered here", http.StatusMethodNotAllowed)
 			return
 		}
 		next.ServeHTTP(w, r)

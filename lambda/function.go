@@ -13,14 +13,12 @@ import (
 	"example.com/grpc-health-http/internal/app"
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/version"
 	"example.com/grpc-health-http/internal/web"
 	"example.com/grpc-health-http/lambda/secrets"
 )
-
-// answerBy is how long before an invocation's deadline it is answered.
-const answerBy = 200 * time.Millisecond
 
 // function answers invocations.
 type function struct {
@@ -79,14 +77,11 @@ func misconfigured(logger *slog.Logger, err error) *function {
 // Invoke answers one invocation with the JSON that its kind of event wants. It never returns an error:
 // whatever the check comes to is a result.
 func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerBy))
-		defer cancel()
-	}
+	ctx, cancel := platform.WithMargin(ctx)
+	defer cancel()
 	began := time.Now()
 	result, err := json.Marshal(f.result(ctx, payload))
-	ctx, cancel := context.WithTimeout(ctx, min(settleFor, f.budget-time.Since(began)))
+	ctx, cancel = context.WithTimeout(ctx, min(settleFor, f.budget-time.Since(began)))
 	defer cancel()
 	f.settle(ctx)
 	return result, err
@@ -124,7 +119,7 @@ func (f *function) serve(handler http.Handler, r *http.Request) (a *answer) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			a = newAnswer()
-			http.Error(a, f.panicked(cause), http.StatusInternalServerError)
+			web.Refuse(a, r, http.StatusInternalServerError, f.panicked(cause))
 		}
 	}()
 	handler.ServeHTTP(a, r)

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/signal"
 	"runtime"
@@ -96,14 +95,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if s.Format == "json" {
 		stdout.Write(answer.JSON(verdicts))
 	}
-	worst, code := health.Worst(verdicts), math.MaxInt
 	for _, v := range verdicts {
 		fmt.Fprintln(stderr, message(v, len(verdicts) > 1))
-		if v.Status == worst {
-			code = min(code, exitCode(v, s.SPIFFE && noIdentity.Load())) // of two time-outs, that of the connection
-		}
 	}
-	return code
+	return answer.ExitCode(verdicts, func(v health.Verdict) int { return exitCode(v, s.SPIFFE && noIdentity.Load()) })
 }
 
 // exitCodes translates the verdicts that the connection's phases do not decide.

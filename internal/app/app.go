@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -119,9 +118,8 @@ func Misconfigured(logger *slog.Logger, err error) http.Handler {
 	for _, problem := range problems {
 		logger.Error("wrong setting", "problem", problem)
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		http.Error(w, "the health check is not configured: its log says what is wrong", http.StatusInternalServerError)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		web.Refuse(w, r, http.StatusInternalServerError, "the health check is not configured: its log says what is wrong")
 	})
 }
 
@@ -157,16 +155,12 @@ func authorize(logger *slog.Logger, compare func(context.Context, string) (bool,
 	if compare == nil {
 		return nil
 	}
-	var mu sync.Mutex
-	var lines bucket
+	lines := newLimiter()
 	return func(ctx context.Context, presented string) (bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, cmp.Or(within, time.Second))
 		defer cancel()
 		ok, err := compare(ctx, presented)
-		mu.Lock()
-		logs := err != nil && lines.take(time.Now())
-		mu.Unlock()
-		if logs {
+		if err != nil && lines.Allow() {
 			logger.Error("nobody is let in", "cause", err.Error())
 		}
 		return ok, err

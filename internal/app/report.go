@@ -9,15 +9,20 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"example.com/grpc-health-http/internal/health"
 )
 
+// linesPerSecond and burst limit the log lines of one kind, so that neither an outage under load nor a caller with made-up names
+// floods the log.
 const (
-	// linesPerSecond and burst limit the log lines about failures of one class of names, so that
-	// neither an outage under load nor a caller with made-up names floods the log.
 	linesPerSecond = 10
 	burst          = 20
 )
+
+// newLimiter returns what limits the log lines of one kind.
+func newLimiter() *rate.Limiter { return rate.NewLimiter(linesPerSecond, burst) }
 
 // reporter logs what checks come to. It tells each verdict since when it stands, and each failure the id of
 // the line that holds its proof.
@@ -30,8 +35,8 @@ type reporter struct {
 
 	mu   sync.Mutex
 	seen map[kind]*repeated
-	// Names that callers made up have a bucket of their own: they cannot silence the configured ones.
-	budget, madeUp bucket
+	// Names that callers made up have a limiter of their own: they cannot silence the configured ones.
+	lines, linesOfMadeUp *rate.Limiter
 }
 
 // kind is what makes two failures look alike. There are few: the name of a service that is not
@@ -50,12 +55,10 @@ type repeated struct {
 }
 
 func newReporter(logger *slog.Logger, configured []string) *reporter {
-	if len(configured) == 0 {
-		configured = []string{""}
-	}
 	return &reporter{
-		logger: logger, configured: configured, now: time.Now,
+		logger: logger, configured: health.Configured(configured), now: time.Now,
 		standings: newStandings(configured), seen: make(map[kind]*repeated),
+		lines: newLimiter(), linesOfMadeUp: newLimiter(),
 	}
 }
 
@@ -70,7 +73,7 @@ func (r *reporter) verdict(ctx context.Context, v health.Verdict, evidence healt
 func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Evidence, turned bool) (evidenceID string) {
 	known := !v.List && slices.Contains(r.configured, v.Service)
 	if v.Status == health.Serving {
-		if known && turned && r.allowed(&r.budget) {
+		if known && turned && r.lines.AllowN(r.now(), 1) {
 			r.logger.InfoContext(ctx, "serving again", "service", v.Service)
 		}
 		if r.logger.Enabled(ctx, slog.LevelDebug) {
@@ -82,12 +85,12 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 		return "" // no line, so no id of one
 	}
 	k := kind{madeUp: !known, status: v.Status, phase: v.Phase}
-	budget := &r.madeUp
+	lines := r.linesOfMadeUp
 	if known {
 		k.service = v.Service
-		budget = &r.budget
+		lines = r.lines
 	}
-	allowed := r.allowed(budget)
+	allowed := lines.AllowN(r.now(), 1)
 	r.mu.Lock()
 	before := r.seen[k]
 	if !allowed && before != nil && !r.logger.Enabled(ctx, slog.LevelDebug) {
@@ -136,29 +139,6 @@ var levels = map[health.Status]slog.Level{
 	health.Timeout:          slog.LevelWarn,
 	health.RPCFailed:        slog.LevelWarn,
 	health.Overloaded:       slog.LevelWarn,
-}
-
-// allowed takes a line from a bucket.
-func (r *reporter) allowed(b *bucket) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return b.take(r.now())
-}
-
-// bucket is a token bucket; the zero value is full.
-type bucket struct {
-	spent  float64
-	latest time.Time
-}
-
-func (b *bucket) take(now time.Time) bool {
-	b.spent = max(b.spent-now.Sub(b.latest).Seconds()*linesPerSecond, 0)
-	b.latest = now
-	if b.spent+1 > burst {
-		return false
-	}
-	b.spent++
-	return true
 }
 
 // newID is a new evidence id.

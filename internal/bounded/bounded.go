@@ -27,14 +27,11 @@ type Services[T any] struct {
 	acknowledged int
 }
 
-// New returns the Services of the configured names; none configures the whole server, which is the
-// empty name. create makes what a name has; it is called once for each, and for Other.
+// New returns the Services of the configured names (see health.Configured). create makes what a name has; it is called once for
+// each, and for Other.
 func New[T any](configured []string, create func(name string) T) *Services[T] {
-	if len(configured) == 0 {
-		configured = []string{""}
-	}
 	s := &Services[T]{create: create, others: create(Other), byName: make(map[string]T)}
-	for _, name := range configured {
+	for _, name := range health.Configured(configured) {
 		s.byName[name] = create(name)
 	}
 	return s

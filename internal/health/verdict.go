@@ -37,10 +37,8 @@ func NameFault(name string) string {
 // All checks the services side by side, the whole server where there are none. The verdicts are in the
 // order of the names.
 func All(ctx context.Context, check Func, services []string) []Verdict {
-	switch len(services) {
-	case 0:
-		return []Verdict{check(ctx, "")}
-	case 1:
+	services = Configured(services)
+	if len(services) == 1 {
 		return []Verdict{check(ctx, services[0])}
 	}
 	verdicts := make([]Verdict, len(services))

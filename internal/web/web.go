@@ -77,7 +77,7 @@ type handler struct {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	guard(w.Header())
 	if !h.answers(r.URL.Path) {
-		refuse(w, r, http.StatusNotFound, "not found")
+		refuse(w, r, http.StatusNotFound, notFound)
 		return
 	}
 	if !readOnly(w, r) {
@@ -184,6 +184,27 @@ func Livez() http.Handler {
 	})
 }
 
+// Only answers GET and HEAD of one path with next. http.ServeMux would answer others too, with redirects.
+func Only(path string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		guard(w.Header())
+		if r.URL.Path != path {
+			refuse(w, r, http.StatusNotFound, notFound)
+		} else if readOnly(w, r) {
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// Refuse answers a request that led to no verdict, with the headers that every answer carries. The reason must repeat nothing of
+// the request.
+func Refuse(w http.ResponseWriter, r *http.Request, code int, reason string) {
+	guard(w.Header())
+	refuse(w, r, code, reason)
+}
+
+const notFound = "not found"
+
 // Header values are made once and only read.
 var (
 	noStore     = []string{"no-store"}
@@ -211,7 +232,6 @@ func readOnly(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// refuse answers a request that led to no verdict. The reason repeats nothing of the request.
 func refuse(w http.ResponseWriter, r *http.Request, code int, reason string) {
 	send(w, r, code, contentText, page{body: []byte(reason + "\n")})
 }

@@ -843,3 +843,39 @@ func TestLivez(t *testing.T) {
 		t.Errorf("got %d %q as %q", a.code, a.body, a.header.Get("Content-Type"))
 	}
 }
+
+func TestOnly(t *testing.T) {
+	t.Parallel()
+	h := web.Only("/metrics", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "next") }))
+	for _, test := range []struct {
+		method, path string
+		status       int
+		body, allow  string
+	}{
+		{"GET", "/metrics", 200, "next", ""},
+		{"GET", "/metrics/", 404, "not found\n", ""},
+		{"GET", "/", 404, "not found\n", ""},
+		{"POST", "/", 404, "not found\n", ""},
+		{"POST", "/metrics", 405, "use GET or HEAD\n", "GET, HEAD"},
+	} {
+		recorder := httptest.NewRecorder()
+		h.ServeHTTP(recorder, httptest.NewRequest(test.method, test.path, nil))
+		header := recorder.Header()
+		if recorder.Code != test.status || recorder.Body.String() != test.body || header.Get("Allow") != test.allow {
+			t.Errorf("%s %s: %d %q, headers %v", test.method, test.path, recorder.Code, recorder.Body, header)
+		}
+		if header.Get("Cache-Control") != "no-store" || header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s %s: headers %v", test.method, test.path, header)
+		}
+	}
+}
+
+func TestRefuse(t *testing.T) {
+	t.Parallel()
+	recorder := httptest.NewRecorder()
+	web.Refuse(recorder, httptest.NewRequest("GET", "/", nil), http.StatusInternalServerError, "a reason")
+	header := recorder.Header()
+	if recorder.Code != 500 || recorder.Body.String() != "a reason\n" || header.Get("Cache-Control") != "no-store" || header.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("%d %q, headers %v", recorder.Code, recorder.Body, header)
+	}
+}
