@@ -51,8 +51,8 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 		fmt.Fprintf(stderr, "wrong settings (-help lists them all):\n%v\n", indented(err))
 		return exitSettings
 	}
-	defer a.Checker.Close()
-	verdicts := health.All(ctx, a.Check, s.Services)
+	defer a.Close()
+	verdicts := a.Check(ctx)
 	switch {
 	case ctx.Err() != nil: // nothing timed out: the exit code says how far it came
 		fmt.Fprintln(stderr, "interrupted before the verdict")

@@ -22,20 +22,12 @@ import (
 // startTime is what reading the listener's files may take at the start.
 const startTime = 10 * time.Second
 
-// roles are whose certificates they are, in the metrics.
-var roles = map[creds.Kind]metrics.Role{
-	creds.ClientCertificate:   metrics.Client,
-	creds.ListenerCertificate: metrics.Listener,
-}
-
 // serveAll binds the ports, announces them, and serves until ctx ends. An error is why it could not,
 // with the settings to change.
 func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) error {
 	app.Warn(logger, s)
 	build := version.Get()
-	m := metrics.New(prometheus.NewRegistry(), metrics.Options{
-		Services: s.Services, Version: build.Tag, Commit: build.Commit, GoVersion: build.Go,
-	})
+	m := metrics.New(prometheus.NewRegistry(), metrics.Options{Version: build.Tag, Commit: build.Commit, GoVersion: build.Go})
 	a, err := app.New(s, app.Platform{
 		Logger: logger,
 		Path:   s.ListenPath,
@@ -45,17 +37,17 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 					m.CertificateReloaded(err)
 				}
 			},
-			Expiry: func(what creds.Kind, notAfter time.Time) {
-				m.CertificateExpires(roles[what], notAfter)
-			},
+			Expiry: func(_ creds.Kind, notAfter time.Time) { m.ListenerCertificateExpires(notAfter) },
 		},
-		Trace:   m.Trace(),
-		Observe: m.Observe,
+		Observe: func(services []string) app.Observer {
+			u := m.NewUpstream(services)
+			return app.Observer{Trace: u.Trace(), Verdict: u.Observe, ClientCertificate: u.ClientCertificateExpires}
+		},
 	})
 	if err != nil {
 		return err
 	}
-	defer a.Checker.Close()
+	defer a.Close()
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	https, err := creds.Listener(starting, s, a.Credentials)
@@ -72,12 +64,11 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 		return err
 	}
 	health := withLivez(m.Handler(s.ListenPath, app.WithCloudTrace(a.Handler)))
-	budget := s.ConnectTimeout + s.RPCTimeout
-	servers := []serve.Server{{Name: "health", Listener: listeners[0], Handler: health, TLS: https, Budget: budget}}
+	servers := []serve.Server{{Name: "health", Listener: listeners[0], Handler: health, TLS: https, Budget: a.Budget}}
 	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", s.Addr, "version", build.String())
 	if len(listeners) > 1 {
 		exposition := withLivez(web.Only(s.MetricsPath, m.ExpositionHandler()))
-		servers = append(servers, serve.Server{Name: "metrics", Listener: listeners[1], Handler: exposition, Budget: budget, Aside: true})
+		servers = append(servers, serve.Server{Name: "metrics", Listener: listeners[1], Handler: exposition, Budget: a.Budget, Aside: true})
 		logger.Info("answering Prometheus", "url", url(listeners[1], nil, s.MetricsPath))
 	}
 	return serve.Run(ctx, logger, s.ShutdownGrace, servers...)

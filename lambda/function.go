@@ -47,12 +47,13 @@ func newFunction(stdout, stderr io.Writer) *function {
 	}
 	logger := app.NewLogger(stderr, s)
 	app.Warn(logger, s)
-	held := secrets.New(logger)
+	reader := secrets.New(logger)
 	a, err := app.New(s, app.Platform{
 		Logger:      logger,
-		Credentials: creds.Options{Read: held.Read},
-		Trace:       check.Trace{Dial: held.Dialed},
-		Observe:     newMetrics(stdout, s.Services).observe,
+		Credentials: creds.Options{Read: reader.Read},
+		Observe: func(services []string) app.Observer {
+			return app.Observer{Trace: check.Trace{Dial: reader.Dialed}, Verdict: newMetrics(stdout, services).observe}
+		},
 	})
 	if err != nil {
 		return misconfigured(logger, err)
@@ -61,10 +62,10 @@ func newFunction(stdout, stderr io.Writer) *function {
 	return &function{
 		logger: logger,
 		http:   a.Handler,
-		direct: web.New(web.Options{Check: a.Check, Services: s.Services}),
-		settle: held.Settle,
-		budget: s.ConnectTimeout + s.RPCTimeout,
-		close:  a.Checker.Close,
+		direct: a.Open,
+		settle: reader.Settle,
+		budget: a.Budget,
+		close:  a.Close,
 	}
 }
 

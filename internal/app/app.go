@@ -4,20 +4,16 @@ package app
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
-	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
-	"example.com/grpc-health-http/internal/idtoken"
 	"example.com/grpc-health-http/internal/settings"
-	"example.com/grpc-health-http/internal/upstream"
 	"example.com/grpc-health-http/internal/web"
 )
 
@@ -28,83 +24,58 @@ type Platform struct {
 	Path string
 	// Credentials say how files are read, and who hears of it beside the log.
 	Credentials creds.Options
-	// Trace is told what the checker does; its Verdict is not used.
-	Trace check.Trace
-	// Observe is told every verdict on a service that a caller gets.
-	Observe func(health.Verdict)
+	// Observe returns who hears of an upstream with these configured services.
+	Observe func(services []string) Observer
 }
 
-// App is a checker with its HTTP face.
+// App is the upstreams with their HTTP face.
 type App struct {
-	// Checker checks the upstream.
-	Checker *check.Checker
-	// Check is the Checker's Check, observed.
-	Check health.Func
+	// Upstreams are what is checked; today there is one.
+	Upstreams []*Upstream
 	// Handler answers HTTP requests.
 	Handler http.Handler
-	// Credentials are the Platform's, with the log told of what was read again.
+	// Open is Handler for callers that need no token, because somebody else has let them in.
+	Open http.Handler
+	// Budget is the longest time that a verdict takes.
+	Budget time.Duration
+	// Credentials are the Platform's, and log what was read again.
 	Credentials creds.Options
 }
 
 // New puts an App together. It makes no connection and reads no file yet. An error is one of the settings.
 func New(s *settings.Settings, p Platform) (*App, error) {
-	credentials := logged(p.Logger, p.Credentials)
-	credentials.Setting = s.Name
-	var token func(context.Context) (string, error)
-	if s.IDTokenAudience != "" {
-		token = idtoken.New(s.IDTokenAudience).Token
-	}
-	options, err := upstream.Options(s, credentials, token)
+	p.Credentials = logged(p.Logger, p.Credentials)
+	p.Credentials.Setting = s.Name
+	u, err := newUpstream(s, p)
 	if err != nil {
 		return nil, err
 	}
-	options.Trace = p.Trace
-	options.Trace.Verdict = newReporter(p.Logger, s.Services).verdict
-	var certificateEnds atomic.Pointer[time.Time]
-	certificateEnds.Store(new(time.Time))
-	options.Trace.PeerCertificate = func(leaf *x509.Certificate) {
-		certificateEnds.Store(new(leaf.NotAfter))
-		if p.Trace.PeerCertificate != nil {
-			p.Trace.PeerCertificate(leaf)
-		}
+	a := &App{Upstreams: []*Upstream{u}, Credentials: p.Credentials}
+	var faces []web.Upstream
+	for _, u := range a.Upstreams {
+		faces = append(faces, u.face)
+		a.Budget = max(a.Budget, u.face.Budget)
 	}
-	checker := check.New(options)
-
-	a := &App{Checker: checker, Check: checker.Check, Credentials: credentials}
-	list := checker.List
-	if p.Observe != nil {
-		a.Check = func(ctx context.Context, service string) health.Verdict {
-			v := checker.Check(ctx, service)
-			observe(p, v)
-			return v
-		}
-		list = func(ctx context.Context) []health.Verdict {
-			verdicts := checker.List(ctx)
-			for _, v := range verdicts {
-				observe(p, v)
-			}
-			return verdicts
-		}
-	}
-	if !s.AllowList {
-		list = nil
-	}
+	a.Open = web.New(web.Options{Upstreams: faces, Path: p.Path})
 	a.Handler = web.New(web.Options{
-		Check:           a.Check,
-		List:            list,
-		Services:        s.Services,
-		Path:            p.Path,
-		CertificateEnds: func() time.Time { return *certificateEnds.Load() },
-		Budget:          s.ConnectTimeout + s.RPCTimeout,
-		Authorize:       authorize(p.Logger, creds.Token(s, credentials), s.ConnectTimeout),
+		Upstreams: faces,
+		Path:      p.Path,
+		Authorize: authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout),
 	})
 	return a, nil
 }
 
-// observe tells of a verdict on a service, which is none where the caller has gone away, or where a List failed.
-func observe(p Platform, v health.Verdict) {
-	if !v.At.IsZero() && !v.List {
-		p.Observe(v)
+// Check checks everything that is configured.
+func (a *App) Check(ctx context.Context) []health.Verdict {
+	return slices.Concat(health.SideBySide(len(a.Upstreams), func(i int) []health.Verdict {
+		return health.All(ctx, a.Upstreams[i].face.Check, a.Upstreams[i].face.Services)
+	})...)
+}
+
+// Close closes the connections. Checks must not be made any more.
+func (a *App) Close() {
+	for _, u := range a.Upstreams {
+		u.Checker.Close()
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -38,31 +37,7 @@ func NameFault(name string) string {
 // order of the names.
 func All(ctx context.Context, check Func, services []string) []Verdict {
 	services = Configured(services)
-	if len(services) == 1 {
-		return []Verdict{check(ctx, services[0])}
-	}
-	verdicts := make([]Verdict, len(services))
-	// A panic moves to the caller's goroutine, where its server recovers it; in one of its own it would
-	// end the process.
-	panics := make(chan any, len(services))
-	var all sync.WaitGroup
-	for i, service := range services {
-		all.Go(func() {
-			defer func() {
-				if p := recover(); p != nil {
-					panics <- p
-				}
-			}()
-			verdicts[i] = check(ctx, service)
-		})
-	}
-	all.Wait()
-	select {
-	case p := <-panics:
-		panic(p)
-	default:
-	}
-	return verdicts
+	return SideBySide(len(services), func(i int) Verdict { return check(ctx, services[i]) })
 }
 
 // Verdict is the answer of a check of one service.
