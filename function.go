@@ -1,5 +1,5 @@
 // Package healthhttp is the Google Cloud function: HealthCheck answers HTTP requests with the health
-// of a gRPC server. Its settings come from the environment, its TLS material from mounted secrets.
+// of a gRPC server. Its settings come from the environment, its certificates, keys and tokens from mounted secrets.
 package healthhttp
 
 import (

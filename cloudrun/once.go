@@ -54,7 +54,7 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 	defer a.Close()
 	verdicts := a.Check(ctx)
 	switch {
-	case ctx.Err() != nil: // nothing timed out: the exit code says how far it came
+	case ctx.Err() != nil: // nothing timed out: the exit code says how far the check came
 		fmt.Fprintln(stderr, "interrupted before the verdict")
 	case s.Format == "json":
 		stdout.Write(answer.JSON(verdicts))

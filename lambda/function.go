@@ -27,19 +27,19 @@ type function struct {
 	http http.Handler
 	// direct answers invocations, which IAM has let in: they need no token.
 	direct http.Handler
-	// settle waits for what is under way beside the answers, and that the next one is to find: after the last
-	// answer the platform freezes the process.
+	// settle waits for fetches of secrets that are still under way: the platform freezes the process after the last answer, and
+	// the next invocation needs them.
 	settle func(ctx context.Context)
-	budget time.Duration // of a whole answer, that included
+	budget time.Duration // of a whole answer, settle included
 	close  func()
 }
 
-// settleFor is the longest that an answer is kept back for that.
+// settleFor is the longest time that settle delays an answer.
 const settleFor = time.Second
 
 // newFunction puts the function together from the environment. It makes no connection and reads no
-// secret yet. Wrong settings make a function that says so, and do not end the process, which the
-// platform would start again and again. Metrics go to stdout, the log to stderr.
+// secret yet. With wrong settings it returns a function that answers so: if the process exited, the
+// platform would start it again and again. Metrics go to stdout, the log to stderr.
 func newFunction(stdout, stderr io.Writer) *function {
 	s, err := settings.FromEnvironment()
 	if err != nil {
@@ -69,14 +69,14 @@ func newFunction(stdout, stderr io.Writer) *function {
 	}
 }
 
-// misconfigured is a function that answers that it is none.
+// misconfigured is a function that answers every invocation with an error about its settings.
 func misconfigured(logger *slog.Logger, err error) *function {
 	handler := app.Misconfigured(logger, err)
 	return &function{logger: logger, http: handler, direct: handler, settle: func(context.Context) {}, close: func() {}}
 }
 
-// Invoke answers one invocation with the JSON that its kind of event wants. It never returns an error:
-// whatever the check comes to is a result.
+// Invoke answers one invocation with the JSON that its kind of event needs. It never returns an error:
+// every outcome of a check is a result.
 func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	ctx, cancel := platform.WithMargin(ctx)
 	defer cancel()
@@ -88,8 +88,8 @@ func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	return result, err
 }
 
-// result is what an invocation comes to. A panic while the event is read or the result is made is caught here, one of the
-// handler in serve, which knows the kind of answer that is wanted.
+// result is the result of an invocation. A panic while the event is read or the result is made is caught here, one of the
+// handler in serve, which knows the kind of answer.
 func (f *function) result(ctx context.Context, payload []byte) (result any) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -107,7 +107,7 @@ func (f *function) result(ctx context.Context, payload []byte) (result any) {
 	return e.result(f.serve(handler, e.request.WithContext(ctx)))
 }
 
-// panicked logs a panic, and returns what a caller is told of it.
+// panicked logs a panic, and returns what the caller gets to read.
 func (f *function) panicked(cause any) string {
 	f.logger.Error("panic", "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
 	return "the health check failed inside: its log says how"

@@ -22,13 +22,13 @@ type Platform struct {
 	Logger *slog.Logger
 	// Path is the exact path that is answered; empty answers every path.
 	Path string
-	// Credentials say how files are read, and who hears of it beside the log.
+	// Credentials say how files are read, and who is called for it after the log.
 	Credentials creds.Options
-	// Observe returns who hears of an upstream with these configured services.
+	// Observe returns the observer of an upstream with these configured services.
 	Observe func(services []string) Observer
 }
 
-// App is the upstreams with their HTTP face.
+// App is the upstreams with the handler that answers for them.
 type App struct {
 	// Upstreams are what is checked; today there is one.
 	Upstreams []*Upstream
@@ -51,14 +51,14 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		return nil, err
 	}
 	a := &App{Upstreams: []*Upstream{u}, Credentials: p.Credentials}
-	var faces []web.Upstream
+	var upstreams []web.Upstream
 	for _, u := range a.Upstreams {
-		faces = append(faces, u.face)
-		a.Budget = max(a.Budget, u.face.Budget)
+		upstreams = append(upstreams, u.web)
+		a.Budget = max(a.Budget, u.web.Budget)
 	}
-	a.Open = web.New(web.Options{Upstreams: faces, Path: p.Path})
+	a.Open = web.New(web.Options{Upstreams: upstreams, Path: p.Path})
 	a.Handler = web.New(web.Options{
-		Upstreams: faces,
+		Upstreams: upstreams,
 		Path:      p.Path,
 		Authorize: authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout),
 	})
@@ -68,7 +68,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 // Check checks everything that is configured.
 func (a *App) Check(ctx context.Context) []health.Verdict {
 	return slices.Concat(health.SideBySide(len(a.Upstreams), func(i int) []health.Verdict {
-		return health.All(ctx, a.Upstreams[i].face.Check, a.Upstreams[i].face.Services)
+		return health.All(ctx, a.Upstreams[i].web.Check, a.Upstreams[i].web.Services)
 	})...)
 }
 
@@ -80,7 +80,7 @@ func (a *App) Close() {
 }
 
 // Misconfigured logs every problem with the settings, and returns a handler that answers each request with
-// 500 and tells none: the function and Lambda must not end, for the platform would start them again and again.
+// 500 and names none: the function and Lambda must not exit, because the platform would start them again and again.
 func Misconfigured(logger *slog.Logger, err error) http.Handler {
 	var problems settings.Problems
 	if !errors.As(err, &problems) {
@@ -94,7 +94,7 @@ func Misconfigured(logger *slog.Logger, err error) http.Handler {
 	})
 }
 
-// Warn logs what the settings are warned of, and which were taken from the environment.
+// Warn logs the warnings about the settings, and which were taken from the environment.
 func Warn(logger *slog.Logger, s *settings.Settings) {
 	for _, warning := range s.Warnings {
 		logger.Warn("settings", "warning", warning)
@@ -104,12 +104,12 @@ func Warn(logger *slog.Logger, s *settings.Settings) {
 	}
 }
 
-// logged tells the log too of what was read again.
+// logged logs what was read again, before the options' own Reload.
 func logged(logger *slog.Logger, o creds.Options) creds.Options {
 	next := o.Reload
 	o.Reload = func(what creds.Kind, err error) {
 		if err != nil {
-			logger.Warn("cannot use what was read again; the last good one goes on", "what", string(what), "cause", err.Error())
+			logger.Warn("cannot use the new content; the last good one stays in use", "what", string(what), "cause", err.Error())
 		} else {
 			logger.Info("read again", "what", string(what))
 		}
@@ -120,8 +120,8 @@ func logged(logger *slog.Logger, o creds.Options) creds.Options {
 	return o
 }
 
-// authorize lets the token's comparison take as long as a connection may. Its failures go to the log, limited
-// in rate: everybody can cause them.
+// authorize lets the token's comparison take as long as a connection may. It logs failures, limited in rate, because anybody can
+// cause them.
 func authorize(logger *slog.Logger, compare func(context.Context, string) (bool, error), within time.Duration) func(context.Context, string) (bool, error) {
 	if compare == nil {
 		return nil

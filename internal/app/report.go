@@ -24,14 +24,14 @@ const (
 // newLimiter returns what limits the log lines of one kind.
 func newLimiter() *rate.Limiter { return rate.NewLimiter(linesPerSecond, burst) }
 
-// reporter logs what checks come to. It tells each verdict since when it stands, and each failure the id of
-// the line that holds its proof.
+// reporter logs the verdicts of checks. It gives each verdict the time since when the service has its status, and each failure
+// the id of the line with its evidence.
 type reporter struct {
 	logger     *slog.Logger
 	configured []string
 	now        func() time.Time
 
-	standings standings
+	since statusSince
 
 	mu   sync.Mutex
 	seen map[kind]*repeated
@@ -51,13 +51,13 @@ type kind struct {
 // repeated is a kind of failure that was logged.
 type repeated struct {
 	id    string // of its latest line
-	quiet int    // failures since that were not logged
+	quiet int    // failures since then that were not logged
 }
 
 func newReporter(logger *slog.Logger, configured []string) *reporter {
 	return &reporter{
 		logger: logger, configured: health.Configured(configured), now: time.Now,
-		standings: newStandings(configured), seen: make(map[kind]*repeated),
+		since: newStatusSince(configured), seen: make(map[kind]*repeated),
 		lines: newLimiter(), linesOfMadeUp: newLimiter(),
 	}
 }
@@ -65,15 +65,15 @@ func newReporter(logger *slog.Logger, configured []string) *reporter {
 // verdict is a check.Trace's Verdict. A failure that is not logged, because there were too many, gets the id of the
 // latest line of its kind.
 func (r *reporter) verdict(ctx context.Context, v health.Verdict, evidence health.Evidence) (since time.Time, evidenceID string) {
-	since, turned := r.standings.note(v)
-	return since, r.log(ctx, v, evidence, turned)
+	since, changed := r.since.update(v)
+	return since, r.log(ctx, v, evidence, changed)
 }
 
 // log writes the verdict's line, and returns the id of the line that has its evidence.
-func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Evidence, turned bool) (evidenceID string) {
+func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Evidence, changed bool) (evidenceID string) {
 	known := !v.List && slices.Contains(r.configured, v.Service)
 	if v.Status == health.Serving {
-		if known && turned && r.lines.AllowN(r.now(), 1) {
+		if known && changed && r.lines.AllowN(r.now(), 1) {
 			r.logger.InfoContext(ctx, "serving again", "service", v.Service)
 		}
 		if r.logger.Enabled(ctx, slog.LevelDebug) {
@@ -82,7 +82,7 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 		return ""
 	}
 	if !r.logger.Enabled(ctx, levels[v.Status]) {
-		return "" // no line, so no id of one
+		return "" // without a line there is no id
 	}
 	k := kind{madeUp: !known, status: v.Status, phase: v.Phase}
 	lines := r.linesOfMadeUp
@@ -129,7 +129,7 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 }
 
 // levels are those of the lines: what the server says of itself is information, what keeps it from
-// saying so is a warning.
+// answering is a warning.
 var levels = map[health.Status]slog.Level{
 	health.NotServing:       slog.LevelInfo,
 	health.Unknown:          slog.LevelInfo,

@@ -18,7 +18,7 @@ import (
 // (https://cloud.google.com/trace/docs/trace-log-integration).
 const traceKey = "logging.googleapis.com/trace"
 
-// projectWithin is what the metadata server may take to tell the project.
+// projectWithin is how long the metadata server may take to answer.
 const projectWithin = time.Second
 
 type traceContext struct{}

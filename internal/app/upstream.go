@@ -15,9 +15,9 @@ import (
 	"example.com/grpc-health-http/internal/web"
 )
 
-// Observer hears of one upstream. Each of its functions may be nil.
+// Observer is called for what happens with one upstream. Each of its functions may be nil.
 type Observer struct {
-	// Trace hears what the checker does; its Verdict is not used.
+	// Trace is called for what the checker does; its Verdict is not used.
 	Trace check.Trace
 	// Verdict is called with every verdict on a service that a caller gets.
 	Verdict func(health.Verdict)
@@ -25,18 +25,18 @@ type Observer struct {
 	ClientCertificate func(notAfter time.Time)
 }
 
-// verdict tells of a verdict on a service. There is none where the caller has gone away, or where a List failed.
+// verdict passes a verdict on a service on. It is none where the caller has gone away, or where a List failed.
 func (o Observer) verdict(v health.Verdict) {
 	if o.Verdict != nil && !v.At.IsZero() && !v.List {
 		o.Verdict(v)
 	}
 }
 
-// Upstream is one upstream with its checker. Its verdicts are logged, and its observer hears of them.
+// Upstream is one upstream with its checker. Its verdicts are logged, and passed to its observer.
 type Upstream struct {
 	// Checker checks the upstream, unobserved.
 	Checker *check.Checker
-	face    web.Upstream
+	web     web.Upstream
 }
 
 func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
@@ -69,7 +69,7 @@ func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
 		}
 	}
 	checker := check.New(options)
-	u := &Upstream{Checker: checker, face: web.Upstream{
+	u := &Upstream{Checker: checker, web: web.Upstream{
 		Check: func(ctx context.Context, service string) health.Verdict {
 			v := checker.Check(ctx, service)
 			o.verdict(v)
@@ -80,7 +80,7 @@ func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
 		Budget:          s.ConnectTimeout + s.RPCTimeout,
 	}}
 	if s.AllowList {
-		u.face.List = func(ctx context.Context) []health.Verdict {
+		u.web.List = func(ctx context.Context) []health.Verdict {
 			verdicts := checker.List(ctx)
 			for _, v := range verdicts {
 				o.verdict(v)

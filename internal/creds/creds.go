@@ -37,7 +37,7 @@ const (
 // failure of that is an error of the use.
 type Reload func(what Kind, err error)
 
-// Options say how content is read and who hears of it. The zero value is usable.
+// Options say how content is read, and have the callbacks for it. The zero value is usable.
 type Options struct {
 	// Read returns the content behind a setting's value that is not PEM text itself: a path, or another
 	// name that the reader knows. It is called from many goroutines, with a context that ends

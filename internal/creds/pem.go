@@ -53,8 +53,8 @@ func (f file) content(ctx context.Context) ([]byte, error) {
 	return content, nil
 }
 
-// wrong is an error about f's content. What is said must not come from the content, nor from a
-// parser's error, for those quote it.
+// wrong is an error about f's content. The text must not come from the content, nor from a
+// parser's error, which quotes it.
 func (f file) wrong(what string) error { return fmt.Errorf("%s: %s", f, what) }
 
 // roots has the certificates of one file.
@@ -179,7 +179,7 @@ func blocks(content []byte) func(yield func(*pem.Block) bool) {
 	}
 }
 
-// torn says that content begins more PEM blocks than it holds whole ones. pem.Decode passes over
+// torn says that content begins more PEM blocks than it holds whole ones. pem.Decode skips
 // the others in silence, and a root or an intermediate certificate would be missing.
 func torn(content []byte) bool {
 	begun := bytes.Count(content, []byte("\n"+pemBegin))

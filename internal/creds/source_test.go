@@ -159,7 +159,7 @@ func TestFailureKeepsTheLastGoodOne(t *testing.T) {
 			wantValue(t, s, false, "good")
 			wantReload(t, e, HeaderValue, test.want)
 			wantValue(t, s, false, "good")
-			wantNoReload(t, e) // told already
+			wantNoReload(t, e) // reported already
 			c.advance(stale)
 			wantValue(t, s, false, "good")
 			wantReload(t, e, HeaderValue, test.want)

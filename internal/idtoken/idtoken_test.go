@@ -61,7 +61,7 @@ func answerWith(text string) http.HandlerFunc {
 // silent does not answer until the client has left.
 func silent(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// testClock stands still until it is advanced.
+// testClock moves only when it is advanced.
 type testClock struct{ nanoseconds atomic.Int64 }
 
 func newClock() *testClock {
@@ -123,7 +123,7 @@ func TestKeptUntilShortlyBeforeItsEnd(t *testing.T) {
 	for _, test := range []struct {
 		name          string
 		life          time.Duration
-		last, renewed time.Duration // ages at which the token is used alone, and not at all
+		last, renewed time.Duration // ages at which the token is not renewed yet, and not used any more
 	}{
 		{"an hour", time.Hour, 50*time.Minute - time.Second, 55 * time.Minute},
 		{"short", 100 * time.Second, 79 * time.Second, 90 * time.Second},
@@ -207,7 +207,7 @@ func TestValidTokenOutlivesAFailingServer(t *testing.T) {
 	began := time.Now()
 	mustToken(t, s, first)
 	if took := time.Since(began); took > fetchTimeout/2 {
-		t.Errorf("Token took %v while a valid token was held", took)
+		t.Errorf("Token took %v although the current token was valid", took)
 	}
 
 	c.advance(4 * time.Minute) // at the end

@@ -398,7 +398,7 @@ func TestGaugesAreOfTheLatestVerdict(t *testing.T) {
 	m, _ := newMetrics("echo")
 	at := time.Unix(1700000000, 0)
 	m.Observe(health.Verdict{Service: "echo", Status: health.NotServing, Asked: true, At: at.Add(time.Second)})
-	m.Observe(health.Verdict{Service: "echo", Status: health.Serving, Asked: true, At: at}) // reached before, told after
+	m.Observe(health.Verdict{Service: "echo", Status: health.Serving, Asked: true, At: at}) // reached earlier, observed later
 	wantSamples(t, m, "grpc_health_check_up", `{service_name="echo"} 0`)
 	wantSamples(t, m, "grpc_health_check_last_check_timestamp_seconds", `{service_name="echo"} 1.700000001e+09`)
 }

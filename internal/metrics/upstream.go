@@ -76,15 +76,11 @@ func (u *Upstream) Observe(v health.Verdict) {
 	series := u.services.Find(v)
 	series.duration().Observe(v.Duration.Seconds())
 	series.request(outcome(v)).Inc()
-	// Without a check there is nothing new to say about the service.
-	if v.Status == health.Overloaded {
-		return
+	// Without a check nothing new is known about the service. The names that share a series have no state in common: one
+	// caller's typo would set it to down.
+	if v.Status != health.Overloaded && series != u.services.Others() {
+		series.latest(v)
 	}
-	// Nor do other names together have a state: a visitor's typo would turn it to down.
-	if series == u.services.Others() {
-		return
-	}
-	series.latest(v)
 }
 
 // series are one service's metrics. Each is made when it is first needed (a gauge that
@@ -113,7 +109,7 @@ func (u *Upstream) newSeries(name string) *series {
 	}
 }
 
-// latest sets the gauges, unless a later verdict was faster to come here.
+// latest sets the gauges, unless a later verdict has set them already.
 func (s *series) latest(v health.Verdict) {
 	s.latestMu.Lock()
 	defer s.latestMu.Unlock()

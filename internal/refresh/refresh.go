@@ -26,7 +26,7 @@ const (
 )
 
 const (
-	// overdue is the age from which a load is not waited for alone.
+	// overdue is the age from which a load gets another one beside it.
 	overdue = time.Second
 	// maxLoads bounds the loads under way; each can hold a thread.
 	maxLoads = 5

@@ -15,7 +15,7 @@ import (
 	"example.com/grpc-health-http/internal/clock"
 )
 
-// result is what a load comes to.
+// result is how a load ends.
 type result struct {
 	text string
 	err  error
@@ -196,7 +196,7 @@ func TestStaleIsUsedAfterPatience(t *testing.T) {
 		p.end("b", nil) // comes late, and serves the next one
 		f.want(f.get(t.Context(), false), "b")
 		if want := []string{"a→b <nil>"}; !slices.Equal(f.loaded, want) {
-			t.Errorf("told %q, want %q", f.loaded, want)
+			t.Errorf("reported %q, want %q", f.loaded, want)
 		}
 	})
 }
@@ -209,7 +209,7 @@ func TestFailureLeavesTheLastGoodOne(t *testing.T) {
 		f.next().end("", errors.New("torn"))
 		f.want(got, "a")
 		if want := []string{"a→ torn"}; !slices.Equal(f.loaded, want) {
-			t.Errorf("told %q, want %q", f.loaded, want)
+			t.Errorf("reported %q, want %q", f.loaded, want)
 		}
 		f.get(t.Context(), false)
 		f.next() // the next one tries again at once
@@ -333,7 +333,7 @@ func TestOverdueLoadGetsAnotherBesideIt(t *testing.T) {
 		lost.end("older", nil)
 		f.want(f.get(t.Context(), false), "a")
 		if want := []string{"→a <nil>"}; !slices.Equal(f.loaded, want) {
-			t.Errorf("told %q, want %q", f.loaded, want)
+			t.Errorf("reported %q, want %q", f.loaded, want)
 		}
 	})
 }
@@ -383,7 +383,7 @@ func TestFreeze(t *testing.T) {
 		f.want(second, "a")
 		lost.end("", errors.New("lost"))
 		if want := []string{"→a <nil>"}; !slices.Equal(f.loaded, want) {
-			t.Errorf("told %q, want %q: the failure of the lost load is no news", f.loaded, want)
+			t.Errorf("reported %q, want %q: the failure of the lost load is old", f.loaded, want)
 		}
 	})
 }
@@ -485,6 +485,6 @@ func TestConcurrently(t *testing.T) {
 	all.Wait()
 	v.Settle(context.Background())
 	if got := v.Latest(); got == 0 || n < got {
-		t.Errorf("value %d, told of %d", got, n)
+		t.Errorf("value %d, %d reported", got, n)
 	}
 }

@@ -1,4 +1,4 @@
-// Package web is the HTTP face of a check: it reads a request, checks what the request asks for,
+// Package web answers HTTP requests with checks: it reads a request, checks what the request asks for,
 // and answers with the verdicts as an HTTP status and a body of text, JSON or HTML.
 package web
 
@@ -150,7 +150,7 @@ func (u *Upstream) check(ctx context.Context, service string) health.Verdict {
 // slowAuthorize is the time from which an authorization counts: a shorter one is only a comparison, and a deadline would cost more.
 const slowAuthorize = 10 * time.Millisecond
 
-// authorized lets pass who presents the token, and answers everybody else.
+// authorized says whether the caller presents the token. It answers every other caller.
 func (h *handler) authorized(w http.ResponseWriter, r *http.Request) bool {
 	ok, err := false, error(nil)
 	if token := presentedToken(r); token != "" {
@@ -166,8 +166,8 @@ func (h *handler) authorized(w http.ResponseWriter, r *http.Request) bool {
 	return ok && err == nil
 }
 
-// answers says whether the path is ours. What browsers and crawlers ask for on their own is not,
-// wherever the check is served: it would cost an RPC each.
+// answers says whether the path is ours. What browsers and crawlers ask for by themselves is not,
+// wherever the check is served: each would cost an RPC.
 func (h *handler) answers(path string) bool {
 	if path == "/favicon.ico" || path == "/robots.txt" {
 		return false
@@ -175,8 +175,8 @@ func (h *handler) answers(path string) bool {
 	return h.path == "" || path == h.path
 }
 
-// Livez returns the handler that says that the process is up. It never asks the upstream: a
-// liveness probe that did would restart a healthy proxy for a sick server.
+// Livez returns the handler that says that the process is up. It never asks the upstream: otherwise a
+// liveness probe would restart a healthy proxy because of a failing server.
 func Livez() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		guard(w.Header())
@@ -186,7 +186,7 @@ func Livez() http.Handler {
 	})
 }
 
-// Only answers GET and HEAD of one path with next. http.ServeMux would answer others too, with redirects.
+// Only answers GET and HEAD of one path with next, and refuses all else. http.ServeMux would redirect some other paths.
 func Only(path string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		guard(w.Header())
@@ -224,7 +224,7 @@ func guard(header http.Header) {
 	header["X-Content-Type-Options"] = noSniff
 }
 
-// readOnly lets GET and HEAD pass, and answers every other method.
+// readOnly says whether the method is GET or HEAD. It answers every other method.
 func readOnly(w http.ResponseWriter, r *http.Request) bool {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return true
@@ -254,7 +254,7 @@ func send(w http.ResponseWriter, r *http.Request, code int, contentType []string
 	header["Content-Length"] = p.length
 	w.WriteHeader(code)
 	if r.Method != http.MethodHead {
-		// An error says that the caller has gone: there is nobody left to tell.
+		// An error means that the caller has gone.
 		_, _ = w.Write(p.body)
 	}
 }

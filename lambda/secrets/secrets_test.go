@@ -27,7 +27,7 @@ const (
 	content = "what-nobody-may-see"
 )
 
-// fixture is a Reader with a clock that stands until it is told otherwise.
+// fixture is a Reader with a clock that only the test moves.
 type fixture struct {
 	*Reader
 	t       *testing.T
@@ -298,7 +298,7 @@ func TestReadsAtTheSameTimeShareAFetch(t *testing.T) {
 	}
 }
 
-// A read that waits for a fetch gives up with its own context; the fetch goes on, and serves the next one.
+// A read that waits for a fetch gives up with its own context; the fetch continues, and serves the next one.
 func TestWaitingEnds(t *testing.T) {
 	f := newFixture(t)
 	f.manager.SetHung(true)
