@@ -1,18 +1,17 @@
 // Package healthhttp is the Google Cloud function: HealthCheck answers HTTP requests with the health
-// of a gRPC server. Its settings come from the environment, its TLS material from mounted secrets.
+// of a gRPC server. Its settings come from the environment, its certificates, keys and tokens from mounted secrets.
 package healthhttp
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
 
 	"example.com/grpc-health-http/internal/app"
+	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -21,21 +20,14 @@ func init() {
 	functions.HTTP("HealthCheck", newFunction(os.Stderr).ServeHTTP)
 }
 
-// answerBy is how long before a request's own deadline (CLOUD_RUN_TIMEOUT_SECONDS, which the
-// framework sets) it is answered.
-const answerBy = 200 * time.Millisecond
-
 // newFunction returns the function, which logs to w. It is built on the first request: a wrong setting must
 // not end the process, which the platform would start again and again.
 func newFunction(w io.Writer) http.Handler {
 	handler := sync.OnceValue(func() http.Handler { return build(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if deadline, ok := r.Context().Deadline(); ok {
-			ctx, cancel := context.WithDeadline(r.Context(), deadline.Add(-answerBy))
-			defer cancel()
-			r = r.WithContext(ctx)
-		}
-		handler().ServeHTTP(w, r)
+		ctx, cancel := platform.WithMargin(r.Context()) // the framework sets CLOUD_RUN_TIMEOUT_SECONDS as the deadline
+		defer cancel()
+		handler().ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

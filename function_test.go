@@ -368,7 +368,7 @@ func TestLogLines(t *testing.T) {
 		_, answer, _ := d.get("", header)
 		line := d.line("evidence", answer.Get("Grpc-Health-Evidence"))
 		if line["severity"] != "WARNING" || line["logging.googleapis.com/trace"] != "projects/a-project/traces/"+trace {
-			t.Errorf("the line with the proof: %v", line)
+			t.Errorf("the line with the evidence: %v", line)
 		}
 	}
 }
@@ -442,7 +442,7 @@ func TestHungUpstreamAndThePlatformsDeadline(t *testing.T) {
 	}
 	line := d.line("evidence", answer.Get("Grpc-Health-Evidence"))
 	if attempts, _ := line["attempts"].([]any); len(attempts) == 0 || !strings.Contains(fmt.Sprint(line["cause"]), "the request's own deadline") {
-		t.Errorf("the line with the proof: %v", line)
+		t.Errorf("the line with the evidence: %v", line)
 	}
 }
 
@@ -471,13 +471,13 @@ func TestMutualTLSAndRotation(t *testing.T) {
 	d := deploy(t, m.Env(up.Addr())...)
 	d.want("", 200, "SERVING\n")
 
-	// A torn pair is never used: the last good one goes on.
+	// A torn pair is never used: the last good one stays in use.
 	second := ca.Client(t)
 	m.Write(t, second.CertPEM, first.KeyPEM, ca.PEM())
-	time.Sleep(5100 * time.Millisecond) // what is held is read again after 5 s
+	time.Sleep(5100 * time.Millisecond) // the files are read again after 5 s
 	d.want("", 200, "SERVING\n")
 
-	// A new CA altogether, on both sides: what is held fails the handshake, and is read again at once.
+	// A new CA altogether, on both sides: the last good ones fail the handshake, and the files are read again at once.
 	other := healthtest.NewCA(t)
 	third := other.Client(t)
 	up.SetTLS(other.MutualTLS(t))

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"io"
-	"net/http"
 	"testing"
 
 	"example.com/grpc-health-http/test/faults"
@@ -16,18 +14,6 @@ func TestFaults(t *testing.T) {
 	program := scripttest.Build(t, ".", "grpc_health_proxy")
 	faults.Run(t, func(t *testing.T, env ...string) faults.Ask {
 		p := proxytest.Start(t, program, env...)
-		return func(t *testing.T) []byte {
-			t.Helper()
-			response, err := http.Get(p.URL + "?format=json")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer response.Body.Close()
-			body, err := io.ReadAll(response.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return body
-		}
+		return faults.OverHTTP(p.URL + "?format=json")
 	})
 }

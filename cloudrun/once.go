@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/app"
@@ -52,21 +51,15 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 		fmt.Fprintf(stderr, "wrong settings (-help lists them all):\n%v\n", indented(err))
 		return exitSettings
 	}
-	defer a.Checker.Close()
-	verdicts := health.All(ctx, a.Check, s.Services)
+	defer a.Close()
+	verdicts := a.Check(ctx)
 	switch {
-	case ctx.Err() != nil: // nothing timed out: the exit code says how far it came
+	case ctx.Err() != nil: // nothing timed out: the exit code says how far the check came
 		fmt.Fprintln(stderr, "interrupted before the verdict")
 	case s.Format == "json":
 		stdout.Write(answer.JSON(verdicts))
 	default:
 		stdout.Write(answer.Text(verdicts))
 	}
-	worst, code := health.Worst(verdicts), math.MaxInt
-	for _, v := range verdicts {
-		if v.Status == worst {
-			code = min(code, exitCode(v)) // of two time-outs, that of the connection
-		}
-	}
-	return code
+	return answer.ExitCode(verdicts, exitCode)
 }

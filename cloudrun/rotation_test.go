@@ -87,13 +87,13 @@ var rotated = map[string]string{
 	"-rpc-header": "value",
 }
 
-// materials are what the log names of what is read again.
-var materials = []string{
+// kinds are the names in the log of what is read again.
+var kinds = []string{
 	"listener certificate", "listener client roots", "auth token", "upstream roots", "client certificate", "header value",
 }
 
 // Every file of every setting is replaced at once, in each of the ways, with a torn version in between, while callers
-// ask without end over old and new connections: no request fails, the last good ones go on while
+// ask without end over old and new connections: no request fails, the last good ones stay in use while
 // the files are torn, and the new ones are in use in time. None of the keys, tokens and values is printed.
 func TestRotationUnderLoad(t *testing.T) {
 	t.Parallel()
@@ -216,8 +216,8 @@ func TestRotationUnderLoad(t *testing.T) {
 
 			put(torn)
 			eventually(t, "all torn files are noticed", func() bool {
-				for _, what := range materials {
-					if !strings.Contains(p.log(), `the last good one goes on" what="`+what+`"`) {
+				for _, what := range kinds {
+					if !strings.Contains(p.log(), `the last good one stays in use" what="`+what+`"`) {
 						return false
 					}
 				}

@@ -25,7 +25,7 @@ func (a *answer) Header() http.Header { return a.header }
 func (a *answer) WriteHeader(code int) {
 	if a.code == 0 {
 		a.code = code
-		// The platform counts the body's bytes itself; the length that HEAD is told is not that of its body.
+		// The platform counts the body's bytes itself; the length that HEAD gets is not that of its body.
 		a.header.Del("Content-Length")
 	}
 }
@@ -82,7 +82,7 @@ func (a *answer) plain() any {
 	return refusal{strings.TrimSpace(a.body.String())}
 }
 
-// refusal is the result of an invocation that led to no verdict.
+// refusal is the result of an invocation without a verdict.
 type refusal struct {
 	Error string `json:"error"`
 }

@@ -21,8 +21,8 @@ type event struct {
 	direct  bool // it did not come through HTTP
 }
 
-// errNotUnderstood says what is.
-var errNotUnderstood = errors.New(`the event is none that this function understands: send {"service":"NAME"}, {} for what ` +
+// errNotUnderstood says which events are understood.
+var errNotUnderstood = errors.New(`this function does not understand the event: send {"service":"NAME"}, {} for what ` +
 	`is configured, a schedule's event, or a request through a function URL, an API or a load balancer`)
 
 // scheduledBy are the sources of a schedule's events: a rule of EventBridge
@@ -37,7 +37,7 @@ func parse(payload []byte) (*event, error) {
 		return nil, errNotUnderstood
 	}
 	var origin map[string]json.RawMessage
-	_ = json.Unmarshal(fields["requestContext"], &origin) // what is no object has no members
+	_ = json.Unmarshal(fields["requestContext"], &origin) // without an object there are no members
 	switch {
 	case has(fields, "methodArn"):
 		return nil, errNotUnderstood // an authorizer's event, which is a REST API's otherwise
@@ -50,7 +50,7 @@ func parse(payload []byte) (*event, error) {
 	case fields["service"] != nil:
 		var name *string
 		if err := json.Unmarshal(fields["service"], &name); err != nil || name == nil {
-			return nil, errors.New(`service is no text: send {"service":"NAME"}`)
+			return nil, errors.New(`the service is not a string: send {"service":"NAME"}`)
 		}
 		return ask(url.Values{"service": {*name}}), nil
 	case len(fields) == 0 || isSchedule(fields["source"]):
@@ -67,7 +67,7 @@ func has(object map[string]json.RawMessage, name string) bool {
 
 func isSchedule(source json.RawMessage) bool {
 	var name string
-	_ = json.Unmarshal(source, &name) // what is no text is no source of ours
+	_ = json.Unmarshal(source, &name) // a source that is not a string is none of those
 	return slices.Contains(scheduledBy, name)
 }
 
@@ -126,7 +126,7 @@ func parseTargetGroup(payload []byte) (*event, error) {
 }
 
 // newRequest makes a request with an empty body. The path may have any text: one that is not well escaped
-// stands for itself.
+// is taken as it is.
 func newRequest(method, path, rawQuery string, header http.Header) *http.Request {
 	decoded, err := url.PathUnescape(path)
 	if err != nil {
@@ -158,7 +158,8 @@ func headerOf(single map[string]string, multi map[string][]string) http.Header {
 	return header
 }
 
-// joinQuery makes a raw query of an event's parameters, sorted by name, likewise.
+// joinQuery makes a raw query of an event's parameters, sorted by name: of the form with all values where it is there, else of
+// the other.
 func joinQuery(single map[string]string, multi map[string][]string, escape func(string) string) string {
 	var query []string
 	if multi == nil {

@@ -13,14 +13,12 @@ import (
 	"example.com/grpc-health-http/internal/app"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/version"
 	"example.com/grpc-health-http/internal/web"
 	"example.com/grpc-health-http/lambda/secrets"
 )
-
-// answerBy is how long before an invocation's deadline it is answered.
-const answerBy = 200 * time.Millisecond
 
 // function answers invocations.
 type function struct {
@@ -29,19 +27,19 @@ type function struct {
 	http http.Handler
 	// direct answers invocations, which IAM has let in: they need no token.
 	direct http.Handler
-	// settle waits for what is under way beside the answers, and that the next one is to find: after the last
-	// answer the platform freezes the process.
+	// settle waits for fetches of secrets that are still under way: the platform freezes the process after the last answer, and
+	// the next invocation needs them.
 	settle func(ctx context.Context)
-	budget time.Duration // of a whole answer, that included
+	budget time.Duration // of a whole answer, settle included
 	close  func()
 }
 
-// settleFor is the longest that an answer is kept back for that.
+// settleFor is the longest time that settle delays an answer.
 const settleFor = time.Second
 
 // newFunction puts the function together from the environment. It makes no connection and reads no
-// secret yet. Wrong settings make a function that says so, and do not end the process, which the
-// platform would start again and again. Metrics go to stdout, the log to stderr.
+// secret yet. With wrong settings it returns a function that answers so: if the process exited, the
+// platform would start it again and again. Metrics go to stdout, the log to stderr.
 func newFunction(stdout, stderr io.Writer) *function {
 	s, err := settings.FromEnvironment()
 	if err != nil {
@@ -49,12 +47,13 @@ func newFunction(stdout, stderr io.Writer) *function {
 	}
 	logger := app.NewLogger(stderr, s)
 	app.Warn(logger, s)
-	held := secrets.New(logger)
+	reader := secrets.New(logger)
 	a, err := app.New(s, app.Platform{
 		Logger:      logger,
-		Credentials: creds.Options{Read: held.Read},
-		Trace:       health.Trace{Dial: held.Dialed},
-		Observe:     newMetrics(stdout, s.Services).observe,
+		Credentials: creds.Options{Read: reader.Read},
+		Observe: func(services []string) app.Observer {
+			return app.Observer{Trace: health.Trace{Dial: reader.Dialed}, Verdict: newMetrics(stdout, services).observe}
+		},
 	})
 	if err != nil {
 		return misconfigured(logger, err)
@@ -63,37 +62,34 @@ func newFunction(stdout, stderr io.Writer) *function {
 	return &function{
 		logger: logger,
 		http:   a.Handler,
-		direct: web.New(web.Options{Check: a.Check, Services: s.Services}),
-		settle: held.Settle,
-		budget: s.ConnectTimeout + s.RPCTimeout,
-		close:  a.Checker.Close,
+		direct: a.Open,
+		settle: reader.Settle,
+		budget: a.Budget,
+		close:  a.Close,
 	}
 }
 
-// misconfigured is a function that answers that it is none.
+// misconfigured is a function that answers every invocation with an error about its settings.
 func misconfigured(logger *slog.Logger, err error) *function {
 	handler := app.Misconfigured(logger, err)
 	return &function{logger: logger, http: handler, direct: handler, settle: func(context.Context) {}, close: func() {}}
 }
 
-// Invoke answers one invocation with the JSON that its kind of event wants. It never returns an error:
-// whatever the check comes to is a result.
+// Invoke answers one invocation with the JSON that its kind of event needs. It never returns an error:
+// every outcome of a check is a result.
 func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerBy))
-		defer cancel()
-	}
+	ctx, cancel := platform.WithMargin(ctx)
+	defer cancel()
 	began := time.Now()
 	result, err := json.Marshal(f.result(ctx, payload))
-	ctx, cancel := context.WithTimeout(ctx, min(settleFor, f.budget-time.Since(began)))
+	ctx, cancel = context.WithTimeout(ctx, min(settleFor, f.budget-time.Since(began)))
 	defer cancel()
 	f.settle(ctx)
 	return result, err
 }
 
-// result is what an invocation comes to. A panic while the event is read or the result is made is caught here, one of the
-// handler in serve, which knows the kind of answer that is wanted.
+// result is the result of an invocation. A panic while the event is read or the result is made is caught here, one of the
+// handler in serve, which knows the kind of answer.
 func (f *function) result(ctx context.Context, payload []byte) (result any) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -111,7 +107,7 @@ func (f *function) result(ctx context.Context, payload []byte) (result any) {
 	return e.result(f.serve(handler, e.request.WithContext(ctx)))
 }
 
-// panicked logs a panic, and returns what a caller is told of it.
+// panicked logs a panic, and returns what the caller gets to read.
 func (f *function) panicked(cause any) string {
 	f.logger.Error("panic", "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
 	return "the health check failed inside: its log says how"
@@ -124,7 +120,7 @@ func (f *function) serve(handler http.Handler, r *http.Request) (a *answer) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			a = newAnswer()
-			http.Error(a, f.panicked(cause), http.StatusInternalServerError)
+			web.Refuse(a, r, http.StatusInternalServerError, f.panicked(cause))
 		}
 	}()
 	handler.ServeHTTP(a, r)

@@ -20,7 +20,6 @@ import (
 
 	"example.com/grpc-health-http/internal/app"
 	"example.com/grpc-health-http/internal/settings"
-	"example.com/grpc-health-http/internal/web"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -83,12 +82,14 @@ func FuzzEvent(f *testing.F) {
 	var log, metrics lockedBuffer
 	logger := slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s := &settings.Settings{Upstream: settings.Upstream{Addr: up.Addr(), Headers: []settings.Header{{Name: "x-key", Value: secret}}}, Process: settings.Process{AllowList: true}}
-	a, err := app.New(s, app.Platform{Logger: logger, Observe: newMetrics(&metrics, nil).observe})
+	a, err := app.New(s, app.Platform{Logger: logger, Observe: func(services []string) app.Observer {
+		return app.Observer{Verdict: newMetrics(&metrics, services).observe}
+	}})
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Cleanup(a.Checker.Close)
-	function := &function{logger: logger, http: a.Handler, direct: web.New(web.Options{Check: a.Check}), settle: func(context.Context) {}, close: a.Checker.Close}
+	f.Cleanup(a.Close)
+	function := &function{logger: logger, http: a.Handler, direct: a.Open, settle: func(context.Context) {}, close: a.Close}
 	legal := []int{200, 400, 404, 405, 503}
 
 	f.Fuzz(func(t *testing.T, payload []byte) {

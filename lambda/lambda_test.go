@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/test/faults"
 	"example.com/grpc-health-http/test/healthtest"
 	"example.com/grpc-health-http/test/secretstest"
@@ -326,7 +327,7 @@ func TestHungUpstreamAndTheInvocationsDeadline(t *testing.T) {
 	if v.Status != "TIMEOUT" || v.Services[0].Phase != "rpc" {
 		t.Errorf("%+v", v)
 	}
-	if left := time.Until(i.deadline); left <= 0 || left > answerBy+100*time.Millisecond {
+	if left := time.Until(i.deadline); left <= 0 || left > platform.Margin+100*time.Millisecond {
 		t.Errorf("the result came %v before the deadline", left)
 	}
 	// A deadline that has nearly passed is no reason for a function error.
@@ -489,15 +490,15 @@ func TestRotationOfFiles(t *testing.T) {
 	m.Write(t, first.CertPEM, first.KeyPEM, ca.PEM())
 	d.want("SERVING")
 
-	// The last good one goes on while a rotation is half done.
+	// The last good one stays in use while a rotation is half done.
 	m.Write(t, second.CertPEM, first.KeyPEM, ca.PEM())
-	time.Sleep(5100 * time.Millisecond) // what is held is read again after 5 s
+	time.Sleep(5100 * time.Millisecond) // the files are read again after 5 s
 	d.want("SERVING")
-	if !strings.Contains(d.stderr.String(), "the last good one goes on") {
+	if !strings.Contains(d.stderr.String(), "the last good one stays in use") {
 		t.Errorf("no word of the torn pair: %s", d.stderr.String())
 	}
 
-	// A new CA altogether, on both sides: what is held fails the handshake, and is read again at once.
+	// A new CA altogether, on both sides: the last good ones fail the handshake, and the files are read again at once.
 	other := healthtest.NewCA(t)
 	third := other.Client(t)
 	up.SetTLS(other.MutualTLS(t))
@@ -552,23 +553,23 @@ func TestRotationOfSecrets(t *testing.T) {
 	time.Sleep(time.Second) // one fetch a second is the most
 	d.want("SERVING")
 
-	// The last good one goes on where Secrets Manager does not answer.
+	// The last good one stays in use where Secrets Manager does not answer.
 	manager.SetDown(true)
 	up.Stop()
 	d.want("CONNECTION_FAILED")
 	up.Restart()
 	fetched := manager.Fetches(arnOf("tls"))
-	time.Sleep(5100 * time.Millisecond) // what is held is asked for again after 5 s
+	time.Sleep(5100 * time.Millisecond) // the secret is asked for again after 5 s
 	d.want("SERVING")
 	until(t, "a fetch", func() bool { return manager.Fetches(arnOf("tls")) > fetched })
 	until(t, "the log line", func() bool {
-		return strings.Contains(d.stderr.String(), "cannot fetch a secret again; the last good one goes on")
+		return strings.Contains(d.stderr.String(), "cannot fetch a secret again; the last good one stays in use")
 	})
 	d.want("SERVING")
 }
 
 // A rotated secret that takes longer to fetch than a check may wait for it, and a platform that freezes the process after each answer,
-// so that what goes on behind it is lost.
+// so that a fetch that is still under way then is lost.
 func TestRotationOfASlowSecret(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
@@ -586,7 +587,7 @@ func TestRotationOfASlowSecret(t *testing.T) {
 	for n := 0; ; n++ {
 		d.cmd.Process.Signal(syscall.SIGSTOP)
 		way.Swallow()
-		time.Sleep(5100 * time.Millisecond) // what is held is asked for again after 5 s
+		time.Sleep(5100 * time.Millisecond) // the secret is asked for again after 5 s
 		d.cmd.Process.Signal(syscall.SIGCONT)
 		v := d.ask(whole)
 		if v.Status == "SERVING" {

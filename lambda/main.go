@@ -1,6 +1,6 @@
 // Command bootstrap is the AWS Lambda function: it answers HTTP events (function URL, HTTP API, REST
 // API, load balancer), direct invocations and schedules with the health of a gRPC server. Its
-// settings come from the environment, its TLS material from files or from AWS Secrets Manager.
+// settings come from the environment, its certificates, keys and tokens from files or from AWS Secrets Manager.
 package main
 
 import (

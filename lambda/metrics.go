@@ -13,7 +13,7 @@ import (
 // namespace is where CloudWatch keeps the metrics.
 const namespace = "GrpcHealth"
 
-// wholeServer is the dimension's value for the whole server, for CloudWatch takes no empty one.
+// wholeServer is the dimension's value for the whole server, because CloudWatch takes no empty one.
 const wholeServer = "(server)"
 
 // metrics writes a line of CloudWatch's embedded metric format for each verdict
@@ -49,7 +49,7 @@ type metricSet struct {
 
 type metric struct{ Name, Unit string }
 
-// observe writes the line of a verdict. One that no check led to has no Up.
+// observe writes the line of a verdict. A verdict without a check has no Up.
 func (m *metrics) observe(v health.Verdict) {
 	l := line{
 		Service: m.services.Find(v),
@@ -68,7 +68,7 @@ func (m *metrics) observe(v health.Verdict) {
 	if err != nil {
 		panic(err) // strings and finite numbers have a JSON form
 	}
-	// One write for the whole line, for invocations may run side by side. Where it fails, nobody is to be told.
+	// One write for the whole line, because invocations may run side by side. Nobody could be told of a failure.
 	_, _ = m.w.Write(append(text, '\n'))
 }
 

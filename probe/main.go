@@ -1,5 +1,5 @@
 // Command grpc_health_probe asks a gRPC server for its health once and exits with a code that says
-// how it is, for exec probes. It takes the flags of the tool of the same name and keeps its exit codes.
+// how it is; for exec probes. It takes the flags of the tool of the same name and keeps its exit codes.
 package main
 
 import (
@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/signal"
 	"runtime"
@@ -40,10 +39,10 @@ func main() {
 const (
 	exitServing    = 0
 	exitArguments  = 1  // wrong arguments
-	exitConnection = 2  // no connection that stands, in time
+	exitConnection = 2  // no usable connection, in time
 	exitRPC        = 3  // an RPC status other than OK, or the connection was lost, or the time ran out, during the RPC
 	exitUnhealthy  = 4  // the server answered, and the answer is not SERVING
-	exitSPIFFE     = 20 // the SPIFFE credentials could not be had
+	exitSPIFFE     = 20 // the SPIFFE credentials could not be obtained
 )
 
 // redial is the time between two attempts to connect to a server that may be just starting.
@@ -72,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitArguments
 	}
 	options.Redial = redial
-	var noIdentity atomic.Bool // the dial's credentials were not to be had
+	var noIdentity atomic.Bool // the dial's credentials could not be obtained
 	options.Trace.Verdict = func(_ context.Context, v health.Verdict, evidence health.Evidence) (time.Time, string) {
 		for _, a := range evidence.Attempts {
 			if a.Dial.Phase == health.PhaseCredentials {
@@ -96,14 +95,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if s.Format == "json" {
 		stdout.Write(answer.JSON(verdicts))
 	}
-	worst, code := health.Worst(verdicts), math.MaxInt
 	for _, v := range verdicts {
 		fmt.Fprintln(stderr, message(v, len(verdicts) > 1))
-		if v.Status == worst {
-			code = min(code, exitCode(v, s.SPIFFE && noIdentity.Load())) // of two time-outs, that of the connection
-		}
 	}
-	return code
+	return answer.ExitCode(verdicts, func(v health.Verdict) int { return exitCode(v, s.SPIFFE && noIdentity.Load()) })
 }
 
 // exitCodes translates the verdicts that the connection's phases do not decide.
@@ -119,7 +114,7 @@ var exitCodes = map[health.Status]int{
 	health.Overloaded:       exitRPC,
 }
 
-// exitCode translates a verdict; noSPIFFE says that the SPIFFE credentials were not to be had.
+// exitCode translates a verdict; noSPIFFE says that the SPIFFE credentials could not be obtained.
 func exitCode(v health.Verdict, noSPIFFE bool) int {
 	switch {
 	case v.Phase == health.PhaseCredentials && noSPIFFE:

@@ -1,8 +1,9 @@
-// Package answer writes verdicts down, as text and as JSON: in an HTTP body, and on the command line.
+// Package answer tells verdicts as text and as JSON, in an HTTP body and on the command line, and as an exit code.
 package answer
 
 import (
 	"encoding/json"
+	"math"
 	"strings"
 	"unicode"
 
@@ -67,4 +68,16 @@ func JSON(verdicts []health.Verdict) []byte {
 		panic(err) // strings and finite numbers have a JSON form
 	}
 	return append(text, '\n')
+}
+
+// ExitCode is the worst verdict's exit code. Among several that are as bad it is the lowest: of two time-outs, that of the
+// connection.
+func ExitCode(verdicts []health.Verdict, code func(health.Verdict) int) int {
+	worst, lowest := health.Worst(verdicts), math.MaxInt
+	for _, v := range verdicts {
+		if v.Status == worst {
+			lowest = min(lowest, code(v))
+		}
+	}
+	return lowest
 }

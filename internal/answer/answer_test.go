@@ -37,3 +37,36 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 }
+
+func TestExitCode(t *testing.T) {
+	t.Parallel()
+	serving := health.Verdict{Status: health.Serving}
+	unhealthy := health.Verdict{Status: health.NotServing}
+	connecting := health.Verdict{Status: health.Timeout, Phase: health.PhaseConnect}
+	calling := health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC}
+	code := func(v health.Verdict) int {
+		switch {
+		case v == serving:
+			return 0
+		case v == unhealthy:
+			return 5
+		case v == calling:
+			return 2
+		}
+		return 1
+	}
+	for _, test := range []struct {
+		verdicts []health.Verdict
+		want     int
+	}{
+		{[]health.Verdict{serving}, 0},
+		{[]health.Verdict{serving, unhealthy, serving}, 5},
+		{[]health.Verdict{unhealthy, calling}, 2}, // a lower code, but the worse status
+		{[]health.Verdict{calling, connecting, unhealthy}, 1},
+		{[]health.Verdict{connecting, calling}, 1},
+	} {
+		if got := ExitCode(test.verdicts, code); got != test.want {
+			t.Errorf("%v: %d, want %d", test.verdicts, got, test.want)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package app
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -47,7 +46,7 @@ func newApp(t *testing.T, s settings.Settings, p Platform) (*App, *bytes.Buffer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(a.Checker.Close)
+	t.Cleanup(a.Close)
 	return a, log
 }
 
@@ -57,7 +56,7 @@ func TestListIsAllowedAndObserved(t *testing.T) {
 	up.SetStatus("a", healthpb.HealthCheckResponse_NOT_SERVING)
 	var seen []health.Verdict
 	observe := func(v health.Verdict) { seen = append(seen, v) }
-	a, _ := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AllowList: true}}, Platform{Observe: observe})
+	a, _ := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AllowList: true}}, Platform{Observe: func([]string) Observer { return Observer{Verdict: observe} }})
 	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 503 {
 		t.Errorf("?list: %d", r.StatusCode)
 	}
@@ -78,8 +77,8 @@ func TestListIsAllowedAndObserved(t *testing.T) {
 func TestFailedListIsNoVerdictOnTheServer(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t, healthtest.WithoutHealth())
-	a, log := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AllowList: true}}, Platform{Observe: func(v health.Verdict) {
-		t.Errorf("observed %+v", v)
+	a, log := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AllowList: true}}, Platform{Observe: func([]string) Observer {
+		return Observer{Verdict: func(v health.Verdict) { t.Errorf("observed %+v", v) }}
 	}})
 	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 503 {
 		t.Errorf("?list: %d", r.StatusCode)
@@ -87,7 +86,7 @@ func TestFailedListIsNoVerdictOnTheServer(t *testing.T) {
 	if !strings.Contains(log.String(), "list=true") {
 		t.Errorf("log: %s", log)
 	}
-	list := a.Checker.List(t.Context())
+	list := a.Upstreams[0].Checker.List(t.Context())
 	if len(list) != 1 || !list[0].Since.IsZero() {
 		t.Errorf("%+v", list)
 	}
@@ -213,7 +212,7 @@ func TestReloadIsLogged(t *testing.T) {
 	file := ca.WriteFile(t, t.TempDir(), "ca")
 	tlsUp := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
 	a, log := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: tlsUp.Addr(), TLS: true, CACert: file, ConnectTimeout: time.Second, RPCTimeout: time.Second}}, Platform{})
-	if v := a.Check(context.Background(), ""); v.Status != health.Serving {
+	if v := a.Check(t.Context())[0]; v.Status != health.Serving {
 		t.Fatalf("%v: %v", v.Status, v.Err)
 	}
 	other := healthtest.NewCA(t)
@@ -222,7 +221,7 @@ func TestReloadIsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	tlsUp.Restart()
-	if v := a.Check(context.Background(), ""); v.Status != health.Serving {
+	if v := a.Check(t.Context())[0]; v.Status != health.Serving {
 		t.Fatalf("after the rotation: %v: %v", v.Status, v.Err)
 	}
 	if !strings.Contains(log.String(), "read again") {

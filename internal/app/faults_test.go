@@ -2,7 +2,6 @@ package app
 
 import (
 	"io"
-	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -39,18 +38,6 @@ func TestFaults(t *testing.T) {
 		a, _ := newApp(t, *s, Platform{})
 		server := httptest.NewServer(a.Handler)
 		t.Cleanup(server.Close)
-		return func(t *testing.T) []byte {
-			t.Helper()
-			response, err := http.Get(server.URL + "/?format=json")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer response.Body.Close()
-			body, err := io.ReadAll(response.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return body
-		}
+		return faults.OverHTTP(server.URL + "/?format=json")
 	})
 }

@@ -80,7 +80,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Cleanup(a.Checker.Close)
+		f.Cleanup(a.Close)
 		return a.Handler
 	}
 	handlers := []http.Handler{

@@ -5,10 +5,11 @@ import (
 	"log/slog"
 	"os"
 
+	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/internal/settings"
 )
 
-// NewLogger returns the logger that the settings ask for. On Google Cloud (where K_SERVICE is set) its
+// NewLogger returns the logger that the settings ask for. On Cloud Run its
 // JSON has the keys that Cloud Logging reads
 // (https://cloud.google.com/logging/docs/structured-logging): severity and message.
 func NewLogger(w io.Writer, s *settings.Settings) *slog.Logger {
@@ -18,7 +19,7 @@ func NewLogger(w io.Writer, s *settings.Settings) *slog.Logger {
 	if s.LogFormat != "json" {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
-	if os.Getenv("K_SERVICE") != "" {
+	if platform.CloudRun() {
 		options.ReplaceAttr = cloudLogging
 		return slog.New(traced{slog.NewJSONHandler(w, options)})
 	}

@@ -9,29 +9,34 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"example.com/grpc-health-http/internal/health"
 )
 
+// linesPerSecond and burst limit the log lines of one kind, so that neither an outage under load nor a caller with made-up names
+// floods the log.
 const (
-	// linesPerSecond and burst limit the log lines about failures of one class of names, so that
-	// neither an outage under load nor a caller with made-up names floods the log.
 	linesPerSecond = 10
 	burst          = 20
 )
 
-// reporter logs what checks come to. It tells each verdict since when it stands, and each failure the id of
-// the line that holds its proof.
+// newLimiter returns what limits the log lines of one kind.
+func newLimiter() *rate.Limiter { return rate.NewLimiter(linesPerSecond, burst) }
+
+// reporter logs the verdicts of checks. It gives each verdict the time since when the service has its status, and each failure
+// the id of the line with its evidence.
 type reporter struct {
 	logger     *slog.Logger
 	configured []string
 	now        func() time.Time
 
-	standings standings
+	since statusSince
 
 	mu   sync.Mutex
 	seen map[kind]*repeated
-	// Names that callers made up have a bucket of their own: they cannot silence the configured ones.
-	budget, madeUp bucket
+	// Names that callers made up have a limiter of their own: they cannot silence the configured ones.
+	lines, linesOfMadeUp *rate.Limiter
 }
 
 // kind is what makes two failures look alike. There are few: the name of a service that is not
@@ -46,31 +51,29 @@ type kind struct {
 // repeated is a kind of failure that was logged.
 type repeated struct {
 	id    string // of its latest line
-	quiet int    // failures since that were not logged
+	quiet int    // failures since then that were not logged
 }
 
 func newReporter(logger *slog.Logger, configured []string) *reporter {
-	if len(configured) == 0 {
-		configured = []string{""}
-	}
 	return &reporter{
-		logger: logger, configured: configured, now: time.Now,
-		standings: newStandings(configured), seen: make(map[kind]*repeated),
+		logger: logger, configured: health.Configured(configured), now: time.Now,
+		since: newStatusSince(configured), seen: make(map[kind]*repeated),
+		lines: newLimiter(), linesOfMadeUp: newLimiter(),
 	}
 }
 
 // verdict is a health.Trace's Verdict. A failure that is not logged, because there were too many, gets the id of the
 // latest line of its kind.
 func (r *reporter) verdict(ctx context.Context, v health.Verdict, evidence health.Evidence) (since time.Time, evidenceID string) {
-	since, turned := r.standings.note(v)
-	return since, r.log(ctx, v, evidence, turned)
+	since, changed := r.since.update(v)
+	return since, r.log(ctx, v, evidence, changed)
 }
 
 // log writes the verdict's line, and returns the id of the line that has its evidence.
-func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Evidence, turned bool) (evidenceID string) {
+func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Evidence, changed bool) (evidenceID string) {
 	known := !v.List && slices.Contains(r.configured, v.Service)
 	if v.Status == health.Serving {
-		if known && turned && r.allowed(&r.budget) {
+		if known && changed && r.lines.AllowN(r.now(), 1) {
 			r.logger.InfoContext(ctx, "serving again", "service", v.Service)
 		}
 		if r.logger.Enabled(ctx, slog.LevelDebug) {
@@ -79,15 +82,15 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 		return ""
 	}
 	if !r.logger.Enabled(ctx, levels[v.Status]) {
-		return "" // no line, so no id of one
+		return "" // without a line there is no id
 	}
 	k := kind{madeUp: !known, status: v.Status, phase: v.Phase}
-	budget := &r.madeUp
+	lines := r.linesOfMadeUp
 	if known {
 		k.service = v.Service
-		budget = &r.budget
+		lines = r.lines
 	}
-	allowed := r.allowed(budget)
+	allowed := lines.AllowN(r.now(), 1)
 	r.mu.Lock()
 	before := r.seen[k]
 	if !allowed && before != nil && !r.logger.Enabled(ctx, slog.LevelDebug) {
@@ -126,7 +129,7 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 }
 
 // levels are those of the lines: what the server says of itself is information, what keeps it from
-// saying so is a warning.
+// answering is a warning.
 var levels = map[health.Status]slog.Level{
 	health.NotServing:       slog.LevelInfo,
 	health.Unknown:          slog.LevelInfo,
@@ -136,29 +139,6 @@ var levels = map[health.Status]slog.Level{
 	health.Timeout:          slog.LevelWarn,
 	health.RPCFailed:        slog.LevelWarn,
 	health.Overloaded:       slog.LevelWarn,
-}
-
-// allowed takes a line from a bucket.
-func (r *reporter) allowed(b *bucket) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return b.take(r.now())
-}
-
-// bucket is a token bucket; the zero value is full.
-type bucket struct {
-	spent  float64
-	latest time.Time
-}
-
-func (b *bucket) take(now time.Time) bool {
-	b.spent = max(b.spent-now.Sub(b.latest).Seconds()*linesPerSecond, 0)
-	b.latest = now
-	if b.spent+1 > burst {
-		return false
-	}
-	b.spent++
-	return true
 }
 
 // newID is a new evidence id.

@@ -81,7 +81,7 @@ func TestEvidenceIsALine(t *testing.T) {
 }
 
 // However many failures there are, each one's evidence is a line that was written, of its kind.
-func TestLinesAreLimitedAndEvidenceStands(t *testing.T) {
+func TestLinesAreLimitedAndEvidenceIsWritten(t *testing.T) {
 	t.Parallel()
 	r := newReported(t, slog.LevelInfo, "s")
 	kinds := map[string]string{} // evidence → what it was given for

@@ -10,21 +10,23 @@ import (
 	"time"
 
 	"cloud.google.com/go/compute/metadata"
+
+	"example.com/grpc-health-http/internal/platform"
 )
 
 // traceKey is Cloud Logging's key for the trace that a line belongs to
 // (https://cloud.google.com/trace/docs/trace-log-integration).
 const traceKey = "logging.googleapis.com/trace"
 
-// projectWithin is what the metadata server may take to tell the project.
+// projectWithin is how long the metadata server may take to answer.
 const projectWithin = time.Second
 
 type traceContext struct{}
 
-// WithCloudTrace lets the log lines that a request causes on Google Cloud name its trace. Elsewhere
-// (where K_SERVICE is not set) it is next itself. Until the project is known the id stands alone.
+// WithCloudTrace lets the log lines that a request causes on Cloud Run name its trace. Elsewhere
+// it is next itself. Until the project is known the lines have the trace's id alone.
 func WithCloudTrace(next http.Handler) http.Handler {
-	if os.Getenv("K_SERVICE") == "" {
+	if !platform.CloudRun() {
 		return next
 	}
 	var project atomic.Pointer[string] // nil until it is known

@@ -1,4 +1,4 @@
-// Package bounded keeps what is counted by service a closed set: names come from callers, and every new
+// Package bounded keeps the services that are counted a closed set: names come from callers, and every new
 // one would cost memory, or money.
 package bounded
 
@@ -10,10 +10,10 @@ import (
 	"example.com/grpc-health-http/internal/health"
 )
 
-// Other is the name that stands for all services without a place of their own.
+// Other is the name of all services that have none of their own.
 const Other = "other"
 
-// maxAcknowledged bounds the names that get a place because the upstream knows them.
+// maxAcknowledged bounds the names that get a T of their own because the upstream knows them.
 const maxAcknowledged = 100
 
 // Services holds a T for each configured service, for each of the first 100 others that the upstream
@@ -27,23 +27,20 @@ type Services[T any] struct {
 	acknowledged int
 }
 
-// New returns the Services of the configured names; none configures the whole server, which is the
-// empty name. create makes what a name has; it is called once for each, and for Other.
+// New returns the Services of the configured names (see health.Configured). create makes a name's T; it is called once for
+// each, and for Other.
 func New[T any](configured []string, create func(name string) T) *Services[T] {
-	if len(configured) == 0 {
-		configured = []string{""}
-	}
 	s := &Services[T]{create: create, others: create(Other), byName: make(map[string]T)}
-	for _, name := range configured {
+	for _, name := range health.Configured(configured) {
 		s.byName[name] = create(name)
 	}
 	return s
 }
 
-// Others is what all names without a place share.
+// Others is what all names without a T of their own share.
 func (s *Services[T]) Others() T { return s.others }
 
-// Find returns what the verdict's service has, new where the verdict is the first to acknowledge it.
+// Find returns the T of the verdict's service, a new one where the verdict is the first to acknowledge it.
 func (s *Services[T]) Find(v health.Verdict) T {
 	s.mu.RLock()
 	found, ok := s.byName[v.Service]

@@ -68,14 +68,11 @@ type Checker struct {
 func New(o Options) *Checker {
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, time.Second)
 	o.RPCTimeout = cmp.Or(o.RPCTimeout, time.Second)
-	if len(o.Services) == 0 {
-		o.Services = []string{""}
-	}
 	if o.Clock == nil {
 		o.Clock = clock.System()
 	}
 	o.Trace = o.Trace.Complete()
-	c := &Checker{trace: o.Trace, services: o.Services, clock: clock.NewRunning(o.Clock), maxMadeUp: int64(cmp.Or(o.MaxConcurrent, 100))}
+	c := &Checker{trace: o.Trace, services: health.Configured(o.Services), clock: clock.NewRunning(o.Clock), maxMadeUp: int64(cmp.Or(o.MaxConcurrent, 100))}
 	c.prove = prove.Options{
 		Clock: c.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: o.Trace,
 	}

@@ -31,10 +31,9 @@ type altsCredentials struct {
 	credentials.TransportCredentials
 }
 
-// ClientHandshake fails with a dial.CredentialsError where the machine, rather than the peer, is
-// why there is no ALTS.
+// ClientHandshake fails with a dial.CredentialsError where this machine, and not the peer, is the reason.
 func (c *altsCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	// ALTS reads from the connection without a look at ctx: a silent peer would hold it for ever.
+	// ALTS reads from the connection without looking at ctx: a silent peer would block it for ever.
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	secured, info, err := c.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	if !stop() && err == nil {
@@ -54,7 +53,7 @@ func altsError(ctx context.Context, err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
 		return fmt.Errorf("ALTS handshake: no answer from the peer: %w", context.Cause(ctx))
 	}
-	// Only what ALTS asks its handshaker service, on this machine's side, has a gRPC status.
+	// Only calls to the handshaker service, on this machine's side, fail with a gRPC status.
 	if _, ok := status.FromError(err); ok {
 		return &dial.CredentialsError{Err: fmt.Errorf("ALTS handshaker service: %w", err)}
 	}

@@ -2,11 +2,10 @@
 // an RPC, the TLS configuration of a listener, and the token that callers must present. What they
 // are made of is read again while the process runs, so that what was rotated is used without a restart.
 //
-// The rule of reading again: content older than 5 s is read again at its next use, and at once
-// where a use asks for it (after a TLS failure). Nothing runs between uses. A read that takes longer
-// than 100 ms leaves that use with the last good content, and what it brings serves the next one.
-// Content that cannot be read or used leaves the last good one in place; only where there is none
-// yet is it an error of the use.
+// Content older than 5 s is read again at its next use, and at once where a use forces it (after a TLS failure). A read that
+// takes longer than 100 ms leaves that use with the last good content, and what it brings serves the next one. Content that
+// cannot be read or used leaves the last good one in place; without one it is an error of the use. The package refresh has
+// the details.
 //
 // No error and no callback carries what a file or a setting holds: they name settings and paths.
 package creds
@@ -19,26 +18,26 @@ import (
 	"example.com/grpc-health-http/internal/clock"
 )
 
-// Material is a kind of thing that is read again.
-type Material string
+// Kind is what is read again.
+type Kind string
 
-// The kinds of material.
+// The kinds.
 const (
-	ClientCertificate   Material = "client certificate"
-	UpstreamRoots       Material = "upstream roots"
-	SPIFFEIdentity      Material = "SPIFFE identity"
-	HeaderValue         Material = "header value"
-	ListenerCertificate Material = "listener certificate"
-	ListenerRoots       Material = "listener client roots"
-	AuthToken           Material = "auth token"
+	ClientCertificate   Kind = "client certificate"
+	UpstreamRoots       Kind = "upstream roots"
+	SPIFFEIdentity      Kind = "SPIFFE identity"
+	HeaderValue         Kind = "header value"
+	ListenerCertificate Kind = "listener certificate"
+	ListenerRoots       Kind = "listener client roots"
+	AuthToken           Kind = "auth token"
 )
 
-// Reload is told that new content of a material replaced what was held (err is nil), or that reading it
-// again failed and the last good content stays. A failure that lasts is told once in 5 s at most. It
-// is not told of the first content: a failure of that is an error of the use.
-type Reload func(what Material, err error)
+// Reload is called when new content has replaced the last good one (err is nil), or when reading it again failed and the last
+// good content stays in use. A failure that lasts is reported once in 5 s at most. There is no call for the first content: a
+// failure of that is an error of the use.
+type Reload func(what Kind, err error)
 
-// Options say how material is read and who hears of it. The zero value is usable.
+// Options say how content is read, and have the callbacks for it. The zero value is usable.
 type Options struct {
 	// Read returns the content behind a setting's value that is not PEM text itself: a path, or another
 	// name that the reader knows. It is called from many goroutines, with a context that ends
@@ -48,10 +47,10 @@ type Options struct {
 	Setting func(name string) string
 	// Reload may be nil. It must not block.
 	Reload Reload
-	// Expiry is told when a certificate of ours ends, at its first use and whenever another one
+	// Expiry is called with the end of a certificate of ours, at its first use and whenever another one
 	// replaces it: ClientCertificate (also for a SPIFFE identity) or ListenerCertificate. It may be
 	// nil, and must not block.
-	Expiry func(what Material, notAfter time.Time)
+	Expiry func(what Kind, notAfter time.Time)
 	// WorkloadAPI is the address of the SPIFFE Workload API, "unix:///run/agent.sock" or
 	// "tcp://127.0.0.1:8000". Empty takes it from the variable SPIFFE_ENDPOINT_SOCKET.
 	WorkloadAPI string
@@ -75,13 +74,13 @@ func (o Options) read(ctx context.Context, name string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-func (o Options) reloaded(what Material, err error) {
+func (o Options) reloaded(what Kind, err error) {
 	if o.Reload != nil {
 		o.Reload(what, err)
 	}
 }
 
-func (o Options) expires(what Material, notAfter time.Time) {
+func (o Options) expires(what Kind, notAfter time.Time) {
 	if o.Expiry != nil {
 		o.Expiry(what, notAfter)
 	}

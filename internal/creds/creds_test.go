@@ -21,7 +21,7 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// testClock is a pair of clocks that stand still until a test moves them.
+// testClock is a pair of clocks that only a test moves.
 type testClock struct {
 	mu  sync.Mutex
 	now clock.Moment
@@ -47,7 +47,7 @@ func (c *testClock) move(wall, mono time.Duration) {
 // stale is the age of what is read again.
 const stale = freshFor + time.Second
 
-// events are what Options' callbacks were told.
+// events are the calls of Options' callbacks.
 type events struct {
 	mu      sync.Mutex
 	reloads []reload
@@ -55,17 +55,17 @@ type events struct {
 }
 
 type reload struct {
-	what Material
+	what Kind
 	err  error
 }
 
-func (e *events) reloaded(what Material, err error) {
+func (e *events) reloaded(what Kind, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.reloads = append(e.reloads, reload{what, err})
 }
 
-func (e *events) expiry(_ Material, notAfter time.Time) {
+func (e *events) expiry(_ Kind, notAfter time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.expires = append(e.expires, notAfter)
@@ -95,9 +95,9 @@ func newOptions() (Options, *testClock, *events) {
 	return Options{Reload: e.reloaded, Expiry: e.expiry, clock: c.read, patience: 10 * time.Second}, c, e
 }
 
-// wantReload checks that one reload was told, of what, that failed with wantErr in its text; empty
-// is one that brought new content.
-func wantReload(t *testing.T, e *events, what Material, wantErr string) {
+// wantReload checks that one reload of what was reported, which failed with wantErr in its text; with an empty wantErr it
+// brought new content.
+func wantReload(t *testing.T, e *events, what Kind, wantErr string) {
 	t.Helper()
 	got := e.take()
 	if len(got) != 1 || got[0].what != what {
@@ -155,8 +155,8 @@ func (f pairFiles) write(t *testing.T, leaf *healthtest.Leaf) {
 
 func serial(leaf *healthtest.Leaf) string { return leaf.TLS.Leaf.SerialNumber.String() }
 
-// serveTLS serves TLS on loopback and returns the address. Each client that gets in is told the serial
-// number of its own certificate, or "none".
+// serveTLS serves TLS on loopback and returns the address. It sends each client that it accepts the serial
+// number of the client's certificate, or "none".
 func serveTLS(t *testing.T, config *tls.Config) string {
 	t.Helper()
 	config = config.Clone()
@@ -196,7 +196,7 @@ func serveTLS(t *testing.T, config *tls.Config) string {
 	return listener.Addr().String()
 }
 
-// handshake connects with tc and returns what serveTLS' server told.
+// handshake connects with tc and returns what serveTLS' server sent.
 func handshake(t *testing.T, tc credentials.TransportCredentials, address, serverName string) (told string, info credentials.TLSInfo, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

@@ -7,9 +7,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"sync"
+	"time"
 
-	"example.com/grpc-health-http/internal/clock"
+	"golang.org/x/time/rate"
+
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -20,23 +21,23 @@ func Listener(ctx context.Context, s *settings.Settings, o Options) (*tls.Config
 	if s.HTTPSCert == "" {
 		return nil, nil
 	}
-	m := &material[*tls.Config]{build: serverConfig}
+	from := &tlsSource[*tls.Config]{build: serverConfig}
 	var rootsErr error
 	if s.HTTPSVerify {
-		m.roots, rootsErr = o.roots(ListenerRoots, "HTTPS_LISTEN_CA", s.HTTPSCA)
+		from.roots, rootsErr = o.roots(ListenerRoots, "HTTPS_LISTEN_CA", s.HTTPSCA)
 	}
 	var pairErr error
-	m.pair, pairErr = o.pair(ListenerCertificate, "HTTPS_LISTEN_CERT", s.HTTPSCert, "HTTPS_LISTEN_KEY", s.HTTPSKey)
+	from.pair, pairErr = o.pair(ListenerCertificate, "HTTPS_LISTEN_CERT", s.HTTPSCert, "HTTPS_LISTEN_KEY", s.HTTPSKey)
 	if err := errors.Join(pairErr, rootsErr); err != nil {
 		return nil, err
 	}
-	config, err := m.get(ctx, false)
+	config, err := from.get(ctx, false)
 	if err != nil {
 		return nil, err
 	}
 	config = config.Clone()
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		return m.get(hello.Context(), false)
+		return from.get(hello.Context(), false)
 	}
 	return config, nil
 }
@@ -48,7 +49,7 @@ func serverConfig(roots *x509.CertPool, pair *tls.Certificate) *tls.Config {
 		MinVersion:   tls.VersionTLS12,
 		Certificates: []tls.Certificate{*pair},
 		NextProtos:   []string{"h2", "http/1.1"},
-		// A resumed session would go on under a certificate and roots that are rotated away.
+		// A resumed session would outlive a rotated certificate or rotated roots.
 		SessionTicketsDisabled: true,
 	}
 	if roots != nil {
@@ -59,39 +60,30 @@ func serverConfig(roots *x509.CertPool, pair *tls.Certificate) *tls.Config {
 }
 
 // Token returns what compares a presented token with that of HTTP_AUTH_TOKEN_FILE, white space
-// around it aside, in a time that tells nothing; nil where no token is wanted. Its error is why
+// around it aside, in constant time; nil where no token is wanted. Its error is why
 // there is no token to compare with: then nobody gets in. A token that differs may be the next one, so
-// that what is held is read again, once in 5 s at most.
+// the file is read again for it, once in 5 s at most.
 func Token(s *settings.Settings, o Options) func(ctx context.Context, presented string) (bool, error) {
 	if s.AuthTokenFile == "" {
 		return nil
 	}
 	f := o.file("HTTP_AUTH_TOKEN_FILE", s.AuthTokenFile)
-	h := text(o, AuthToken, f, func(content []byte) (digest, error) {
-		token, err := line(f, content)
-		return sha256.Sum256(token), err
+	token := fromFile(o, AuthToken, f, func(content []byte) (digest, error) {
+		text, err := line(f, content)
+		return sha256.Sum256(text), err
 	})
-	var mu sync.Mutex
-	var refreshed clock.Moment
-	mayRefresh := func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		now := h.clock()
-		if refreshed != (clock.Moment{}) && now.Since(refreshed) < freshFor {
-			return false
-		}
-		refreshed = now
-		return true
-	}
+	forced := rate.NewLimiter(rate.Every(freshFor), 1)
 	return func(ctx context.Context, presented string) (bool, error) {
-		// Hashes have one length, so that the comparison does not tell the token's.
-		got := sha256.Sum256([]byte(presented))
-		want, err := h.get(ctx, false)
-		equal := subtle.ConstantTimeCompare(got[:], want[:]) == 1
-		if err != nil || equal || !mayRefresh() {
-			return err == nil && equal, err
+		// Digests have one length, so that the time of the comparison does not tell the token's.
+		got := digest(sha256.Sum256([]byte(presented)))
+		want, err := token.get(ctx, false)
+		// The monotonic clock, which nobody sets back. After a freeze, which stops it, the file has been read again already.
+		if err == nil && !got.equal(want) && forced.AllowN(time.Unix(0, token.clock().Mono), 1) {
+			want, err = token.get(ctx, true)
 		}
-		want, err = h.get(ctx, true)
-		return err == nil && subtle.ConstantTimeCompare(got[:], want[:]) == 1, err
+		return err == nil && got.equal(want), err
 	}
 }
+
+// equal compares in constant time.
+func (d digest) equal(other digest) bool { return subtle.ConstantTimeCompare(d[:], other[:]) == 1 }

@@ -261,7 +261,7 @@ func TestTokenWithinTheContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	got, err := Token(&settings.Settings{Process: settings.Process{AuthTokenFile: "token"}}, Options{Read: r.read})(ctx, "")
-	if got || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not read in time") {
+	if got || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not loaded in time") {
 		t.Errorf("let in: %v (err %v), want an error of the deadline", got, err)
 	}
 }

@@ -19,19 +19,19 @@ const headersSetting = "RPC_HEADERS"
 // "-bin" are sent as they are. The result of a call must not be changed.
 func Metadata(s *settings.Upstream, o Options, token func(ctx context.Context) (string, error)) func(ctx context.Context) (metadata.MD, error) {
 	fixed := metadata.MD{}
-	var files []*held[string] // one for each header in order; nil for a value in the settings
-	moving := token != nil
+	var files []*source[string] // one for each header in order; nil for a value in the settings
+	changes := token != nil
 	for _, header := range s.Headers {
 		if header.File == "" {
 			fixed.Append(header.Name, header.Value)
 			files = append(files, nil)
 			continue
 		}
-		moving = true
+		changes = true
 		files = append(files, headerFile(o, header))
 	}
 	switch {
-	case moving:
+	case changes:
 		return func(ctx context.Context) (metadata.MD, error) {
 			return gather(ctx, s.Headers, files, token)
 		}
@@ -42,9 +42,9 @@ func Metadata(s *settings.Upstream, o Options, token func(ctx context.Context) (
 	}
 }
 
-func headerFile(o Options, header settings.Header) *held[string] {
+func headerFile(o Options, header settings.Header) *source[string] {
 	f := file{setting: o.setting(headersSetting) + " " + header.Name, value: header.File, read: o.read}
-	return text(o, HeaderValue, f, func(content []byte) (string, error) {
+	return fromFile(o, HeaderValue, f, func(content []byte) (string, error) {
 		if strings.HasSuffix(header.Name, "-bin") {
 			return string(content), nil
 		}
@@ -53,8 +53,8 @@ func headerFile(o Options, header settings.Header) *held[string] {
 	})
 }
 
-// gather reads all files and gets the token side by side, for each may take its time.
-func gather(ctx context.Context, headers []settings.Header, files []*held[string], token func(context.Context) (string, error)) (metadata.MD, error) {
+// gather reads all files and gets the token side by side, because each may take its time.
+func gather(ctx context.Context, headers []settings.Header, files []*source[string], token func(context.Context) (string, error)) (metadata.MD, error) {
 	values := make([]string, len(headers))
 	errs := make([]error, len(headers), len(headers)+1)
 	var reading sync.WaitGroup

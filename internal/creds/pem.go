@@ -53,56 +53,33 @@ func (f file) content(ctx context.Context) ([]byte, error) {
 	return content, nil
 }
 
-// wrong is an error about f's content. What is said must not come from the content, nor from a
-// parser's error, for those quote it.
+// wrong is an error about f's content. The text must not come from the content, nor from a
+// parser's error, which quotes it.
 func (f file) wrong(what string) error { return fmt.Errorf("%s: %s", f, what) }
 
-// roots holds the certificates of one file.
-func (o Options) roots(what Material, variable, value string) (*held[*x509.CertPool], error) {
+// roots has the certificates of one file.
+func (o Options) roots(what Kind, variable, value string) (*source[*x509.CertPool], error) {
 	f := o.file(variable, value)
-	h := newHeld(o, what, f.String(), func(ctx context.Context, held digest) (*x509.CertPool, digest, error) {
-		content, err := f.content(ctx)
-		if err != nil {
-			return nil, digest{}, err
-		}
-		found := digest(sha256.Sum256(content))
-		if found == held {
-			return nil, found, nil
-		}
-		pool, err := parseRoots(f, content)
-		return pool, found, err
-	})
-	return h, h.fix(f)
+	s := fromFile(o, what, f, func(content []byte) (*x509.CertPool, error) { return parseRoots(f, content) })
+	return s, s.loadInline(f)
 }
 
-// pair holds a certificate with its key, from two files that may lie in different directories.
-func (o Options) pair(what Material, certVariable, certValue, keyVariable, keyValue string) (*held[*tls.Certificate], error) {
+// pair has a certificate with its key, from two files that may lie in different directories.
+func (o Options) pair(what Kind, certVariable, certValue, keyVariable, keyValue string) (*source[*tls.Certificate], error) {
 	cert, key := o.file(certVariable, certValue), o.file(keyVariable, keyValue)
-	h := newHeld(o, what, cert.String()+" with "+key.String(), func(ctx context.Context, held digest) (*tls.Certificate, digest, error) {
-		loaded, found, err := loadPair(ctx, cert, key, held)
+	s := newSource(o, what, cert.String()+" with "+key.String(), func(ctx context.Context, known digest) (*tls.Certificate, digest, error) {
+		loaded, found, err := loadPair(ctx, cert, key, known)
 		if err != nil {
 			// Both files may have been in the middle of a rotation, which ends soon.
-			loaded, found, err = loadPair(ctx, cert, key, held)
+			loaded, found, err = loadPair(ctx, cert, key, known)
 		}
 		return loaded, found, err
 	})
-	h.took = func(c *tls.Certificate) { o.expires(what, c.Leaf.NotAfter) }
-	return h, h.fix(cert, key)
+	s.changed = func(c *tls.Certificate) { o.expires(what, c.Leaf.NotAfter) }
+	return s, s.loadInline(cert, key)
 }
 
-// fix loads what lies in the settings alone, which is an error of the settings where it is wrong.
-func (h *held[T]) fix(files ...file) error {
-	for _, f := range files {
-		if !f.inline() {
-			return nil
-		}
-	}
-	h.fixed = true
-	_, err := h.get(context.Background(), false)
-	return err
-}
-
-func loadPair(ctx context.Context, cert, key file, held digest) (*tls.Certificate, digest, error) {
+func loadPair(ctx context.Context, cert, key file, known digest) (*tls.Certificate, digest, error) {
 	var keyPEM []byte
 	var keyErr error
 	var reading sync.WaitGroup
@@ -115,7 +92,7 @@ func loadPair(ctx context.Context, cert, key file, held digest) (*tls.Certificat
 	}
 	certSum, keySum := sha256.Sum256(certPEM), sha256.Sum256(keyPEM)
 	found := digest(sha256.Sum256(append(certSum[:], keySum[:]...)))
-	if found == held {
+	if found == known {
 		return nil, found, nil
 	}
 	loaded, err := parsePair(cert, key, certPEM, keyPEM)
@@ -202,7 +179,7 @@ func blocks(content []byte) func(yield func(*pem.Block) bool) {
 	}
 }
 
-// torn says that content begins more PEM blocks than it holds whole ones. pem.Decode passes over
+// torn says that content begins more PEM blocks than it holds whole ones. pem.Decode skips
 // the others in silence, and a root or an intermediate certificate would be missing.
 func torn(content []byte) bool {
 	begun := bytes.Count(content, []byte("\n"+pemBegin))

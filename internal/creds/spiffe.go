@@ -26,20 +26,20 @@ type identity struct {
 }
 
 // spiffeTransport returns mTLS credentials from the SPIFFE Workload API. The API is a stream that pushes
-// rotations; it is asked for one answer at a dial instead, for nothing runs between requests.
+// rotations; a dial asks it for one answer instead, because nothing runs between requests.
 func spiffeTransport(s *settings.Upstream, o Options) (Transport, error) {
 	authorizer, err := authorizer(s.SPIFFEServerID)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.setting("SPIFFE_SERVER_ID"), err)
 	}
-	var h *held[*identity]
-	h = newHeld(o, SPIFFEIdentity, "SPIFFE Workload API", func(ctx context.Context, held digest) (*identity, digest, error) {
-		return fetchIdentity(ctx, o.WorkloadAPI, time.Unix(0, h.clock().Wall), authorizer, held)
+	var api *source[*identity]
+	api = newSource(o, SPIFFEIdentity, "SPIFFE Workload API", func(ctx context.Context, known digest) (*identity, digest, error) {
+		return fetchIdentity(ctx, o.WorkloadAPI, time.Unix(0, api.clock().Wall), authorizer, known)
 	})
-	h.usable = func(id *identity) bool { return time.Unix(0, h.clock().Wall).Before(id.notAfter) }
-	h.took = func(id *identity) { o.expires(ClientCertificate, id.notAfter) }
-	return func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error) {
-		id, err := h.get(ctx, refresh)
+	api.usable = func(id *identity) bool { return time.Unix(0, api.clock().Wall).Before(id.notAfter) }
+	api.changed = func(id *identity) { o.expires(ClientCertificate, id.notAfter) }
+	return func(ctx context.Context, force bool) (credentials.TransportCredentials, error) {
+		id, err := api.get(ctx, force)
 		if err != nil {
 			return nil, err
 		}
@@ -63,7 +63,7 @@ func authorizer(serverID string) (tlsconfig.Authorizer, error) {
 	return tlsconfig.AuthorizeID(id), nil
 }
 
-func fetchIdentity(ctx context.Context, address string, now time.Time, authorizer tlsconfig.Authorizer, held digest) (*identity, digest, error) {
+func fetchIdentity(ctx context.Context, address string, now time.Time, authorizer tlsconfig.Authorizer, known digest) (*identity, digest, error) {
 	if address == "" {
 		address = os.Getenv(workloadapi.SocketEnv)
 	}
@@ -84,7 +84,7 @@ func fetchIdentity(ctx context.Context, address string, now time.Time, authorize
 			address, svid.ID, notAfter.UTC().Format(time.RFC3339))
 	}
 	found := identityDigest(x509Context)
-	if found == held {
+	if found == known {
 		return nil, found, nil
 	}
 	config := tlsconfig.MTLSClientConfig(svid, x509Context.Bundles, authorizer)
@@ -93,7 +93,7 @@ func fetchIdentity(ctx context.Context, address string, now time.Time, authorize
 }
 
 // showing is verify with the certificate in its errors, as crypto/tls has it in those of its own verification: the
-// proof of a failure shows what the upstream showed.
+// evidence of a failure shows the upstream's certificate.
 func showing(verify func([][]byte, [][]*x509.Certificate) error) func([][]byte, [][]*x509.Certificate) error {
 	return func(raw [][]byte, chains [][]*x509.Certificate) error {
 		err := verify(raw, chains)

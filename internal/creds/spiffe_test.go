@@ -136,16 +136,16 @@ func TestSPIFFERotation(t *testing.T) {
 	api.Issue(t, ourID, ca, second)
 	wantHandshake(t, transport, address, "localhost", serial(first)) // not 5 s old
 	c.advance(stale)
-	held := wantHandshake(t, transport, address, "localhost", serial(second))
+	last := wantHandshake(t, transport, address, "localhost", serial(second))
 	wantReload(t, e, SPIFFEIdentity, "")
 	api.Issue(t, ourID, ca, third)
-	if tc, err := transport(t.Context(), true); err != nil || tc == held {
+	if tc, err := transport(t.Context(), true); err != nil || tc == last {
 		t.Errorf("error %v; want the third identity at once", err)
 	}
 	wantHandshake(t, transport, address, "localhost", serial(third))
 	wantReload(t, e, SPIFFEIdentity, "")
 
-	// What was had stays until it expires, whatever becomes of the API.
+	// The last identity is used until it expires, whatever happens to the API.
 	api.Refuse()
 	c.advance(stale)
 	wantHandshake(t, transport, address, "localhost", serial(third))
@@ -167,7 +167,7 @@ func TestSPIFFEWithoutIdentity(t *testing.T) {
 	for _, test := range []struct{ name, address, want string }{
 		{"socket missing", missing, "SPIFFE Workload API " + missing},
 		{"refused", refusing.Address, "no identity issued"},
-		{"silent", silent.Address, "SPIFFE Workload API: not read in time"},
+		{"silent", silent.Address, "SPIFFE Workload API: not loaded in time"},
 		{"expired", outdated.Address, "the certificate of " + ourID + " expired at"},
 		{"no address at all", "agent.sock", "SPIFFE Workload API agent.sock"},
 	} {

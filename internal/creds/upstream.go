@@ -16,9 +16,9 @@ import (
 )
 
 // Transport returns the transport credentials for one dial, as check.Options.Credentials wants them.
-// They are the same value, comparable with ==, until what they are made of changes. With refresh set,
-// files (or the Workload API) are asked again whatever the age of what is held.
-type Transport = func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)
+// They are the same value, comparable with ==, until what they are made of changes. force reads the
+// files (or asks the Workload API) again, whatever the age of what was read last.
+type Transport = func(ctx context.Context, force bool) (credentials.TransportCredentials, error)
 
 // Upstream returns what a dial to the upstream authenticates with; nil is plaintext. What it
 // returns leaves the server name to the handshake's authority. Upstream reads no file: it fails only
@@ -36,22 +36,22 @@ func Upstream(s *settings.Upstream, o Options) (Transport, error) {
 }
 
 func tlsTransport(s *settings.Upstream, o Options) (Transport, error) {
-	m := &material[credentials.TransportCredentials]{
+	from := &tlsSource[credentials.TransportCredentials]{
 		build: func(roots *x509.CertPool, pair *tls.Certificate) credentials.TransportCredentials {
 			return newTLS(clientConfig(roots, pair, s.NoVerify), o.setting)
 		},
 	}
 	var rootsErr, pairErr error
 	if s.CACert != "" {
-		m.roots, rootsErr = o.roots(UpstreamRoots, "CA_CERT", s.CACert)
+		from.roots, rootsErr = o.roots(UpstreamRoots, "CA_CERT", s.CACert)
 	}
 	if s.ClientCert != "" {
-		m.pair, pairErr = o.pair(ClientCertificate, "CLIENT_CERT", s.ClientCert, "CLIENT_KEY", s.ClientKey)
+		from.pair, pairErr = o.pair(ClientCertificate, "CLIENT_CERT", s.ClientCert, "CLIENT_KEY", s.ClientKey)
 	}
 	if err := errors.Join(rootsErr, pairErr); err != nil {
 		return nil, err
 	}
-	return m.get, nil
+	return from.get, nil
 }
 
 // shownTLS are TLS credentials whose errors hold the certificate that the peer had shown.
@@ -79,7 +79,7 @@ func (t *shownTLS) advise(err error) error {
 // ClientHandshake fails with a dial.HandshakeError where the certificate is not what failed: no ALPN, say, or no
 // client certificate.
 func (t *shownTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	var leaf atomic.Pointer[x509.Certificate] // a handshake whose context ends goes on for a moment
+	var leaf atomic.Pointer[x509.Certificate] // a handshake whose context has ended may run on for a moment
 	config := t.config.Clone()
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		leaf.Store(state.PeerCertificates[0]) // a server has one
@@ -96,7 +96,7 @@ func (t *shownTLS) ClientHandshake(ctx context.Context, authority string, raw ne
 }
 
 // clientConfig is the configuration of a TLS client. It has no session cache: a resumed session would
-// skip the verification that a change of roots is to be seen in.
+// skip the verification, which has to see a change of roots.
 //
 // Nil roots are the system's. Go reads those once in a process (crypto/x509 keeps the pool), so a change
 // of the system's roots needs a restart; a path to their bundle in CA_CERT does not.
@@ -107,8 +107,8 @@ func clientConfig(roots *x509.CertPool, pair *tls.Certificate, noVerify bool) *t
 		InsecureSkipVerify: noVerify,
 	}
 	if pair != nil {
-		// Not Certificates: from those nothing is sent that the server's list of authorities
-		// does not cover, and its complaint would be of a missing certificate.
+		// Not Certificates: crypto/tls sends none of those that the server's list of authorities
+		// does not cover, and the server would complain of a missing certificate.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
 	}
 	return config

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -37,34 +36,8 @@ func NameFault(name string) string {
 // All checks the services side by side, the whole server where there are none. The verdicts are in the
 // order of the names.
 func All(ctx context.Context, check Func, services []string) []Verdict {
-	switch len(services) {
-	case 0:
-		return []Verdict{check(ctx, "")}
-	case 1:
-		return []Verdict{check(ctx, services[0])}
-	}
-	verdicts := make([]Verdict, len(services))
-	// A panic moves to the caller's goroutine, where its server recovers it; in one of its own it would
-	// end the process.
-	panics := make(chan any, len(services))
-	var all sync.WaitGroup
-	for i, service := range services {
-		all.Go(func() {
-			defer func() {
-				if p := recover(); p != nil {
-					panics <- p
-				}
-			}()
-			verdicts[i] = check(ctx, service)
-		})
-	}
-	all.Wait()
-	select {
-	case p := <-panics:
-		panic(p)
-	default:
-	}
-	return verdicts
+	services = Configured(services)
+	return SideBySide(len(services), func(i int) Verdict { return check(ctx, services[i]) })
 }
 
 // Verdict is the answer of a check of one service.

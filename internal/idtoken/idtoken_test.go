@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"example.com/grpc-health-http/internal/clock"
 )
 
 const audience = "https://upstream-abc.a.run.app?x=1&y=2"
@@ -59,24 +61,25 @@ func answerWith(text string) http.HandlerFunc {
 // silent does not answer until the client has left.
 func silent(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// clock is a clock that stands still until it is told to go on.
-type clock struct{ nanoseconds atomic.Int64 }
+// testClock moves only when it is advanced.
+type testClock struct{ nanoseconds atomic.Int64 }
 
-func newClock() *clock {
-	c := &clock{}
+func newClock() *testClock {
+	c := &testClock{}
 	c.nanoseconds.Store(time.Now().Truncate(time.Second).UnixNano())
 	return c
 }
 
-func (c *clock) now() time.Time          { return time.Unix(0, c.nanoseconds.Load()) }
-func (c *clock) advance(d time.Duration) { c.nanoseconds.Add(int64(d)) }
-
-// newSource returns a source that waits for an answer, however busy the machine is.
-func newSource(c *clock) *Source {
-	s := New(audience)
-	s.now, s.patience = c.now, 10*time.Second
-	return s
+func (c *testClock) read() clock.Moment {
+	ns := c.nanoseconds.Load()
+	return clock.Moment{Mono: ns, Wall: ns}
 }
+
+func (c *testClock) now() time.Time          { return time.Unix(0, c.nanoseconds.Load()) }
+func (c *testClock) advance(d time.Duration) { c.nanoseconds.Add(int64(d)) }
+
+// patientSource returns a source that waits for an answer, however busy the machine is.
+func patientSource(c *testClock) *Source { return newSource(audience, c.read, 10*time.Second) }
 
 func mustToken(t *testing.T, s *Source, want string) {
 	t.Helper()
@@ -102,12 +105,6 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-func (s *Source) idle() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fetch == nil
-}
-
 func TestRequest(t *testing.T) {
 	c := newClock()
 	want := expiring(c.now().Add(time.Hour))
@@ -119,14 +116,14 @@ func TestRequest(t *testing.T) {
 		}
 		fmt.Fprint(w, want)
 	})
-	mustToken(t, newSource(c), want)
+	mustToken(t, patientSource(c), want)
 }
 
 func TestKeptUntilShortlyBeforeItsEnd(t *testing.T) {
 	for _, test := range []struct {
 		name          string
 		life          time.Duration
-		last, renewed time.Duration // ages at which the token is used alone, and not at all
+		last, renewed time.Duration // ages at which the token is not renewed yet, and not used any more
 	}{
 		{"an hour", time.Hour, 50*time.Minute - time.Second, 55 * time.Minute},
 		{"short", 100 * time.Second, 79 * time.Second, 90 * time.Second},
@@ -135,7 +132,7 @@ func TestKeptUntilShortlyBeforeItsEnd(t *testing.T) {
 			c := newClock()
 			first := expiring(c.now().Add(test.life))
 			server := startMetadataServer(t, answerWith(first))
-			s := newSource(c)
+			s := patientSource(c)
 			mustToken(t, s, first)
 
 			second := expiring(c.now().Add(10 * time.Hour))
@@ -158,7 +155,7 @@ func TestRenewedAheadWithoutWaiting(t *testing.T) {
 	c := newClock()
 	first := expiring(c.now().Add(time.Hour))
 	server := startMetadataServer(t, answerWith(first))
-	s := newSource(c)
+	s := patientSource(c)
 	mustToken(t, s, first)
 
 	second := expiring(c.now().Add(2 * time.Hour))
@@ -173,7 +170,7 @@ func TestRenewedAheadWithoutWaiting(t *testing.T) {
 	}
 	eventually(t, "the fetch ahead of need", func() bool { return server.requests.Load() == 2 })
 	close(release)
-	eventually(t, "the end of the fetch", s.idle)
+	s.tokens.Settle(t.Context())
 	mustToken(t, s, second)
 	if n := server.requests.Load(); n != 2 {
 		t.Fatalf("%d requests, want 2", n)
@@ -184,11 +181,11 @@ func TestServerWithoutANewerTokenIsNotAskedAtEveryUse(t *testing.T) {
 	c := newClock()
 	same := expiring(c.now().Add(5*time.Minute + 10*time.Second))
 	server := startMetadataServer(t, answerWith(same))
-	s := newSource(c)
+	s := patientSource(c)
 	uses := 0
 	for ; uses < 300; uses++ {
 		mustToken(t, s, same)
-		eventually(t, "the end of a fetch ahead of need", s.idle)
+		s.tokens.Settle(t.Context())
 		c.advance(time.Second)
 	}
 	if n := server.requests.Load(); n > 30 {
@@ -200,18 +197,17 @@ func TestValidTokenOutlivesAFailingServer(t *testing.T) {
 	c := newClock()
 	first := expiring(c.now().Add(time.Hour))
 	server := startMetadataServer(t, answerWith(first))
-	s := newSource(c)
+	s := newSource(audience, c.read, patience)
 	mustToken(t, s, first)
 
 	c.advance(56 * time.Minute) // near the end
 	server.set(http.NotFound)
 	mustToken(t, s, first)
 	server.set(silent)
-	s.patience = patience
 	began := time.Now()
 	mustToken(t, s, first)
 	if took := time.Since(began); took > fetchTimeout/2 {
-		t.Errorf("Token took %v while a valid token was held", took)
+		t.Errorf("Token took %v although the current token was valid", took)
 	}
 
 	c.advance(4 * time.Minute) // at the end
@@ -245,7 +241,7 @@ func TestErrors(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			startMetadataServer(t, test.answer)
-			text, err := newSource(c).Token(t.Context())
+			text, err := patientSource(c).Token(t.Context())
 			if err == nil || text != "" {
 				t.Fatalf("Token gave a token, want an error")
 			}
@@ -282,12 +278,12 @@ func TestSlowServer(t *testing.T) {
 		<-release
 		fmt.Fprint(w, want)
 	})
-	s := newSource(c)
+	s := patientSource(c)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
 	_, err := s.Token(ctx)
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer from the metadata server in time") {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not loaded in time") {
 		t.Errorf("error %v, want one of the deadline", err)
 	}
 	if took := time.Since(began); took > 2*time.Second {
@@ -301,25 +297,6 @@ func TestSlowServer(t *testing.T) {
 	}
 }
 
-func TestUseAfterAnAbandonedFetchBeginsItsOwn(t *testing.T) {
-	c := newClock()
-	want := expiring(c.now().Add(time.Hour))
-	server := startMetadataServer(t, silent)
-	s := newSource(c)
-	ctx, cancel := context.WithTimeout(t.Context(), joinable+50*time.Millisecond)
-	defer cancel()
-	if _, err := s.Token(ctx); err == nil {
-		t.Fatal("Token gave a token, want an error")
-	}
-	server.set(answerWith(want))
-	// Well before the end of the one that hangs.
-	ctx, cancel = context.WithTimeout(t.Context(), fetchTimeout/2)
-	defer cancel()
-	if got, err := s.Token(ctx); err != nil || got != want {
-		t.Fatalf("Token: wrong or no token (err %v)", err)
-	}
-}
-
 func TestConcurrentUsesShareAFetch(t *testing.T) {
 	c := newClock()
 	want := expiring(c.now().Add(time.Hour))
@@ -328,7 +305,7 @@ func TestConcurrentUsesShareAFetch(t *testing.T) {
 		<-release
 		fmt.Fprint(w, want)
 	})
-	s := newSource(c)
+	s := patientSource(c)
 	const uses = 64
 	var running sync.WaitGroup
 	for range uses {
@@ -340,58 +317,10 @@ func TestConcurrentUsesShareAFetch(t *testing.T) {
 			}
 		})
 	}
-	leaving, leave := context.WithCancel(t.Context())
-	left := make(chan error, 1)
-	go func() {
-		_, err := s.Token(leaving)
-		left <- err
-	}()
-	eventually(t, "all uses wait", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.fetch != nil && s.fetch.waiters == uses+1
-	})
-	leave()
-	if err := <-left; !errors.Is(err, context.Canceled) {
-		t.Errorf("the use that left got %v, want %v", err, context.Canceled)
-	}
+	eventually(t, "the fetch", func() bool { return server.requests.Load() == 1 })
 	close(release)
 	running.Wait()
 	if n := server.requests.Load(); n != 1 {
 		t.Errorf("%d requests for %d uses, want 1", n, uses)
 	}
-}
-
-func TestFailureOfAnEarlierFetchIsNotThatOfALaterUse(t *testing.T) {
-	c := newClock()
-	want := expiring(c.now().Add(time.Hour))
-	release := make(chan struct{})
-	server := startMetadataServer(t, func(w http.ResponseWriter, r *http.Request) {
-		<-release
-		http.NotFound(w, r)
-	})
-	s := newSource(c)
-	use := func(waiters int) <-chan error {
-		result := make(chan error, 1)
-		go func() {
-			got, err := s.Token(t.Context())
-			if err == nil && got != want {
-				err = errors.New("another token than the one wanted")
-			}
-			result <- err
-		}()
-		eventually(t, "the use waits", func() bool {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return s.fetch != nil && s.fetch.waiters == waiters && server.requests.Load() == 1
-		})
-		return result
-	}
-	earlier, later := use(1), use(2)
-	server.set(answerWith(want))
-	close(release)
-	if err := <-later; err != nil {
-		t.Errorf("the use that came later: %v", err)
-	}
-	<-earlier // fails, unless the later fetch was faster than it
 }

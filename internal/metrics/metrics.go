@@ -1,9 +1,9 @@
 // Package metrics counts and times checks for Prometheus. The names are those that dashboards of
-// earlier health proxies use, and further ones of the same prefix.
+// earlier health proxies use, and further ones of the same prefix. Metrics has the series of the process, Upstream those that
+// tell how one upstream is.
 package metrics
 
 import (
-	"crypto/x509"
 	"net/http"
 	"sync"
 	"time"
@@ -18,23 +18,22 @@ import (
 
 // Options are what the metrics tell of the process that they belong to.
 type Options struct {
-	// Services are the configured names; empty configures the whole server alone.
-	Services []string
 	// Version, Commit and GoVersion describe the build.
 	Version, Commit, GoVersion string
 }
 
-// Metrics holds the collectors. Its methods may be called from many goroutines.
+// Metrics holds the collectors of the process. Its methods may be called from many goroutines.
 type Metrics struct {
-	registry *prometheus.Registry
-	requests *prometheus.HistogramVec
-	services *services
-	rpcs     counters
-	shared   prometheus.Counter
-	dials    counters
-	retries  counters
-	expiry   *prometheus.GaugeVec
-	reloads  counters
+	registry  *prometheus.Registry
+	requests  *prometheus.HistogramVec
+	durations *prometheus.HistogramVec // of checks
+	verdicts  *prometheus.CounterVec
+	rpcs      counters
+	shared    prometheus.Counter
+	dials     counters
+	retries   counters
+	listener  *prometheus.GaugeVec // the end of its certificate
+	reloads   counters
 }
 
 // New registers the collectors, those of the Go runtime and the process included. It panics where
@@ -44,7 +43,11 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 		registry: registry,
 		requests: prometheus.NewHistogramVec(histogram("grpc_health_check_seconds",
 			"Time to answer an HTTP request, by the configured path."), []string{"path"}),
-		services: newServices(o.Services),
+		durations: prometheus.NewHistogramVec(histogram("grpc_health_check_service_duration_seconds",
+			"Time from the start of a check to its verdict, by service."), []string{serviceLabel}),
+		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_health_check_service_requests",
+			Help: "Verdicts given, by serving status (or gRPC code, where the RPC was not OK) and service."},
+			[]string{"code", serviceLabel}),
 		rpcs: newCounters("grpc_health_check_rpcs_total",
 			"RPCs made to the upstream, by gRPC code.", "code", codes.Unknown.String(), codeNames()),
 		shared: prometheus.NewCounter(prometheus.CounterOpts{Name: "grpc_health_check_shared_total",
@@ -56,8 +59,7 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 		retries: newCounters("grpc_health_check_retries_total",
 			"Further attempts within one check, by the reason for them.", "reason", other,
 			[]string{"lost", "silent", "credentials", "frozen"}),
-		expiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grpc_health_check_certificate_expiry_timestamp_seconds",
-			Help: "End of the validity of the certificate last seen in each role, as Unix time."}, []string{"role"}),
+		listener: newExpiry("listener"),
 		reloads: newCounters("grpc_health_check_certificate_reloads_total",
 			"Readings of changed certificate files, by result.", "result", other, []string{"ok", "error"}),
 	}
@@ -67,42 +69,14 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 			"version": valid(o.Version), "commit": valid(o.Commit), "goversion": valid(o.GoVersion),
 		}})
 	build.Set(1)
-	registry.MustRegister(m.requests, m.services.durations, m.services.requests, m.services.up, m.services.lastCheck,
-		m.rpcs.vec, m.shared, m.dials.vec, m.retries.vec, m.expiry, m.reloads.vec, build,
+	registry.MustRegister(m.requests, m.durations, m.verdicts, m.rpcs.vec, m.shared, m.dials.vec, m.retries.vec, m.listener,
+		m.reloads.vec, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
-// Observe counts and times one verdict that a caller is about to get.
-func (m *Metrics) Observe(v health.Verdict) { m.services.observe(v) }
-
-// Trace returns the functions that count what a checker does; Verdict is left nil.
-func (m *Metrics) Trace() health.Trace {
-	return health.Trace{
-		RPC:             m.rpcs.inc,
-		Dial:            m.dials.inc,
-		Retry:           m.retries.inc,
-		Shared:          m.shared.Inc,
-		PeerCertificate: func(leaf *x509.Certificate) { m.CertificateExpires(Upstream, leaf.NotAfter) },
-	}
-}
-
-// Role is whose certificate it is.
-type Role string
-
-const (
-	// Upstream is the certificate that the upstream shows.
-	Upstream Role = "upstream"
-	// Client is the one shown to the upstream.
-	Client Role = "client"
-	// Listener is the one shown to callers.
-	Listener Role = "listener"
-)
-
-// CertificateExpires tells when a certificate in use ends.
-func (m *Metrics) CertificateExpires(role Role, notAfter time.Time) {
-	m.expiry.WithLabelValues(string(role)).Set(float64(notAfter.Unix()))
-}
+// ListenerCertificateExpires tells when the certificate that is shown to callers ends.
+func (m *Metrics) ListenerCertificateExpires(notAfter time.Time) { set(m.listener, notAfter) }
 
 // CertificateReloaded counts a reading of changed certificate files; err is why it failed.
 func (m *Metrics) CertificateReloaded(err error) {
@@ -130,7 +104,7 @@ func (m *Metrics) ExpositionHandler() http.Handler {
 }
 
 // histogram has both classic buckets, the default ones and finer ones below them (an RPC over a
-// standing connection takes less than the lowest default), and native buckets at most 10 % wide.
+// reused connection takes less than the lowest default), and native buckets at most 10 % wide.
 func histogram(name, help string) prometheus.HistogramOpts {
 	return prometheus.HistogramOpts{
 		Name:                            name,
@@ -142,7 +116,7 @@ func histogram(name, help string) prometheus.HistogramOpts {
 	}
 }
 
-// other is the label value that stands for all that have none of their own.
+// other is the label value of all that have none of their own.
 const other = "other"
 
 // counters are a counter for each value of a closed set. All of them exist from the start, so

@@ -22,13 +22,20 @@ import (
 	"example.com/grpc-health-http/internal/metrics"
 )
 
-func newMetrics(services ...string) (*metrics.Metrics, *prometheus.Registry) {
+// process has the metrics of a process with one upstream.
+type process struct {
+	*metrics.Metrics
+	*metrics.Upstream
+}
+
+func newMetrics(services ...string) (process, *prometheus.Registry) {
 	registry := prometheus.NewRegistry()
-	return metrics.New(registry, metrics.Options{Services: services, Version: "v1", Commit: "c0ffee", GoVersion: "go1"}), registry
+	m := metrics.New(registry, metrics.Options{Version: "v1", Commit: "c0ffee", GoVersion: "go1"})
+	return process{m, m.NewUpstream(services)}, registry
 }
 
 // samples scrapes the handler and returns the samples of the metric, "labels value" sorted.
-func samples(t *testing.T, m *metrics.Metrics, name string) []string {
+func samples(t *testing.T, m process, name string) []string {
 	t.Helper()
 	var found []string
 	for line := range strings.Lines(scrape(t, m, "")) {
@@ -41,7 +48,7 @@ func samples(t *testing.T, m *metrics.Metrics, name string) []string {
 	return found
 }
 
-func scrape(t *testing.T, m *metrics.Metrics, accept string) string {
+func scrape(t *testing.T, m process, accept string) string {
 	t.Helper()
 	server := httptest.NewServer(m.ExpositionHandler())
 	defer server.Close()
@@ -62,7 +69,7 @@ func scrape(t *testing.T, m *metrics.Metrics, accept string) string {
 	return string(body)
 }
 
-func wantSamples(t *testing.T, m *metrics.Metrics, name string, want ...string) {
+func wantSamples(t *testing.T, m process, name string, want ...string) {
 	t.Helper()
 	if got := samples(t, m, name); !slices.Equal(got, want) {
 		t.Errorf("%s:\ngot  %q\nwant %q", name, got, want)
@@ -260,9 +267,9 @@ func TestCertificates(t *testing.T) {
 	t.Parallel()
 	m, _ := newMetrics()
 	wantSamples(t, m, "grpc_health_check_certificate_expiry_timestamp_seconds")
-	m.CertificateExpires(metrics.Client, time.Unix(1, 0))
-	m.CertificateExpires(metrics.Client, time.Unix(3, 0))
-	m.CertificateExpires(metrics.Listener, time.Unix(2, 0))
+	m.ClientCertificateExpires(time.Unix(1, 0))
+	m.ClientCertificateExpires(time.Unix(3, 0))
+	m.ListenerCertificateExpires(time.Unix(2, 0))
 	m.CertificateReloaded(nil)
 	m.CertificateReloaded(nil)
 	m.CertificateReloaded(errors.New("torn"))
@@ -391,7 +398,7 @@ func TestGaugesAreOfTheLatestVerdict(t *testing.T) {
 	m, _ := newMetrics("echo")
 	at := time.Unix(1700000000, 0)
 	m.Observe(health.Verdict{Service: "echo", Status: health.NotServing, Asked: true, At: at.Add(time.Second)})
-	m.Observe(health.Verdict{Service: "echo", Status: health.Serving, Asked: true, At: at}) // reached before, told after
+	m.Observe(health.Verdict{Service: "echo", Status: health.Serving, Asked: true, At: at}) // reached earlier, observed later
 	wantSamples(t, m, "grpc_health_check_up", `{service_name="echo"} 0`)
 	wantSamples(t, m, "grpc_health_check_last_check_timestamp_seconds", `{service_name="echo"} 1.700000001e+09`)
 }

@@ -1,6 +1,10 @@
 package settings
 
-import "os"
+import (
+	"os"
+
+	"example.com/grpc-health-http/internal/platform"
+)
 
 // Prefix begins the name of every environment variable that is a setting: names without it, such as LOG_LEVEL, are set for
 // other programs too.
@@ -353,10 +357,9 @@ func platformPort() (value, variable string) {
 	return ":" + port, "PORT"
 }
 
-// platformLogFormat is JSON where the platform's log takes lines of JSON apart: Google Cloud sets
-// K_SERVICE, Lambda AWS_LAMBDA_FUNCTION_NAME.
+// platformLogFormat is JSON where the platform's log takes lines of JSON apart.
 func platformLogFormat() (value, variable string) {
-	if os.Getenv("K_SERVICE") != "" || os.Getenv("AWS_LAMBDA_FUNCTION_NAME") != "" {
+	if platform.CloudRun() || platform.Lambda() {
 		return "json", ""
 	}
 	return "", ""

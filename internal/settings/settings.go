@@ -4,9 +4,10 @@ package settings
 
 import (
 	"io"
-	"os"
 	"strings"
 	"time"
+
+	"example.com/grpc-health-http/internal/platform"
 )
 
 // Settings are the values of all settings, checked. A field that a variant does not read has its default.
@@ -109,10 +110,9 @@ type Problems []string
 // Error is a line per problem.
 func (p Problems) Error() string { return strings.Join(p, "\n") }
 
-// FromEnvironment reads the settings of the function and of Lambda (which sets
-// AWS_LAMBDA_FUNCTION_NAME) from the process's environment. A wrong one is an error of type Problems.
+// FromEnvironment reads the settings of the function and of Lambda from the process's environment. A wrong one is an error of type Problems.
 func FromEnvironment() (*Settings, error) {
-	if os.Getenv("AWS_LAMBDA_FUNCTION_NAME") != "" {
+	if platform.Lambda() {
 		return read(lambda, nil, io.Discard)
 	}
 	return read(function, nil, io.Discard)

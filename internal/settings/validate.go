@@ -17,6 +17,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/internal/target"
 )
 
@@ -282,7 +283,7 @@ func (r *reader) validateListeners() {
 			r.wrong(path, "has a character that no path has: write a path such as /health")
 		}
 	}
-	if r.variant == container && os.Getenv("K_SERVICE") != "" && strings.HasSuffix(r.ListenPath, "z") {
+	if r.variant == container && platform.CloudRun() && strings.HasSuffix(r.ListenPath, "z") {
 		r.Warnings = append(r.Warnings, r.label(&r.ListenPath)+": Cloud Run keeps paths that end in z for itself: requests to this one may not arrive")
 	}
 

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"example.com/grpc-health-http/internal/health"
-	"example.com/grpc-health-http/internal/web"
 )
 
 // discard is a ResponseWriter that costs next to nothing.
@@ -18,7 +17,7 @@ func (d discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // Not parallel: what other tests allocate would count.
 func TestUsualRequestAllocatesNothing(t *testing.T) {
-	h := web.New(web.Options{Check: says(health.Serving)})
+	h := newHandler(options{Check: says(health.Serving)})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	w := discard{make(http.Header)}
 	if n := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); n > 0 {
@@ -32,7 +31,7 @@ func BenchmarkServeHTTP(b *testing.B) {
 		"usual": "/", "service": "/?service=a", "services": "/?service=a&service=b", "json": "/?format=json", "html": "/?format=html",
 	} {
 		b.Run(name, func(b *testing.B) {
-			h := web.New(web.Options{Check: says(health.Serving)})
+			h := newHandler(options{Check: says(health.Serving)})
 			r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, target, nil)
 			w := discard{make(http.Header)}
 			b.ReportAllocs()

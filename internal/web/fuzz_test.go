@@ -13,7 +13,6 @@ import (
 	"golang.org/x/net/html"
 
 	"example.com/grpc-health-http/internal/health"
-	"example.com/grpc-health-http/internal/web"
 )
 
 // FuzzRequest sends whatever a caller may send: the answer has a status of the contract, the
@@ -32,10 +31,10 @@ func FuzzRequest(f *testing.F) {
 		s := all[len(service)%len(all)]
 		return health.Verdict{Status: s, EvidenceID: evidenceOf(s)}
 	}
-	open := web.New(web.Options{Check: find, List: func(context.Context) []health.Verdict {
+	open := newHandler(options{Check: find, List: func(context.Context) []health.Verdict {
 		return []health.Verdict{{Status: health.Serving}, {Service: "</title>\n<b>", Status: health.NotServing}}
 	}})
-	closed := web.New(web.Options{Check: find, Services: []string{"a", "b"}, Path: "/",
+	closed := newHandler(options{Check: find, Services: []string{"a", "b"}, Path: "/",
 		Authorize: func(_ context.Context, presented string) (bool, error) { return presented == "t", nil }})
 	legal := []int{200, 400, 401, 404, 503}
 	page := shapeOf(f, recorded(open, "/?format=html").Body.String())

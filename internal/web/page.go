@@ -28,7 +28,7 @@ type statusPage struct {
 	policy []string
 }
 
-// loadPage is put off until somebody wants the page: a cold start need not wait for it.
+// loadPage parses the page at its first use: a cold start does not wait for it.
 var loadPage = sync.OnceValue(func() statusPage {
 	p := statusPage{template: template.Must(template.New("page").Parse(pageSource)), words: newWords()}
 	// The hashes are of what is sent: html/template drops the comments of scripts.

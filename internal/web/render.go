@@ -63,17 +63,26 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 	case formatHTML:
 		p := loadPage()
 		header["Content-Security-Policy"] = p.policy
-		var certificateEnds time.Time
-		if h.certificateEnds != nil {
-			certificateEnds = h.certificateEnds()
-		}
-		send(w, r, httpCodes[worst], contentHTML, page{body: p.render(newPage(q, worst, verdicts, certificateEnds))})
+		send(w, r, httpCodes[worst], contentHTML, page{body: p.render(newPage(q, worst, verdicts, h.certificateEnds()))})
 	default:
 		send(w, r, httpCodes[worst], contentText, h.text(worst, verdicts))
 	}
 }
 
-// evidence lists the ids of the log lines that prove the failures, each once.
+// certificateEnds is when the first of the upstreams' certificates ends; zero where none was seen.
+func (h *handler) certificateEnds() (first time.Time) {
+	for _, u := range h.upstreams {
+		if u.CertificateEnds == nil {
+			continue
+		}
+		if ends := u.CertificateEnds(); first.IsZero() || !ends.IsZero() && ends.Before(first) {
+			first = ends
+		}
+	}
+	return first
+}
+
+// evidence lists the ids of the log lines with the evidence of the failures, each once.
 func evidence(verdicts []health.Verdict) []string {
 	var ids []string
 	for _, v := range verdicts {

@@ -101,8 +101,8 @@ type mediaRange struct {
 }
 
 // negotiate picks the format that the Accept headers prefer (RFC 9110, section 12.5.1): the
-// highest quality, then the range that names it most exactly, then the one named first. Text
-// stands where they are missing, malformed, or accept nothing that can be sent.
+// highest quality, then the range that names it most exactly, then the one named first. It is text
+// where they are missing, malformed, or accept nothing that can be sent.
 func negotiate(accept []string) format {
 	if len(accept) == 0 || len(accept) == 1 && (accept[0] == "" || accept[0] == "*/*") {
 		return formatText

@@ -1,4 +1,4 @@
-// Package web is the HTTP face of a check: it reads a request, checks what the request asks for,
+// Package web answers HTTP requests with checks: it reads a request, checks what the request asks for,
 // and answers with the verdicts as an HTTP status and a body of text, JSON or HTML.
 package web
 
@@ -13,71 +13,64 @@ import (
 	"example.com/grpc-health-http/internal/health"
 )
 
-// Options say what a handler checks and for whom. Only Check is required.
+// Options say what a handler checks and for whom. Only Upstreams is required.
 type Options struct {
+	// Upstreams are what is checked, one at least.
+	Upstreams []Upstream
+	// Path is the exact path that is answered; empty answers every path.
+	Path string
+	// Authorize says whether the presented token, never empty, is the right one; nil needs no token. An
+	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
+	Authorize func(ctx context.Context, presented string) (bool, error)
+}
+
+// Upstream is one of those that a handler checks. Only Check is required.
+type Upstream struct {
+	// Name is the Target of its verdicts; empty where there is one upstream only.
+	Name string
 	// Check checks one service.
 	Check health.Func
-	// List asks the upstream for all its services; nil answers ?list with 404, and so does a
-	// handler with configured Services.
+	// List asks the upstream for all its services; nil answers ?list with 404, and so does an
+	// upstream with configured Services.
 	List func(ctx context.Context) []health.Verdict
 	// Services are the configured names, the only ones that may be asked for. Empty lets callers
 	// ask for any legal name.
 	Services []string
-	// Path is the exact path that is answered; empty answers every path.
-	Path string
 	// CertificateEnds says when the upstream's certificate ends, as it was seen last; zero, or nil,
 	// where none was seen.
 	CertificateEnds func() time.Time
-	// Authorize says whether the presented token, never empty, opens the door; nil needs no token. An
-	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
-	Authorize func(ctx context.Context, presented string) (bool, error)
-	// Budget is the time for an answer, of which a slow Authorize takes its part from the check; 0 gives the
+	// Budget is the time for an answer, from which a slow Authorize is subtracted; 0 gives the
 	// check all the time that it has.
 	Budget time.Duration
 }
 
-// New returns the handler. Apart from the check itself it keeps nothing between requests.
+// New returns the handler. Apart from the checks themselves it keeps nothing between requests.
 func New(o Options) http.Handler {
-	h := &handler{
-		check:           o.Check,
-		offered:         make(map[string]bool, len(o.Services)),
-		byDefault:       slices.Clone(o.Services),
-		path:            o.Path,
-		authorize:       o.Authorize,
-		budget:          o.Budget,
-		certificateEnds: o.CertificateEnds,
+	h := &handler{upstreams: slices.Clone(o.Upstreams), path: o.Path, authorize: o.Authorize}
+	for _, u := range h.upstreams {
+		h.budget = max(h.budget, u.Budget)
 	}
-	for _, service := range o.Services {
-		h.offered[service] = true
-	}
-	if len(h.offered) == 0 {
-		h.list = o.List
-		h.byDefault = []string{""}
-	}
-	if len(h.byDefault) == 1 {
+	if h.byDefault = health.Configured(h.upstreams[0].Services); len(h.upstreams) == 1 && len(h.byDefault) == 1 {
 		h.ready = readyPages(h.byDefault[0])
 	}
 	return h
 }
 
 type handler struct {
-	check           health.Func
-	list            func(ctx context.Context) []health.Verdict
-	offered         map[string]bool // the configured names; empty offers all
-	byDefault       []string        // what is checked when nothing is asked for
-	path            string
-	authorize       func(ctx context.Context, presented string) (bool, error)
-	budget          time.Duration
-	certificateEnds func() time.Time
+	upstreams []Upstream
+	path      string
+	authorize func(ctx context.Context, presented string) (bool, error)
+	budget    time.Duration // the longest of the upstreams'
+	byDefault []string      // the services that the first upstream is checked for when nothing is asked for
 	// ready holds the text answers about the only default service, so that the usual request of
-	// a load balancer allocates little; nil where several services are configured.
+	// a load balancer allocates little; nil where there are several.
 	ready *[len(httpCodes)]page
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	guard(w.Header())
 	if !h.answers(r.URL.Path) {
-		refuse(w, r, http.StatusNotFound, "not found")
+		refuse(w, r, http.StatusNotFound, notFound)
 		return
 	}
 	if !readOnly(w, r) {
@@ -102,34 +95,62 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	for i := range h.upstreams {
+		if reason := h.upstreams[i].refuses(q); reason != "" {
+			refuse(w, r, http.StatusNotFound, reason)
+			return
+		}
+	}
 	services := h.byDefault
 	if len(q.services) > 0 {
 		services = q.services
 	}
-	var verdicts []health.Verdict
-	var one [1]health.Verdict // so that the usual request has its verdict on the stack
-	switch {
-	case q.list && h.list == nil:
-		refuse(w, r, http.StatusNotFound, "the list of services is not offered here")
+	if len(h.upstreams) == 1 && len(services) == 1 && !q.list {
+		one := [1]health.Verdict{h.upstreams[0].check(r.Context(), services[0])} // the usual request's verdict stays on the stack
+		h.render(w, r, q, one[:])
 		return
-	case q.list:
-		verdicts = h.list(r.Context())
-	case !h.offers(q.services):
-		refuse(w, r, http.StatusNotFound, "a service was asked for that is not offered here")
-		return
-	case len(services) == 1:
-		one[0] = h.checkOne(r.Context(), services[0])
-		verdicts = one[:]
-	default:
-		verdicts = health.All(r.Context(), h.checkOne, services)
 	}
-	h.render(w, r, q, verdicts)
+	h.render(w, r, q, slices.Concat(health.SideBySide(len(h.upstreams), func(i int) []health.Verdict {
+		return h.upstreams[i].answer(r.Context(), q)
+	})...))
 }
 
-// slowAuthorize is from when an authorization counts: below it is but a comparison, and a deadline would cost more.
+// refuses says why the upstream does not answer a query; empty where it does.
+func (u *Upstream) refuses(q query) string {
+	switch {
+	case q.list && (u.List == nil || len(u.Services) > 0):
+		return "the list of services is not offered here"
+	case len(u.Services) > 0 && slices.ContainsFunc(q.services, func(s string) bool { return !slices.Contains(u.Services, s) }):
+		return "a service was asked for that is not offered here"
+	}
+	return ""
+}
+
+// answer makes the checks that a query asks for.
+func (u *Upstream) answer(ctx context.Context, q query) []health.Verdict {
+	switch {
+	case q.list:
+		verdicts := u.List(ctx)
+		for i := range verdicts {
+			verdicts[i].Target = u.Name
+		}
+		return verdicts
+	case len(q.services) > 0:
+		return health.All(ctx, u.check, q.services)
+	}
+	return health.All(ctx, u.check, u.Services)
+}
+
+func (u *Upstream) check(ctx context.Context, service string) health.Verdict {
+	v := u.Check(ctx, service)
+	v.Target, v.Service = u.Name, service
+	return v
+}
+
+// slowAuthorize is the time from which an authorization counts: a shorter one is only a comparison, and a deadline would cost more.
 const slowAuthorize = 10 * time.Millisecond
 
-// authorized lets pass who presents the token, and answers everybody else.
+// authorized says whether the caller presents the token. It answers every other caller.
 func (h *handler) authorized(w http.ResponseWriter, r *http.Request) bool {
 	ok, err := false, error(nil)
 	if token := presentedToken(r); token != "" {
@@ -145,8 +166,8 @@ func (h *handler) authorized(w http.ResponseWriter, r *http.Request) bool {
 	return ok && err == nil
 }
 
-// answers says whether the path is ours. What browsers and crawlers ask for on their own is not,
-// wherever the check is served: it would cost an RPC each.
+// answers says whether the path is ours. What browsers and crawlers ask for by themselves is not,
+// wherever the check is served: each would cost an RPC.
 func (h *handler) answers(path string) bool {
 	if path == "/favicon.ico" || path == "/robots.txt" {
 		return false
@@ -154,27 +175,8 @@ func (h *handler) answers(path string) bool {
 	return h.path == "" || path == h.path
 }
 
-// offers says whether every one of the services may be asked for.
-func (h *handler) offers(services []string) bool {
-	if len(h.offered) == 0 {
-		return true
-	}
-	for _, s := range services {
-		if !h.offered[s] {
-			return false
-		}
-	}
-	return true
-}
-
-func (h *handler) checkOne(ctx context.Context, service string) health.Verdict {
-	v := h.check(ctx, service)
-	v.Service = service
-	return v
-}
-
-// Livez returns the handler that says that the process is up. It never asks the upstream: a
-// liveness probe that did would restart a healthy proxy for a sick server.
+// Livez returns the handler that says that the process is up. It never asks the upstream: otherwise a
+// liveness probe would restart a healthy proxy because of a failing server.
 func Livez() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		guard(w.Header())
@@ -183,6 +185,27 @@ func Livez() http.Handler {
 		}
 	})
 }
+
+// Only answers GET and HEAD of one path with next, and refuses all else. http.ServeMux would redirect some other paths.
+func Only(path string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		guard(w.Header())
+		if r.URL.Path != path {
+			refuse(w, r, http.StatusNotFound, notFound)
+		} else if readOnly(w, r) {
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// Refuse answers a request that led to no verdict, with the headers that every answer carries. The reason must repeat nothing of
+// the request.
+func Refuse(w http.ResponseWriter, r *http.Request, code int, reason string) {
+	guard(w.Header())
+	refuse(w, r, code, reason)
+}
+
+const notFound = "not found"
 
 // Header values are made once and only read.
 var (
@@ -201,7 +224,7 @@ func guard(header http.Header) {
 	header["X-Content-Type-Options"] = noSniff
 }
 
-// readOnly lets GET and HEAD pass, and answers every other method.
+// readOnly says whether the method is GET or HEAD. It answers every other method.
 func readOnly(w http.ResponseWriter, r *http.Request) bool {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return true
@@ -211,7 +234,6 @@ func readOnly(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// refuse answers a request that led to no verdict. The reason repeats nothing of the request.
 func refuse(w http.ResponseWriter, r *http.Request, code int, reason string) {
 	send(w, r, code, contentText, page{body: []byte(reason + "\n")})
 }
@@ -232,7 +254,7 @@ func send(w http.ResponseWriter, r *http.Request, code int, contentType []string
 	header["Content-Length"] = p.length
 	w.WriteHeader(code)
 	if r.Method != http.MethodHead {
-		// An error says that the caller has gone: there is nobody left to tell.
+		// An error means that the caller has gone.
 		_, _ = w.Write(p.body)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,10 +48,26 @@ func neverAsked(t *testing.T) health.Func {
 	}
 }
 
+// options are those of a handler for one upstream.
+type options struct {
+	Check           health.Func
+	List            func(context.Context) []health.Verdict
+	Services        []string
+	CertificateEnds func() time.Time
+	Budget          time.Duration
+	Path            string
+	Authorize       func(context.Context, string) (bool, error)
+}
+
+func newHandler(o options) http.Handler {
+	up := web.Upstream{Check: o.Check, List: o.List, Services: o.Services, CertificateEnds: o.CertificateEnds, Budget: o.Budget}
+	return web.New(web.Options{Upstreams: []web.Upstream{up}, Path: o.Path, Authorize: o.Authorize})
+}
+
 // start serves the options on loopback and returns the address, "http://127.0.0.1:1234".
-func start(t *testing.T, o web.Options) string {
+func start(t *testing.T, o options) string {
 	t.Helper()
-	server := httptest.NewServer(web.New(o))
+	server := httptest.NewServer(newHandler(o))
 	t.Cleanup(server.Close)
 	return server.URL
 }
@@ -115,7 +132,7 @@ func TestStatus(t *testing.T) {
 					t.Fatalf("%v: no HTTP status is expected", status)
 				}
 			}
-			a := ask(t, "GET", start(t, web.Options{Check: says(status)}))
+			a := ask(t, "GET", start(t, options{Check: says(status)}))
 			if a.code != code || a.body != status.String()+"\n" {
 				t.Errorf("got %d %q, want %d %q", a.code, a.body, code, status.String()+"\n")
 			}
@@ -139,7 +156,7 @@ func TestStatus(t *testing.T) {
 func TestMethods(t *testing.T) {
 	t.Parallel()
 	handlers := map[string]http.Handler{
-		"check": web.New(web.Options{Check: says(health.Serving), Services: []string{"echo"}}),
+		"check": newHandler(options{Check: says(health.Serving), Services: []string{"echo"}}),
 		"livez": web.Livez(),
 	}
 	for name, h := range handlers {
@@ -174,7 +191,7 @@ func TestSlowAuthorizationCountsAgainstTheBudget(t *testing.T) {
 	t.Parallel()
 	const budget = time.Minute
 	const slow = 30 * time.Millisecond
-	address := start(t, web.Options{
+	address := start(t, options{
 		Check: func(ctx context.Context, _ string) health.Verdict {
 			if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > budget-slow {
 				t.Errorf("deadline %v, %v", deadline, ok)
@@ -191,7 +208,7 @@ func TestSlowAuthorizationCountsAgainstTheBudget(t *testing.T) {
 
 func TestOtherMethodsAskNothing(t *testing.T) {
 	t.Parallel()
-	address := start(t, web.Options{Check: neverAsked(t), Authorize: func(context.Context, string) (bool, error) {
+	address := start(t, options{Check: neverAsked(t), Authorize: func(context.Context, string) (bool, error) {
 		t.Error("a token was looked at")
 		return true, nil
 	}})
@@ -205,7 +222,7 @@ func TestHeadWritesNoBody(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"/", "/?format=json", "/?service=%FF"} {
 		recorder := httptest.NewRecorder()
-		web.New(web.Options{Check: says(health.Serving)}).ServeHTTP(recorder, httptest.NewRequest("HEAD", target, nil))
+		newHandler(options{Check: says(health.Serving)}).ServeHTTP(recorder, httptest.NewRequest("HEAD", target, nil))
 		if recorder.Body.Len() > 0 || recorder.Header().Get("Content-Length") == "0" {
 			t.Errorf("%s: body %q, Content-Length %q", target, recorder.Body, recorder.Header().Get("Content-Length"))
 		}
@@ -220,7 +237,7 @@ func TestHeadOfLongBody(t *testing.T) {
 		names = append(names, strings.Repeat("n", 200)+strconv.Itoa(i))
 	}
 	for _, format := range []string{"text", "json", "html"} {
-		address := start(t, web.Options{Check: says(health.Serving), Services: names}) + "/?format=" + format
+		address := start(t, options{Check: says(health.Serving), Services: names}) + "/?format=" + format
 		get, head := ask(t, "GET", address), ask(t, "HEAD", address)
 		if get.length < 20000 || get.length != int64(len(get.body)) || head.length != get.length {
 			t.Errorf("%s: length %d for %d bytes, HEAD has %d", format, get.length, len(get.body), head.length)
@@ -259,7 +276,7 @@ func TestPaths(t *testing.T) {
 			if tt.code == 404 {
 				f = neverAsked(t)
 			}
-			a := ask(t, "GET", start(t, web.Options{Check: f, Path: tt.configured})+tt.asked)
+			a := ask(t, "GET", start(t, options{Check: f, Path: tt.configured})+tt.asked)
 			if a.code != tt.code {
 				t.Errorf("got %d, want %d", a.code, tt.code)
 			}
@@ -338,7 +355,7 @@ func TestServices(t *testing.T) {
 			if tt.code != 200 {
 				f = neverAsked(t)
 			}
-			a := ask(t, "GET", start(t, web.Options{Check: f, Services: tt.configured})+"/"+tt.query)
+			a := ask(t, "GET", start(t, options{Check: f, Services: tt.configured})+"/"+tt.query)
 			if a.code != tt.code || tt.code == 200 && a.body != tt.body {
 				t.Errorf("got %d %q, want %d %q", a.code, a.body, tt.code, tt.body)
 			}
@@ -363,7 +380,7 @@ func TestWorstOfSeveral(t *testing.T) {
 		}
 		return health.Verdict{}
 	}
-	address := start(t, web.Options{Check: byName})
+	address := start(t, options{Check: byName})
 	for i, worst := range all {
 		for _, better := range all[i:] {
 			query := "/?service=" + better.String() + "&service=" + worst.String()
@@ -389,7 +406,7 @@ func TestEvidence(t *testing.T) {
 		}
 		return health.Verdict{Status: health.NotServing, EvidenceID: strings.TrimRight(service, "'")}
 	}
-	address := start(t, web.Options{Check: f})
+	address := start(t, options{Check: f})
 	for query, want := range map[string]string{
 		"?service=good":   "",
 		"?service=silent": "",
@@ -420,7 +437,7 @@ func TestSideBySide(t *testing.T) {
 			return health.Verdict{Status: health.Timeout}
 		}
 	}
-	a := ask(t, "GET", start(t, web.Options{Check: f, Services: []string{"a", "b", "c"}}))
+	a := ask(t, "GET", start(t, options{Check: f, Services: []string{"a", "b", "c"}}))
 	if want := "a SERVING\nb SERVING\nc SERVING\n"; a.code != 200 || a.body != want {
 		t.Errorf("got %d %q, want 200 %q", a.code, a.body, want)
 	}
@@ -428,7 +445,7 @@ func TestSideBySide(t *testing.T) {
 
 func TestPanicReachesTheServer(t *testing.T) {
 	t.Parallel()
-	h := web.New(web.Options{
+	h := newHandler(options{
 		Check:    func(context.Context, string) health.Verdict { panic("broken check") },
 		Services: []string{"a", "b"},
 	})
@@ -444,7 +461,7 @@ func TestPanicReachesTheServer(t *testing.T) {
 func TestCallerGoesAway(t *testing.T) {
 	t.Parallel()
 	begun, ended := make(chan struct{}), make(chan error, 1)
-	address := start(t, web.Options{Check: func(ctx context.Context, _ string) health.Verdict {
+	address := start(t, options{Check: func(ctx context.Context, _ string) health.Verdict {
 		close(begun)
 		select {
 		case <-ctx.Done():
@@ -477,7 +494,7 @@ func TestCallerGoesAway(t *testing.T) {
 // and never an empty 200.
 func TestDeadlineIsNoSuccess(t *testing.T) {
 	t.Parallel()
-	h := web.New(web.Options{Check: says(health.Timeout)})
+	h := newHandler(options{Check: says(health.Timeout)})
 	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
 	defer cancel()
 	recorder := httptest.NewRecorder()
@@ -542,7 +559,7 @@ func TestFormats(t *testing.T) {
 		{"?format=html", []string{"application/json"}, html},
 		{"?format=text", []string{"application/json"}, text},
 	}
-	address := start(t, web.Options{Check: says(health.Serving)})
+	address := start(t, options{Check: says(health.Serving)})
 	for _, tt := range tests {
 		t.Run(tt.query+strings.Join(tt.accept, " | "), func(t *testing.T) {
 			t.Parallel()
@@ -560,7 +577,7 @@ func TestFormats(t *testing.T) {
 
 func TestUnknownFormat(t *testing.T) {
 	t.Parallel()
-	address := start(t, web.Options{Check: neverAsked(t)})
+	address := start(t, options{Check: neverAsked(t)})
 	for _, format := range []string{"xml", "", "JSON", "<b>"} {
 		a := ask(t, "GET", address+"/?format="+url.QueryEscape(format))
 		if want := "format is none of text, json, html\n"; a.code != 400 || a.body != want {
@@ -577,7 +594,7 @@ func TestJSON(t *testing.T) {
 		"":                {Status: health.ConnectionFailed, Phase: health.PhaseTLS, Err: errors.New("secret cause")},
 		`"<&>"`:           {Status: health.Timeout, Asked: true, Code: codes.DeadlineExceeded, Phase: health.PhaseRPC},
 	}
-	address := start(t, web.Options{Check: func(_ context.Context, service string) health.Verdict { return verdicts[service] }})
+	address := start(t, options{Check: func(_ context.Context, service string) health.Verdict { return verdicts[service] }})
 	tests := []struct {
 		query string
 		want  string
@@ -611,7 +628,7 @@ func TestJSON(t *testing.T) {
 // Causes are for the log.
 func TestCauseStaysInside(t *testing.T) {
 	t.Parallel()
-	address := start(t, web.Options{Check: func(context.Context, string) health.Verdict {
+	address := start(t, options{Check: func(context.Context, string) health.Verdict {
 		return health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseConnect, Err: errors.New("dial 10.1.2.3:50051")}
 	}})
 	for _, format := range []string{"text", "json", "html"} {
@@ -630,7 +647,7 @@ func TestPage(t *testing.T) {
 		"&b":                          {Status: health.ConnectionFailed, Phase: health.PhaseTLS, EvidenceID: "ID", At: at},
 		`<script>alert("1")</script>`: {Status: health.NotServing, Asked: true, At: at},
 	}
-	address := start(t, web.Options{
+	address := start(t, options{
 		Check:           func(_ context.Context, service string) health.Verdict { return verdicts[service] },
 		CertificateEnds: func() time.Time { return time.Now().Add(27*24*time.Hour + time.Hour) },
 	}) + "/"
@@ -668,7 +685,7 @@ func TestPageOfEveryStatus(t *testing.T) {
 	t.Parallel()
 	said := make(map[string]health.Status)
 	for _, status := range append(health.Statuses(), health.Status(99)) {
-		a := ask(t, "GET", start(t, web.Options{Check: says(status)})+"/?format=html")
+		a := ask(t, "GET", start(t, options{Check: says(status)})+"/?format=html")
 		_, word, _ := strings.Cut(a.body, `<h1 id="word">`)
 		word, _, _ = strings.Cut(word, "</h1>")
 		_, meaning, _ := strings.Cut(a.body, ` id="meaning">`)
@@ -685,7 +702,7 @@ func TestPageOfEveryStatus(t *testing.T) {
 
 func TestPagePolicy(t *testing.T) {
 	t.Parallel()
-	a := ask(t, "GET", start(t, web.Options{Check: says(health.Serving)})+"/?format=html")
+	a := ask(t, "GET", start(t, options{Check: says(health.Serving)})+"/?format=html")
 	hash := func(from, to string) string {
 		_, inner, _ := strings.Cut(a.body, from)
 		inner, _, found := strings.Cut(inner, to)
@@ -717,14 +734,14 @@ func TestPageCertificate(t *testing.T) {
 		"expired":  {-3*day - hour, ` class="over">expired 3 days ago<`},
 	} {
 		ends := time.Now().Add(test.left)
-		a := ask(t, "GET", start(t, web.Options{Check: says(health.Serving), CertificateEnds: func() time.Time { return ends }})+"/?format=html")
+		a := ask(t, "GET", start(t, options{Check: says(health.Serving), CertificateEnds: func() time.Time { return ends }})+"/?format=html")
 		if !strings.Contains(a.body, test.want) || !strings.Contains(a.body, ends.UTC().Format(`datetime="2006-01-02T15:04:05.`)) {
 			t.Errorf("%s: %q, or the date, is missing", name, test.want)
 		}
 	}
 	never := func() time.Time { return time.Time{} }
 	for _, ends := range []func() time.Time{nil, never} {
-		if a := ask(t, "GET", start(t, web.Options{Check: says(health.Serving), CertificateEnds: ends})+"/?format=html"); !strings.Contains(a.body, ">none seen<") {
+		if a := ask(t, "GET", start(t, options{Check: says(health.Serving), CertificateEnds: ends})+"/?format=html"); !strings.Contains(a.body, ">none seen<") {
 			t.Error("the page does not say that no certificate was seen")
 		}
 	}
@@ -753,7 +770,7 @@ func TestList(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			address := start(t, web.Options{Check: neverAsked(t), List: tt.list, Services: tt.configured})
+			address := start(t, options{Check: neverAsked(t), List: tt.list, Services: tt.configured})
 			for _, query := range []string{"?list", "?list=", "?list=true"} {
 				if a := ask(t, "GET", address+"/"+query); a.code != tt.code || a.body != tt.body {
 					t.Errorf("%s: got %d %q, want %d %q", query, a.code, a.body, tt.code, tt.body)
@@ -761,7 +778,7 @@ func TestList(t *testing.T) {
 			}
 		})
 	}
-	address := start(t, web.Options{Check: neverAsked(t), List: listOf()})
+	address := start(t, options{Check: neverAsked(t), List: listOf()})
 	if a := ask(t, "GET", address+"/?list&format=json"); a.body != `{"status":"UNKNOWN","services":[]}`+"\n" {
 		t.Errorf("an empty list is %s", a.body)
 	}
@@ -803,7 +820,7 @@ func TestToken(t *testing.T) {
 			if !tt.want {
 				f = neverAsked(t)
 			}
-			address := start(t, web.Options{
+			address := start(t, options{
 				Check:    f,
 				Services: []string{"known"},
 				Authorize: func(_ context.Context, presented string) (bool, error) {
@@ -841,5 +858,93 @@ func TestLivez(t *testing.T) {
 	a := ask(t, "GET", server.URL+"/livez")
 	if a.code != 200 || a.body != "ok\n" || a.header.Get("Content-Type") != "text/plain; charset=utf-8" {
 		t.Errorf("got %d %q as %q", a.code, a.body, a.header.Get("Content-Type"))
+	}
+}
+
+func TestOnly(t *testing.T) {
+	t.Parallel()
+	h := web.Only("/metrics", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "next") }))
+	for _, test := range []struct {
+		method, path string
+		status       int
+		body, allow  string
+	}{
+		{"GET", "/metrics", 200, "next", ""},
+		{"GET", "/metrics/", 404, "not found\n", ""},
+		{"GET", "/", 404, "not found\n", ""},
+		{"POST", "/", 404, "not found\n", ""},
+		{"POST", "/metrics", 405, "use GET or HEAD\n", "GET, HEAD"},
+	} {
+		recorder := httptest.NewRecorder()
+		h.ServeHTTP(recorder, httptest.NewRequest(test.method, test.path, nil))
+		header := recorder.Header()
+		if recorder.Code != test.status || recorder.Body.String() != test.body || header.Get("Allow") != test.allow {
+			t.Errorf("%s %s: %d %q, headers %v", test.method, test.path, recorder.Code, recorder.Body, header)
+		}
+		if header.Get("Cache-Control") != "no-store" || header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s %s: headers %v", test.method, test.path, header)
+		}
+	}
+}
+
+func TestRefuse(t *testing.T) {
+	t.Parallel()
+	recorder := httptest.NewRecorder()
+	web.Refuse(recorder, httptest.NewRequest("GET", "/", nil), http.StatusInternalServerError, "a reason")
+	header := recorder.Header()
+	if recorder.Code != 500 || recorder.Body.String() != "a reason\n" || header.Get("Cache-Control") != "no-store" || header.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("%d %q, headers %v", recorder.Code, recorder.Body, header)
+	}
+}
+
+// Several upstreams answer together: the worst verdict decides, and each tells its upstream.
+func TestSeveralUpstreams(t *testing.T) {
+	t.Parallel()
+	ends := time.Now().Add(40*24*time.Hour + time.Hour)
+	var mu sync.Mutex
+	var asked []string
+	up := func(name string, status health.Status, o web.Upstream) web.Upstream {
+		o.Name = name
+		o.Check = func(_ context.Context, service string) health.Verdict {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, name+"/"+service)
+			return health.Verdict{Status: status}
+		}
+		o.List = func(context.Context) []health.Verdict { return []health.Verdict{{Service: name, Status: status}} }
+		return o
+	}
+	open := web.New(web.Options{Upstreams: []web.Upstream{
+		up("a", health.Serving, web.Upstream{}),
+		up("b", health.NotServing, web.Upstream{CertificateEnds: func() time.Time { return ends.Add(time.Hour * 240) }}),
+		up("c", health.Serving, web.Upstream{CertificateEnds: func() time.Time { return ends }}),
+	}})
+	configured := web.New(web.Options{Upstreams: []web.Upstream{
+		up("a", health.Serving, web.Upstream{Services: []string{"x", "y"}}),
+		up("b", health.Serving, web.Upstream{Services: []string{"x"}}),
+	}})
+	for _, test := range []struct {
+		h        http.Handler
+		target   string
+		code     int
+		contains string
+		asked    string
+	}{
+		{open, "/", 503, "SERVING\nNOT_SERVING\nSERVING\n", "a/ b/ c/"},
+		{open, "/?service=s", 503, "s SERVING\ns NOT_SERVING\ns SERVING\n", "a/s b/s c/s"},
+		{open, "/?list", 503, "a SERVING\nb NOT_SERVING\nc SERVING\n", ""},
+		{open, "/?format=html", 503, ">40 days left<", "a/ b/ c/"},
+		{configured, "/", 200, "x SERVING\ny SERVING\nx SERVING\n", "a/x a/y b/x"},
+		{configured, "/?service=x", 200, "x SERVING\nx SERVING\n", "a/x b/x"},
+		{configured, "/?service=y", 404, "not offered", ""},
+		{configured, "/?list", 404, "not offered", ""},
+	} {
+		asked = nil
+		recorder := httptest.NewRecorder()
+		test.h.ServeHTTP(recorder, httptest.NewRequest("GET", test.target, nil))
+		slices.Sort(asked)
+		if recorder.Code != test.code || !strings.Contains(recorder.Body.String(), test.contains) || strings.Join(asked, " ") != test.asked {
+			t.Errorf("%s: %d %q, asked %q; want %d with %q, asked %q", test.target, recorder.Code, recorder.Body, asked, test.code, test.contains, test.asked)
+		}
 	}
 }

@@ -27,7 +27,7 @@ const (
 	content = "what-nobody-may-see"
 )
 
-// fixture is a Reader with a clock that stands until it is told otherwise.
+// fixture is a Reader with a clock that only the test moves.
 type fixture struct {
 	*Reader
 	t       *testing.T
@@ -135,7 +135,7 @@ func TestLastGoodOneIsKept(t *testing.T) {
 	f.manager.SetError(tlsARN, "AccessDeniedException")
 	f.pass(time.Second, time.Second)
 	f.want("first", 3)
-	if log := f.log.String(); strings.Count(log, "the last good one goes on") != 2 || !strings.Contains(log, tlsARN) {
+	if log := f.log.String(); strings.Count(log, "the last good one stays in use") != 2 || !strings.Contains(log, tlsARN) {
 		t.Errorf("log: %s", log)
 	}
 	f.manager.SetString(tlsARN, "second")
@@ -298,7 +298,7 @@ func TestReadsAtTheSameTimeShareAFetch(t *testing.T) {
 	}
 }
 
-// A read that waits for a fetch gives up with its own context; the fetch goes on, and serves the next one.
+// A read that waits for a fetch gives up with its own context; the fetch continues, and serves the next one.
 func TestWaitingEnds(t *testing.T) {
 	f := newFixture(t)
 	f.manager.SetHung(true)
@@ -363,15 +363,14 @@ func TestSettle(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	f.Settle(t.Context())
-	f.want("first", 1)
-	if s := f.secret(tlsARN); !s.latest.ended() {
-		t.Error("the fetch is still under way")
+	if got, err := f.Read(left, tlsARN); err != nil || string(got) != "first" {
+		t.Errorf("without waiting: %q, %v", got, err)
 	}
 
 	f.manager.SetHung(true)
 	f.pass(freshFor, freshFor)
-	if _, err := f.Read(left, tlsARN); err == nil {
-		t.Error("read without waiting")
+	if got, err := f.Read(left, tlsARN); err != nil || string(got) != "first" {
+		t.Errorf("while the fetch hangs: %q, %v, want the last good one", got, err)
 	}
 	brief, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer stop()

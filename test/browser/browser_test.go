@@ -96,7 +96,7 @@ func serve(t *testing.T, up *healthtest.Upstream, s settings.Settings) *bridge {
 	t.Cleanup(func() {
 		server.CloseClientConnections()
 		server.Close()
-		a.Checker.Close()
+		a.Close()
 	})
 	b.url = server.URL
 	return b

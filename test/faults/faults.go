@@ -7,7 +7,9 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -122,6 +124,23 @@ type Start func(t *testing.T, env ...string) Ask
 
 // Ask makes one check, and returns the answer in JSON.
 type Ask func(t *testing.T) []byte
+
+// OverHTTP asks with a GET of the URL.
+func OverHTTP(url string) Ask {
+	return func(t *testing.T) []byte {
+		t.Helper()
+		response, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return body
+	}
+}
 
 // Run runs the table against a program, row by row side by side.
 func Run(t *testing.T, start Start) {

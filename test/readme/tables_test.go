@@ -63,9 +63,9 @@ func TestStatuses(t *testing.T) {
 		documented = append(documented, strings.Trim(row[0], "`")+" "+row[1])
 	}
 	for _, status := range health.Statuses() {
-		handler := web.New(web.Options{Check: func(context.Context, string) health.Verdict {
+		handler := web.New(web.Options{Upstreams: []web.Upstream{{Check: func(context.Context, string) health.Verdict {
 			return health.Verdict{Status: status}
-		}})
+		}}}})
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
 		there = append(there, status.String()+" "+strconv.Itoa(answer.Code))
@@ -84,8 +84,9 @@ func TestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := metrics.New(registry, metrics.Options{})
 	m.Handler("/", nil)
-	m.Observe(health.Verdict{Status: health.Serving, Asked: true, Code: codes.OK, At: time.Now()})
-	m.Trace().PeerCertificate(&x509.Certificate{})
+	up := m.NewUpstream(nil)
+	up.Observe(health.Verdict{Status: health.Serving, Asked: true, Code: codes.OK, At: time.Now()})
+	up.Trace().PeerCertificate(&x509.Certificate{})
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

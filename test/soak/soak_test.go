@@ -132,7 +132,7 @@ func naive(keep string) error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, `{"msg":"answering health checks","url":"http://%s/"}`+"\n", listener.Addr())
-	go http.Serve(listener, web.New(web.Options{Check: n.check}))
+	go http.Serve(listener, web.New(web.Options{Upstreams: []web.Upstream{{Check: n.check}}}))
 	<-ctx.Done()
 	return nil
 }

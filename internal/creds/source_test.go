@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// newText holds the content of "name" as text, read through r.
-func newText(o Options, r *reader) *held[string] {
+// newText has the content of "name" as text, read through r.
+func newText(o Options, r *reader) *source[string] {
 	o.Read = r.read
-	return text(o, HeaderValue, o.file("X", "name"), func(content []byte) (string, error) {
+	return fromFile(o, HeaderValue, o.file("X", "name"), func(content []byte) (string, error) {
 		if string(content) == "torn" {
 			return "", errors.New("X: torn")
 		}
@@ -20,11 +20,11 @@ func newText(o Options, r *reader) *held[string] {
 	})
 }
 
-func wantValue(t *testing.T, h *held[string], refresh bool, want string) {
+func wantValue(t *testing.T, s *source[string], force bool, want string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	got, err := h.get(ctx, refresh)
+	got, err := s.get(ctx, force)
 	if err != nil || got != want {
 		t.Fatalf("got %q (err %v), want %q", got, err, want)
 	}
@@ -35,7 +35,7 @@ func TestReadAgain(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		wall, mono time.Duration
-		refresh    bool
+		force      bool
 		want       string
 	}{
 		{name: "at once", want: "old"},
@@ -43,18 +43,18 @@ func TestReadAgain(t *testing.T) {
 		{name: "later still", wall: stale, mono: stale, want: "new"},
 		{name: "after a freeze, which stops the monotonic clock", wall: stale, want: "new"},
 		{name: "after the wall clock was set back", wall: -time.Hour, mono: stale, want: "new"},
-		{name: "at once, where a use asks for it", refresh: true, want: "new"},
+		{name: "at once, where a use forces it", force: true, want: "new"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			o, c, _ := newOptions()
 			r := newReader()
-			h := newText(o, r)
+			s := newText(o, r)
 			r.set("name", []byte("old"))
-			wantValue(t, h, false, "old")
+			wantValue(t, s, false, "old")
 			r.set("name", []byte("new"))
 			c.move(test.wall, test.mono)
-			wantValue(t, h, test.refresh, test.want)
+			wantValue(t, s, test.force, test.want)
 		})
 	}
 }
@@ -63,12 +63,12 @@ func TestUnchangedContentIsFreshAgain(t *testing.T) {
 	t.Parallel()
 	o, c, e := newOptions()
 	r := newReader()
-	h := newText(o, r)
+	s := newText(o, r)
 	r.set("name", []byte("same"))
-	wantValue(t, h, false, "same")
+	wantValue(t, s, false, "same")
 	c.advance(stale)
-	wantValue(t, h, false, "same")
-	wantValue(t, h, false, "same")
+	wantValue(t, s, false, "same")
+	wantValue(t, s, false, "same")
 	if n := r.count(); n != 2 {
 		t.Errorf("%d reads, want 2", n)
 	}
@@ -81,9 +81,9 @@ func TestSlowReadServesTheNextUse(t *testing.T) {
 		o, c, e := newOptions()
 		o.patience = 0
 		r := newReader()
-		h := newText(o, r)
+		s := newText(o, r)
 		r.set("name", []byte("old"))
-		wantValue(t, h, false, "old")
+		wantValue(t, s, false, "old")
 
 		c.advance(stale)
 		r.set("name", []byte("new"))
@@ -92,7 +92,7 @@ func TestSlowReadServesTheNextUse(t *testing.T) {
 		var uses sync.WaitGroup
 		for range 16 {
 			uses.Go(func() {
-				if got, err := h.get(t.Context(), false); err != nil || got != "old" {
+				if got, err := s.get(t.Context(), false); err != nil || got != "old" {
 					t.Errorf("got %q (err %v) while the read is under way, want the last good one", got, err)
 				}
 			})
@@ -106,35 +106,11 @@ func TestSlowReadServesTheNextUse(t *testing.T) {
 		}
 		release()
 		synctest.Wait()
-		wantValue(t, h, false, "new")
+		wantValue(t, s, false, "new")
 		wantReload(t, e, HeaderValue, "")
 		if n := r.count(); n != 2 {
 			t.Errorf("%d reads, want 2", n)
 		}
-	})
-}
-
-func TestFirstReadIsAwaitedWithinTheContext(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		o, _, e := newOptions()
-		o.patience = 0
-		r := newReader()
-		h := newText(o, r)
-		r.set("name", []byte("content"))
-		release := r.hold()
-
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, err := h.get(ctx, false)
-		wantError(t, err, "X name: not read in time")
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("error %v, want the context's", err)
-		}
-
-		time.AfterFunc(time.Second, release) // patience is for those who have something to go on with
-		wantValue(t, h, false, "content")
-		wantNoReload(t, e)
 	})
 }
 
@@ -143,60 +119,14 @@ func TestReadHasAnEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, _, _ := newOptions()
 		r := newReader()
-		h := newText(o, r)
+		s := newText(o, r)
 		release := r.hold()
 		defer release()
-		_, err := h.get(t.Context(), false)
+		_, err := s.get(t.Context(), false)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want the deadline of the read", err)
 		}
 	})
-}
-
-// A read that began before a handshake failed may bring what failed; one that began before a use may
-// fail for a reason that is gone.
-func TestReadOfAnotherUseIsNotEnough(t *testing.T) {
-	t.Parallel()
-	for name, held := range map[string]bool{"refresh": true, "nothing held": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				o, _, _ := newOptions()
-				type answer struct {
-					value string
-					err   error
-				}
-				answers := make(chan answer)
-				h := newHeld(o, HeaderValue, "name", func(context.Context, digest) (string, digest, error) {
-					a := <-answers
-					return a.value, digest{byte(len(a.value))}, a.err
-				})
-				results := make(chan string, 3)
-				use := func() {
-					value, err := h.get(t.Context(), held)
-					if err != nil {
-						value = err.Error()
-					}
-					results <- value
-				}
-				if held {
-					go use()
-					answers <- answer{value: "first"}
-					<-results
-				}
-				go use()
-				synctest.Wait() // its read is under way
-				go use()
-				synctest.Wait() // and joined
-				answers <- answer{err: errors.New("earlier")}
-				<-results
-				answers <- answer{value: "later one"}
-				if got := <-results; got != "later one" {
-					t.Errorf("got %q, want what the later read brought", got)
-				}
-			})
-		})
-	}
 }
 
 func TestFailureKeepsTheLastGoodOne(t *testing.T) {
@@ -213,58 +143,58 @@ func TestFailureKeepsTheLastGoodOne(t *testing.T) {
 			t.Parallel()
 			o, c, e := newOptions()
 			r := newReader()
-			h := newText(o, r)
+			s := newText(o, r)
 
 			test.spoil(r)
-			_, err := h.get(t.Context(), false)
+			_, err := s.get(t.Context(), false)
 			wantError(t, err, test.want)
 			wantNoReload(t, e) // it is the use's error
 
 			r.set("name", []byte("good")) // and the next use tries again
-			wantValue(t, h, false, "good")
+			wantValue(t, s, false, "good")
 			wantNoReload(t, e)
 
 			test.spoil(r)
 			c.advance(stale)
-			wantValue(t, h, false, "good")
+			wantValue(t, s, false, "good")
 			wantReload(t, e, HeaderValue, test.want)
-			wantValue(t, h, false, "good")
-			wantNoReload(t, e) // told already
+			wantValue(t, s, false, "good")
+			wantNoReload(t, e) // reported already
 			c.advance(stale)
-			wantValue(t, h, false, "good")
+			wantValue(t, s, false, "good")
 			wantReload(t, e, HeaderValue, test.want)
 
 			r.set("name", []byte("better"))
-			wantValue(t, h, false, "better") // although 5 s have not passed since the failure
+			wantValue(t, s, false, "better") // although 5 s have not passed since the failure
 			wantReload(t, e, HeaderValue, "")
 		})
 	}
 }
 
-func TestUnusableIsNotHeld(t *testing.T) {
+func TestUnusableIsNotUsed(t *testing.T) {
 	t.Parallel()
 	o, _, _ := newOptions()
 	r := newReader()
-	h := newText(o, r)
+	s := newText(o, r)
 	usable := true
-	h.usable = func(string) bool { return usable }
+	s.usable = func(string) bool { return usable }
 	r.set("name", []byte("content"))
-	wantValue(t, h, false, "content")
+	wantValue(t, s, false, "content")
 	r.fail("name", errors.New("gone"))
-	wantValue(t, h, true, "content")
+	wantValue(t, s, true, "content")
 	usable = false
-	_, err := h.get(t.Context(), false)
+	_, err := s.get(t.Context(), false)
 	wantError(t, err, "gone")
 	usable = true
 	r.set("name", []byte("content")) // the same content as before is looked at again
-	wantValue(t, h, false, "content")
+	wantValue(t, s, false, "content")
 }
 
-func TestNothingIsHeldOfNoSetting(t *testing.T) {
+func TestNoSettingHasTheZeroValue(t *testing.T) {
 	t.Parallel()
-	var h *held[string]
-	wantValue(t, h, true, "")
-	if got := h.latest(); got != "" {
+	var s *source[string]
+	wantValue(t, s, true, "")
+	if got := s.latest(); got != "" {
 		t.Errorf("latest %q, want nothing", got)
 	}
 }

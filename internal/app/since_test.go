@@ -13,12 +13,12 @@ import (
 
 func TestSince(t *testing.T) {
 	t.Parallel()
-	s := newStandings([]string{"a", "b"})
+	s := newStatusSince([]string{"a", "b"})
 	for second, test := range []struct {
 		service string
 		status  health.Status
-		since   int // seconds; -1 where nobody keeps it
-		turned  bool
+		since   int // seconds; -1 where it is not remembered
+		changed bool
 	}{
 		{"a", health.Serving, 0, false},
 		{"a", health.Serving, 0, false},
@@ -35,13 +35,13 @@ func TestSince(t *testing.T) {
 		{"", health.ConnectionFailed, -1, false},
 	} {
 		v := health.Verdict{Service: test.service, Status: test.status, At: time.Unix(int64(second), 0), Asked: test.status == health.Serving}
-		since, turned := s.note(v)
+		since, changed := s.update(v)
 		want := time.Unix(int64(test.since), 0)
 		if test.since < 0 {
 			want = time.Time{}
 		}
-		if turned != test.turned || !since.Equal(want) {
-			t.Errorf("%d, %s %v: since %v, turned %v, want %v, %v", second, test.service, test.status, since, turned, want, test.turned)
+		if changed != test.changed || !since.Equal(want) {
+			t.Errorf("%d, %s %v: since %v, changed %v, want %v, %v", second, test.service, test.status, since, changed, want, test.changed)
 		}
 	}
 }
