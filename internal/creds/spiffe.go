@@ -20,9 +20,11 @@ import (
 )
 
 // identity is what the Workload API gave, ready for a dial.
+//
+// It is the transport credentials itself, so that a dial can tell a new identity by its pointer.
 type identity struct {
-	transport credentials.TransportCredentials
-	notAfter  time.Time
+	credentials.TransportCredentials
+	notAfter time.Time
 }
 
 // spiffeTransport returns mTLS credentials from the SPIFFE Workload API. The API is a stream that pushes
@@ -43,7 +45,7 @@ func spiffeTransport(s *settings.Upstream, o Options) (Transport, error) {
 		if err != nil {
 			return nil, err
 		}
-		return id.transport, nil
+		return id, nil
 	}, nil
 }
 
@@ -89,7 +91,7 @@ func fetchIdentity(ctx context.Context, address string, now time.Time, authorize
 	}
 	config := tlsconfig.MTLSClientConfig(svid, x509Context.Bundles, authorizer)
 	config.VerifyPeerCertificate = showing(config.VerifyPeerCertificate)
-	return &identity{transport: credentials.NewTLS(config), notAfter: notAfter}, found, nil
+	return &identity{credentials.NewTLS(config), notAfter}, found, nil
 }
 
 // showing is verify with the certificate in its errors, as crypto/tls has it in those of its own verification: the

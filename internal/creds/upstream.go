@@ -16,7 +16,7 @@ import (
 )
 
 // Transport returns the transport credentials for one dial, as check.Options.Credentials wants them.
-// They are the same value, comparable with ==, until what they are made of changes. force reads the
+// They are the same pointer until what they are made of changes. force reads the
 // files (or asks the Workload API) again, whatever the age of what was read last.
 type Transport = func(ctx context.Context, force bool) (credentials.TransportCredentials, error)
 

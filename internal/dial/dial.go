@@ -40,7 +40,7 @@ type Options struct {
 	Proxy func(hostPort string) (*url.URL, error)
 	// Credentials returns the transport credentials for one dial; nil is plaintext. With refresh
 	// set (after a TLS failure) what they are made of is read again whatever its age; where this
-	// brings nothing new the result is the same, compared with ==. An error ends the dial in phase
+	// brings nothing new the result is the same pointer. An error ends the dial in phase
 	// "credentials".
 	Credentials func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)
 	// Lookup resolves names; nil is target.Lookup.
