@@ -5,7 +5,9 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"net/http/httptest"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -114,6 +116,27 @@ func TestFaults(t *testing.T) {
 	}
 	for _, f := range faults.Table() {
 		there = append(there, strings.Join([]string{f.Name, f.Fresh.String(), f.Reused.String()}, " | "))
+	}
+	same(t, documented, there)
+}
+
+// TestRooms compares the table of folders with those that there are in internal and test.
+func TestRooms(t *testing.T) {
+	t.Parallel()
+	var documented, there []string
+	for _, row := range rows(t, "docs/internals.md", "The rooms", regexp.MustCompile("^`")) {
+		for _, m := range regexp.MustCompile("`((?:internal|test)/\\w+)`").FindAllStringSubmatch(strings.Join(row, " "), -1) {
+			documented = append(documented, m[1])
+		}
+	}
+	for _, parent := range []string{"internal", "test"} {
+		entries, err := os.ReadDir(filepath.Join(root, parent))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range entries {
+			there = append(there, parent+"/"+entry.Name())
+		}
 	}
 	same(t, documented, there)
 }
