@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// bootstrap is the program as it is deployed: out of the zip that the command of the README builds.
+// bootstrap is the program as it is deployed: out of the zip that the command of the manual builds.
 var bootstrap = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "lambda")
 	if err != nil {

@@ -193,16 +193,16 @@ func TestRestricted(t *testing.T) {
 	}
 }
 
-// TestSettings looks the proxy's variables and the probe's flags up in the README, whose table another test compares
+// TestSettings looks the proxy's variables and the probe's flags up in the manual, whose table another test compares
 // with the programs.
 func TestSettings(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
+	manual, err := os.ReadFile("../../docs/settings.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	known := func(file, setting string) {
-		if !regexp.MustCompile("(?m)^\\| .*`" + setting + "`").Match(readme) {
+		if !regexp.MustCompile("(?m)^\\| .*`" + setting + "`").Match(manual) {
 			t.Errorf("%s: no setting %s", file, setting)
 		}
 	}

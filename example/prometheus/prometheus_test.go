@@ -83,14 +83,14 @@ func TestQueries(t *testing.T) {
 	}
 	upstream.SetStatus(flapping, healthpb.HealthCheckResponse_NOT_SERVING)
 
-	readme, err := os.ReadFile("../../README.md")
+	manual, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, rule := range p.rules(t) {
 		t.Run(rule.Name, func(t *testing.T) {
-			if rule.Type == "alerting" && !strings.Contains(string(readme), "`"+rule.Name+"`") {
-				t.Errorf("README.md does not say when %s alerts", rule.Name)
+			if rule.Type == "alerting" && !strings.Contains(string(manual), "`"+rule.Name+"`") {
+				t.Errorf("docs/metrics.md does not say when %s alerts", rule.Name)
 			}
 			switch {
 			case rule.Type == "recording":

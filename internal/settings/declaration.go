@@ -43,7 +43,7 @@ type setting struct {
 	// platform returns the default that the platform wants, and the variable that is its value where
 	// there is one; "" keeps fallback.
 	platform func() (value, variable string)
-	// help is a phrase for the help and the README, in Markdown's common subset.
+	// help is a phrase for the help and the manual, in Markdown's common subset.
 	help string
 	// inVariable is how the variable is written, where the flag is written otherwise.
 	inVariable string
@@ -92,7 +92,7 @@ const (
 	groupCommand  = "Command"
 )
 
-// declaration is every setting, in the order of help and README. It is never written.
+// declaration is every setting, in the order of help and manual. It is never written.
 var declaration = [...]setting{
 	{
 		group: groupUpstream, name: "ADDR", flags: []string{"grpc-addr", "grpcaddr"}, probe: "addr",

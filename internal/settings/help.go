@@ -113,7 +113,7 @@ func Variables() []Variable {
 	return all
 }
 
-// MarkdownTable is the README's table of every setting.
+// MarkdownTable is the manual's table of every setting.
 func MarkdownTable() string {
 	var b strings.Builder
 	b.WriteString("| environment | flag of `grpc_health_proxy` (aliases) | flag of `grpc_health_probe` | default | meaning |\n|---|---|---|---|---|\n")

@@ -47,7 +47,7 @@ type Want struct {
 	Within Bound
 }
 
-// String is the Want as the README shows it.
+// String is the Want as the manual shows it.
 func (w *Want) String() string {
 	if w == nil {
 		return "–"

@@ -12,7 +12,7 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// Table returns the rows, in the order in which the README shows them.
+// Table returns the rows, in the order in which docs/reliability.md shows them.
 func Table() []Fault {
 	serving := func(within Bound) *Want { return &Want{Status: health.Serving, Within: within} }
 	failed := func(phases ...health.Phase) *Want {

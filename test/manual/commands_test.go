@@ -1,6 +1,4 @@
-// Package readme keeps the README true. It has tests only: they run its commands as a newcomer
-// would, compare what it shows and lists with what is there, and build as the Dockerfile does.
-package readme
+package manual
 
 import (
 	"bytes"
@@ -13,14 +11,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
-
-const root = "../.."
 
 // notRun are the blocks of commands that TestCommands leaves out, by their first line, and why.
 var notRun = map[string]string{
@@ -31,6 +29,8 @@ var notRun = map[string]string{
 	"go run ./test/bench":                                        "takes three minutes, and fills the machine; its own tests measure for less",
 	`docker build --build-arg VERSION="$(git describe --tags --always)" \`: "wants a container engine and " +
 		"a registry; TestDockerfile does what can be done without",
+	"docker run --rm -p 8080:8080 -e GRPC_HEALTH_ADDR=grpc.example.com:443 -e GRPC_HEALTH_TLS=true ghcr.io/owner/repository:v0.1.0": "wants a " +
+		"container engine and a release",
 	`prometheus --config.file=example/prometheus/prometheus.yml --storage.tsdb.path="$(mktemp -d)"`: "runs until Ctrl-C; the tests of example/prometheus run it",
 	"kubectl apply -f example/kubernetes/sidecar.yaml":                                              "wants a cluster; the tests of example/kubernetes decode it",
 	`cosign verify-blob checksums.txt --bundle checksums.txt.sigstore.json \`:                       "wants a release",
@@ -49,56 +49,109 @@ const (
 	endTime = 10 * time.Second
 )
 
-// TestCommands runs the README's blocks of commands in their order. The blocks of a section, what is
-// under one heading of the second level, share a shell. A block of text shows what the block of commands
-// before it prints.
+// TestCommands runs the manual's blocks of commands in their order. The blocks of a section share a shell. A block of text
+// shows what the block of commands before it prints. Pages run side by side, each in a copy of the repository and with
+// ports of its own. The README builds the commands; the other pages find them on the PATH, as they say.
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"bash", "curl"} {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("the README's commands want %s: %v", program, err)
+			t.Skipf("the manual's commands want %s: %v", program, err)
 		}
 	}
-	tree := copyTree(t)
-	environment, rewrite := environment(t, tree)
-	listed := make(map[string]bool)
-	for _, s := range sections(t) {
-		var commands, prints []string // side by side
-		for _, b := range s.blocks {
-			switch b.language {
-			case "sh", "bash":
-				first, _, _ := strings.Cut(b.text, "\n")
-				if notRun[first] != "" {
-					listed[first] = true
-					continue
-				}
-				commands, prints = append(commands, rewrite(b.text)), append(prints, "")
-			case "text":
-				if len(prints) > 0 {
-					prints[len(prints)-1] += rewrite(b.text)
-				}
-			case "dockerfile", "yaml", "mermaid":
-			default:
-				t.Errorf("line %d: a block of %q: neither run nor known", b.line, b.language)
-			}
-		}
-		if len(commands) == 0 {
+	all := pages(t)
+	everyBlockIsKnown(t, all)
+	built := buildCommands(t)
+	for _, p := range all {
+		if !slices.ContainsFunc(p.sections, func(s section) bool { commands, _ := s.runnable(); return len(commands) > 0 }) {
 			continue
 		}
-		t.Run(s.title, func(t *testing.T) {
-			outputs := runSection(t, tree, environment, commands)
-			for i, want := range prints {
-				if line := missing(want, outputs[i]); line != "" {
-					t.Errorf("after\n%s\nthe line\n%s\nis missing, or not in its place, in what was printed:\n%s", commands[i], line, outputs[i])
+		t.Run(p.path, func(t *testing.T) {
+			t.Parallel()
+			tree := copyTree(t)
+			programs := built
+			if p.path == "README.md" {
+				programs = tree
+			}
+			environment, rewrite := environment(t, programs)
+			for _, s := range p.sections {
+				commands, prints := s.runnable()
+				if len(commands) == 0 {
+					continue
 				}
+				t.Run(s.title, func(t *testing.T) {
+					for i := range commands {
+						commands[i], prints[i] = rewrite(commands[i]), rewrite(prints[i])
+					}
+					outputs := runSection(t, tree, environment, commands)
+					for i, want := range prints {
+						if line := missing(want, outputs[i]); line != "" {
+							t.Errorf("after\n%s\nthe line\n%s\nis missing, or not in its place, in what was printed:\n%s", commands[i], line, outputs[i])
+						}
+					}
+				})
 			}
 		})
 	}
-	for first := range notRun {
-		if !listed[first] {
-			t.Errorf("not in the README, and yet listed as not run: %s", first)
+}
+
+// runnable returns the section's commands that are run, and beside each what it prints.
+func (s section) runnable() (commands, prints []string) {
+	for _, b := range s.blocks {
+		switch {
+		case b.isCommands() && notRun[b.first()] == "":
+			commands, prints = append(commands, b.text), append(prints, "")
+		case b.language == "text" && len(prints) > 0:
+			prints[len(prints)-1] += b.text
 		}
 	}
+	return commands, prints
+}
+
+func (b block) isCommands() bool { return b.language == "sh" || b.language == "bash" }
+
+// first is the block's first line.
+func (b block) first() string {
+	first, _, _ := strings.Cut(b.text, "\n")
+	return first
+}
+
+// everyBlockIsKnown finds blocks that are neither run nor known, and reasons not to run what is in no page.
+func everyBlockIsKnown(t *testing.T, all []page) {
+	t.Helper()
+	listed := make(map[string]bool)
+	for _, p := range all {
+		for _, s := range p.sections {
+			for _, b := range s.blocks {
+				switch b.language {
+				case "sh", "bash":
+					listed[b.first()] = true
+				case "text", "dockerfile", "yaml", "mermaid":
+				default:
+					t.Errorf("%s, line %d: a block of %q: neither run nor known", p.path, b.line, b.language)
+				}
+			}
+		}
+	}
+	for first := range notRun {
+		if !listed[first] {
+			t.Errorf("in no page, and yet listed as not run: %s", first)
+		}
+	}
+}
+
+// buildCommands builds both commands, and returns the folder that they are in.
+func buildCommands(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for command, source := range map[string]string{"grpc_health_proxy": "./cloudrun", "grpc_health_probe": "./probe"} {
+		build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, command), source)
+		build.Dir = root
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v\n%s", command, err, out)
+		}
+	}
+	return dir
 }
 
 // runSection runs the commands in one shell, and returns what each of them printed.
@@ -137,9 +190,9 @@ func runSection(t *testing.T, dir string, environment, commands []string) []stri
 	return outputs[:len(commands)]
 }
 
-// environment is a newcomer's, in which no setting is left over, and rewrite moves the README's
+// environment is a newcomer's, in which no setting is left over, and rewrite moves the manual's
 // ports to free ones: what runs on this machine, other tests among it, may have them.
-func environment(t *testing.T, tree string) (environment []string, rewrite func(string) string) {
+func environment(t *testing.T, programs string) (environment []string, rewrite func(string) string) {
 	t.Helper()
 	kept := regexp.MustCompile(`^(GO\w*|CGO_\w+|CC|HOME|USER|TMPDIR|XDG_CACHE_HOME)=`)
 	for _, variable := range os.Environ() {
@@ -149,7 +202,7 @@ func environment(t *testing.T, tree string) (environment []string, rewrite func(
 	}
 	ports := map[string]string{"8080": freePort(t), "9000": freePort(t), "50051": freePort(t)}
 	environment = append(environment,
-		"PATH="+tree+string(os.PathListSeparator)+os.Getenv("PATH"),
+		"PATH="+programs+string(os.PathListSeparator)+os.Getenv("PATH"),
 		// The copy's path would make every build of it a new one.
 		"GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -trimpath"),
 		// No command names the metrics' port.
@@ -161,13 +214,19 @@ func environment(t *testing.T, tree string) (environment []string, rewrite func(
 	}
 }
 
-// freePort finds a port on which nobody listens, below those that systems give to whoever asks for any
-// (on Linux from 32768): tests that run at the same time do.
+// given are the ports that freePort has returned.
+var given sync.Map
+
+// freePort finds a port on which nobody listens, and that no other test here was given. It is below those that systems give
+// to whoever asks for any (on Linux from 32768): tests that run at the same time do.
 func freePort(t *testing.T) string {
 	t.Helper()
 	var err error
 	for range 100 {
 		port := strconv.Itoa(20000 + rand.IntN(10000))
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
 		var listener net.Listener
 		if listener, err = net.Listen("tcp", ":"+port); err == nil {
 			listener.Close()
@@ -211,55 +270,6 @@ func TestMissing(t *testing.T) {
 			t.Errorf("%s: %q is missing, want %q", test.name, got, test.missing)
 		}
 	}
-}
-
-// section is a part of the README with a heading of the second level, or the beginning, which has none.
-type section struct {
-	title  string
-	text   string // without the blocks
-	blocks []block
-}
-
-// block is a fenced block.
-type block struct {
-	line     int // in the README, from 1
-	language string
-	text     string // its lines
-}
-
-// sections reads the README.
-func sections(t *testing.T) []section {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := []section{{title: "beginning"}}
-	var open *block
-	number := 0
-	for line := range strings.Lines(string(content)) {
-		number++
-		current := &all[len(all)-1]
-		language, fence := strings.CutPrefix(strings.TrimSpace(line), "```")
-		title, heading := strings.CutPrefix(line, "## ")
-		switch {
-		case fence && open == nil:
-			open = &block{line: number, language: language}
-		case fence:
-			current.blocks = append(current.blocks, *open)
-			open = nil
-		case open != nil:
-			open.text += line
-		case heading:
-			all = append(all, section{title: strings.TrimSpace(title)})
-		default:
-			current.text += line
-		}
-	}
-	if open != nil {
-		t.Fatalf("line %d: the block has no end", open.line)
-	}
-	return all
 }
 
 // copyTree copies what git knows of, or would add, to a temporary directory: what the commands make

@@ -1,11 +1,13 @@
-package readme
+package manual
 
 import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"net/http/httptest"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -23,15 +25,10 @@ import (
 )
 
 // rows returns the cells of those rows of a section's tables whose first cell matches.
-func rows(t *testing.T, title string, first *regexp.Regexp) [][]string {
+func rows(t *testing.T, path, title string, first *regexp.Regexp) [][]string {
 	t.Helper()
-	all := sections(t)
-	i := slices.IndexFunc(all, func(s section) bool { return s.title == title })
-	if i < 0 {
-		t.Fatalf("no section %q", title)
-	}
 	var found [][]string
-	for line := range strings.Lines(all[i].text) {
+	for line := range strings.Lines(readPage(t, path).section(t, title).text) {
 		row, isRow := strings.CutPrefix(strings.TrimSpace(line), "| ")
 		cells := strings.Split(strings.TrimSuffix(row, " |"), " | ")
 		if isRow && first.MatchString(cells[0]) {
@@ -59,7 +56,7 @@ func same(t *testing.T, documented, there []string) {
 func TestStatuses(t *testing.T) {
 	t.Parallel()
 	var documented, there []string
-	for _, row := range rows(t, "Requests and answers", regexp.MustCompile("^`[A-Z_]+`$")) {
+	for _, row := range rows(t, "README.md", "Requests and answers", regexp.MustCompile("^`[A-Z_]+`$")) {
 		documented = append(documented, strings.Trim(row[0], "`")+" "+row[1])
 	}
 	for _, status := range health.Statuses() {
@@ -76,7 +73,7 @@ func TestStatuses(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	var documented, there []string
-	for _, row := range rows(t, "Metrics", regexp.MustCompile("^`grpc_health_check_")) {
+	for _, row := range rows(t, "docs/metrics.md", "The metrics", regexp.MustCompile("^`grpc_health_check_")) {
 		labels := strings.Split(strings.ReplaceAll(row[2], "`", ""), ", ")
 		slices.Sort(labels)
 		documented = append(documented, strings.Join([]string{strings.Trim(row[0], "`"), row[1], strings.Join(labels, ",")}, " "))
@@ -112,10 +109,9 @@ func TestMetrics(t *testing.T) {
 // TestFaults compares the table of faults with what every variant is run against.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	const columns = 3 // the other tables of the section have others
 	var documented, there []string
-	for _, row := range rows(t, "Reliability", regexp.MustCompile("")) {
-		if len(row) == columns && row[0] != "what is wrong" {
+	for _, row := range rows(t, "docs/reliability.md", "The table of faults", regexp.MustCompile("")) {
+		if row[0] != "what is wrong" {
 			documented = append(documented, strings.Join(row, " | "))
 		}
 	}
@@ -125,11 +121,32 @@ func TestFaults(t *testing.T) {
 	same(t, documented, there)
 }
 
+// TestRooms compares the table of folders with those that there are in internal and test.
+func TestRooms(t *testing.T) {
+	t.Parallel()
+	var documented, there []string
+	for _, row := range rows(t, "docs/internals.md", "The rooms", regexp.MustCompile("^`")) {
+		for _, m := range regexp.MustCompile("`((?:internal|test)/\\w+)`").FindAllStringSubmatch(strings.Join(row, " "), -1) {
+			documented = append(documented, m[1])
+		}
+	}
+	for _, parent := range []string{"internal", "test"} {
+		entries, err := os.ReadDir(filepath.Join(root, parent))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range entries {
+			there = append(there, parent+"/"+entry.Name())
+		}
+	}
+	same(t, documented, there)
+}
+
 // TestDependencies compares the table with the module's direct requirements and its tools.
 func TestDependencies(t *testing.T) {
 	t.Parallel()
 	var documented, there []string
-	for _, row := range rows(t, "Dependencies", regexp.MustCompile("^`")) {
+	for _, row := range rows(t, "docs/internals.md", "Dependencies", regexp.MustCompile("^`")) {
 		documented = append(documented, strings.Trim(row[0], "`"))
 	}
 	m := module(t)

@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "rewrite the README's table of settings")
+var update = flag.Bool("update", false, "rewrite the manual's table of settings")
 
-func TestREADME(t *testing.T) {
+func TestManual(t *testing.T) {
 	const (
-		path  = "../../README.md"
+		path  = "../../docs/settings.md"
 		begin = "<!-- settings:begin -->\n"
 		end   = "<!-- settings:end -->"
 	)
@@ -29,7 +29,7 @@ func TestREADME(t *testing.T) {
 		return
 	}
 	if !*update {
-		t.Fatalf("%s differs from the declared settings: go test ./internal/settings -run TestREADME -update", path)
+		t.Fatalf("%s differs from the declared settings: go test ./internal/settings -run TestManual -update", path)
 	}
 	if err := os.WriteFile(path, []byte(before+begin+want+end+after), 0o644); err != nil {
 		t.Fatal(err)
