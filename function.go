@@ -1,5 +1,5 @@
-// Package healthhttp is the Google Cloud function: HealthCheck answers HTTP requests with the health
-// of a gRPC server. Its settings come from the environment, its TLS material from mounted secrets.
+// Package healthhttp is the Google Cloud function HealthCheck, which answers HTTP requests with the health of a gRPC server.
+// Its settings come from the environment, its certificates and keys from mounted secrets.
 package healthhttp
 
 import (
@@ -16,7 +16,7 @@ import (
 	"example.com/grpc-health-http/internal/settings"
 )
 
-// The Functions Framework finds the function by what init registers (its declarative signature).
+// The Functions Framework finds the function by the name that init registers.
 func init() {
 	functions.HTTP("HealthCheck", newFunction(os.Stderr).ServeHTTP)
 }
@@ -25,8 +25,8 @@ func init() {
 // framework sets) it is answered.
 const answerBy = 200 * time.Millisecond
 
-// newFunction returns the function, which logs to w. It is built on the first request: a wrong setting must
-// not end the process, which the platform would start again and again.
+// newFunction returns the function, which logs to w. It reads the settings on the first request: if a wrong setting ended the
+// process, the platform would restart it again and again.
 func newFunction(w io.Writer) http.Handler {
 	handler := sync.OnceValue(func() http.Handler { return build(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -39,7 +39,7 @@ func newFunction(w io.Writer) http.Handler {
 	})
 }
 
-// build puts the handler together from the environment.
+// build makes the handler from the settings in the environment.
 func build(w io.Writer) http.Handler {
 	s, err := settings.FromEnvironment()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package bounded keeps what is counted by service a closed set: names come from callers, and every new
-// one would cost memory, or money.
+// Package bounded limits how many service names are counted one by one. Names come from callers, and each new one costs memory,
+// or money where metrics are billed.
 package bounded
 
 import (
@@ -10,14 +10,14 @@ import (
 	"example.com/grpc-health-http/internal/health"
 )
 
-// Other is the name that stands for all services without a place of their own.
+// Other is the name under which all services without a T of their own are counted.
 const Other = "other"
 
-// maxAcknowledged bounds the names that get a place because the upstream knows them.
+// maxAcknowledged bounds the names that get a T of their own because the upstream knows them.
 const maxAcknowledged = 100
 
-// Services holds a T for each configured service, for each of the first 100 others that the upstream
-// has acknowledged, and one for all the rest. Its methods may be called from many goroutines.
+// Services holds one T for each configured service, one for each of the first 100 other services that the upstream has
+// acknowledged, and one for all the rest. It is safe for concurrent use.
 type Services[T any] struct {
 	create func(name string) T
 	others T
@@ -40,10 +40,10 @@ func New[T any](configured []string, create func(name string) T) *Services[T] {
 	return s
 }
 
-// Others is what all names without a place share.
+// Others returns the T that all other names share.
 func (s *Services[T]) Others() T { return s.others }
 
-// Find returns what the verdict's service has, new where the verdict is the first to acknowledge it.
+// Find returns the T of the verdict's service. It creates one where the verdict is the first to acknowledge the service.
 func (s *Services[T]) Find(v health.Verdict) T {
 	s.mu.RLock()
 	found, ok := s.byName[v.Service]
@@ -69,7 +69,7 @@ func (s *Services[T]) Find(v health.Verdict) T {
 	return found
 }
 
-// acknowledges says whether the verdict shows that the upstream knows the service.
+// acknowledges reports whether the verdict shows that the upstream knows the service.
 func acknowledges(v health.Verdict) bool {
 	return v.Asked && v.Code == codes.OK && v.Status != health.ServiceUnknown
 }
