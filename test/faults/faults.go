@@ -153,7 +153,7 @@ func (f Fault) run(t *testing.T, start Start, want *Want, reused bool) {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
 		var stood atomic.Bool
-		stop := healthtest.WatchStandstills(func(time.Time, time.Time) { stood.Store(true) })
+		stop := healthtest.WatchStalls(func(time.Time, time.Time) { stood.Store(true) })
 		wrong := f.play(t, start, want, reused)
 		stop()
 		if wrong == nil {

@@ -32,7 +32,7 @@ func Table() []Fault {
 		{Name: "the connection was reset", Reused: serving(AtOnce), begin: func(s *stage) { s.way.Reset() }},
 		{Name: "the server has restarted", Reused: serving(AtOnce), begin: func(s *stage) { s.up.Restart() }},
 		{Name: "GOAWAY came (NO_ERROR)", Reused: serving(AtOnce), begin: func(s *stage) { <-s.up.GoAway() }},
-		{Name: "the connection loses everything, new ones work", Reused: serving(Silence), begin: func(s *stage) { s.way.Swallow() }},
+		{Name: "the connection loses everything, new ones work", Reused: serving(Silence), begin: func(s *stage) { s.way.BlackHole() }},
 		both(Fault{Name: "reset during the RPC, new connections work", begin: hang, during: func(s *stage) {
 			s.way.Reset()
 			s.release()
@@ -48,7 +48,7 @@ func Table() []Fault {
 		{
 			Name: "everything is lost during the RPC, new connections work", Fresh: timeout(health.PhaseRPC, RPC), Reused: serving(Silence),
 			begin: hang, during: func(s *stage) {
-				s.way.Swallow()
+				s.way.BlackHole()
 				s.release()
 			},
 		},
@@ -66,7 +66,7 @@ func Table() []Fault {
 			Name: "silence on every connection", Fresh: timeout(health.PhaseHTTP2, Connect), Reused: timeout(health.PhaseHTTP2, SilenceConnect),
 			begin: func(s *stage) {
 				s.way.SetMode(healthtest.Silent)
-				s.way.Swallow()
+				s.way.BlackHole()
 			},
 		},
 		both(Fault{Name: "it reads, and sends no SETTINGS", begin: frontEnd(healthtest.NoSettings())}, timeout(health.PhaseHTTP2, Connect)),

@@ -18,7 +18,7 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// notNow is how long a test waits for what must not happen: longer than it would take to happen.
+// notNow is how long a test waits to see that something does not happen. If it did, it would happen sooner.
 const notNow = 200 * time.Millisecond
 
 func TestForwarderPasses(t *testing.T) {
@@ -34,7 +34,7 @@ func TestForwarderPasses(t *testing.T) {
 				f.Connections(), f.OpenConnections(), up.Connections(), up.RPCs())
 		}
 		up.Stop()
-		eventually(t, "the end of the upstream reaches the client's side", func() bool { return f.OpenConnections() == 0 })
+		eventually(t, "the client's connection ends with the upstream", func() bool { return f.OpenConnections() == 0 })
 	}
 }
 
@@ -45,7 +45,7 @@ func TestForwarderModesForNewConnections(t *testing.T) {
 		mode   healthtest.Mode
 		within time.Duration
 		want   string
-		// seen is what the client's end of a bare connection that says "hello" sees; nil is a reset.
+		// seen checks what a client that sends "hello" receives; nil expects a reset.
 		seen func(t *testing.T, conn *net.TCPConn)
 	}{
 		{"silent", healthtest.Silent, notNow, "DeadlineExceeded", func(t *testing.T, conn *net.TCPConn) {
@@ -62,7 +62,7 @@ func TestForwarderModesForNewConnections(t *testing.T) {
 		{"close on first bytes", healthtest.CloseOnFirstBytes, patience, "Unavailable", func(t *testing.T, conn *net.TCPConn) {
 			t.Helper()
 			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-				t.Errorf("got %v, want the end", err)
+				t.Errorf("got %v, want the end of the stream", err)
 			}
 		}},
 		{"garbage", healthtest.Garbage, patience, "Unavailable", func(t *testing.T, conn *net.TCPConn) {
@@ -130,7 +130,7 @@ func TestForwarderRefuses(t *testing.T) {
 	}
 }
 
-func TestForwarderMovesNewConnections(t *testing.T) {
+func TestForwarderChangesTheTarget(t *testing.T) {
 	t.Parallel()
 	first, second := healthtest.Start(t), healthtest.Start(t, healthtest.Unix())
 	f := healthtest.Forward(t, first.Target())
@@ -158,7 +158,7 @@ func TestForwarderClosesOnRequest(t *testing.T) {
 	}
 }
 
-func TestForwarderSwallowsWhatIsEstablished(t *testing.T) {
+func TestForwarderBlackHoles(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	f := healthtest.Forward(t, up.Target())
@@ -168,11 +168,11 @@ func TestForwarderSwallowsWhatIsEstablished(t *testing.T) {
 	answer, giveUp := checkUntil(t, established)
 	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
 
-	f.Swallow()
+	f.BlackHole()
 	release()
 	select {
 	case got := <-answer:
-		t.Errorf("swallowed, and yet: %s", got)
+		t.Errorf("an answer on a black-holed connection: %s", got)
 	case <-time.After(notNow):
 		giveUp()
 		<-answer
@@ -186,20 +186,20 @@ func TestForwarderSwallowsWhatIsEstablished(t *testing.T) {
 	want(t, dial(t, f.Addr()), "", "SERVING")
 
 	up.Stop()
-	eventually(t, "only the swallowed connection is left", func() bool { return f.OpenConnections() == 1 })
+	eventually(t, "only the black-holed connection is left", func() bool { return f.OpenConnections() == 1 })
 	if got := checkOnce(established, "", notNow); got != "DeadlineExceeded" {
-		t.Errorf("the end of the upstream is not swallowed: got %s", got)
+		t.Errorf("after the upstream has closed: got %s, want DeadlineExceeded", got)
 	}
 }
 
-func TestForwarderHitsOnlyTheOlder(t *testing.T) {
+func TestForwarderBreaksOnlyOlderConnections(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	f := healthtest.Forward(t, up.Target())
-	for _, hit := range []struct {
+	for _, test := range []struct {
 		do   func(time.Time) int
 		want string
-	}{{f.SwallowOlder, "DeadlineExceeded"}, {f.ResetOlder, "Unavailable"}} {
+	}{{f.BlackHoleOlder, "DeadlineExceeded"}, {f.ResetOlder, "Unavailable"}} {
 		f.Reset()
 		eventually(t, "no connection is left", func() bool { return f.OpenConnections() == 0 })
 		older := dial(t, f.Addr())
@@ -211,27 +211,27 @@ func TestForwarderHitsOnlyTheOlder(t *testing.T) {
 		result := make(chan string, 1)
 		go func() { result <- checkOnce(older, "", time.Second) }()
 		eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
-		if n := hit.do(since); n != 1 {
-			t.Errorf("%d connections were hit, want 1", n)
+		if n := test.do(since); n != 1 {
+			t.Errorf("%d connections were broken, want 1", n)
 		}
 		release()
-		if got := <-result; got != hit.want {
-			t.Errorf("the older connection: got %s, want %s", got, hit.want)
+		if got := <-result; got != test.want {
+			t.Errorf("the older connection: got %s, want %s", got, test.want)
 		}
 		connections := f.Connections()
 		if want(t, younger, "", "SERVING"); f.Connections() != connections {
-			t.Error("the younger connection was hit, too")
+			t.Error("the younger connection was broken too")
 		}
 	}
 }
 
-func TestForwarderEndsASwallowedConnectionWithItsClient(t *testing.T) {
+func TestBlackHoledConnectionEndsWithItsClient(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	f := healthtest.Forward(t, up.Target())
 	conn := connect(t, f.Addr())
 	eventually(t, "the connection is established", func() bool { return up.OpenConnections() == 1 })
-	f.Swallow()
+	f.BlackHole()
 	conn.Close()
 	eventually(t, "both sides are closed", func() bool { return f.OpenConnections() == 0 && up.OpenConnections() == 0 })
 }
@@ -249,13 +249,13 @@ func TestForwarderResets(t *testing.T) {
 	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 && up.OpenConnections() == 2 })
 	f.Reset()
 	if got := <-result; got != "Unavailable" {
-		t.Errorf("RPC under way: got %s, want Unavailable", got)
+		t.Errorf("RPC in flight: got %s, want Unavailable", got)
 	}
-	// The upstream's SETTINGS may be there to read first.
+	// The upstream's SETTINGS may arrive before the reset.
 	if _, err := io.Copy(io.Discard, conn); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("got %v, want a reset", err)
 	}
-	eventually(t, "the upstream sees it", func() bool { return up.InFlight() == 0 })
+	eventually(t, "the upstream sees the reset", func() bool { return up.InFlight() == 0 })
 	want(t, client, "", "SERVING")
 }
 
@@ -265,18 +265,18 @@ func TestForwarderClosesOnBytes(t *testing.T) {
 	f := healthtest.Forward(t, up.Target())
 	client := dial(t, f.Addr())
 	want(t, client, "", "SERVING")
-	seen := 1
-	// What a client has to say after an answer can be the next bytes, too: then the check has a new connection.
-	eventually(t, "a request is the next bytes", func() bool {
+	answered := 1
+	// The next bytes can also be a frame that the client sends after an answer. Then the check uses a new connection.
+	eventually(t, "the next bytes are a request", func() bool {
 		f.CloseOnBytes()
 		got := checkOnce(client, "", patience)
 		if got == "SERVING" {
-			seen++
+			answered++
 		}
 		return got == "Unavailable"
 	})
-	if got := up.RPCs(); got != seen {
-		t.Errorf("RPCs at the upstream: got %d, want the %d that were answered", got, seen)
+	if got := up.RPCs(); got != answered {
+		t.Errorf("RPCs at the upstream: got %d, want the %d that were answered", got, answered)
 	}
 	want(t, dial(t, f.Addr()), "", "SERVING")
 }
@@ -319,25 +319,25 @@ func TestForwarderDelays(t *testing.T) {
 	}
 	f.Delay(0, time.Hour)
 	answer, giveUp := checkUntil(t, client)
-	eventually(t, "the request arrived", func() bool { return up.RPCs() == 5 })
+	eventually(t, "the request has arrived", func() bool { return up.RPCs() == 5 })
 	select {
 	case got := <-answer:
-		t.Errorf("an hour later: %s", got)
+		t.Errorf("an answer in spite of the delay: %s", got)
 	case <-time.After(notNow):
 		giveUp()
 		<-answer
 	}
 }
 
-func TestForwarderFreezesAndThaws(t *testing.T) {
+func TestForwarderPausesAndResumes(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	f := healthtest.Forward(t, up.Target())
 	established := dial(t, f.Addr())
 	want(t, established, "", "SERVING")
 
-	f.Freeze()
-	f.Freeze()
+	f.Pause()
+	f.Pause()
 	results := make(chan string, 2)
 	for _, client := range []healthpb.HealthClient{established, dial(t, f.Addr())} {
 		go func() { results <- checkOnce(client, "", patience) }()
@@ -345,21 +345,21 @@ func TestForwarderFreezesAndThaws(t *testing.T) {
 	eventually(t, "the new connection is accepted", func() bool { return f.Connections() == 2 })
 	select {
 	case got := <-results:
-		t.Fatalf("frozen, and yet: %s", got)
+		t.Fatalf("an answer while paused: %s", got)
 	case <-time.After(notNow):
 	}
 	if up.RPCs() != 1 || up.Connections() != 1 {
-		t.Errorf("frozen, and yet %d RPCs on %d connections", up.RPCs(), up.Connections())
+		t.Errorf("%d RPCs on %d connections at the upstream while paused, want 1 on 1", up.RPCs(), up.Connections())
 	}
-	f.Thaw()
-	f.Thaw()
+	f.Resume()
+	f.Resume()
 	for range cap(results) {
 		if got := <-results; got != "SERVING" {
-			t.Errorf("thawed: got %s", got)
+			t.Errorf("after Resume: got %s", got)
 		}
 	}
 	if got := f.Connections(); got != 2 {
-		t.Errorf("connections: got %d, want 2: none was lost", got)
+		t.Errorf("connections: got %d, want 2: no connection may be lost", got)
 	}
 }
 
@@ -370,7 +370,7 @@ func TestForwarderInjectsGoAway(t *testing.T) {
 	client := dial(t, f.Addr())
 	want(t, client, "", "SERVING")
 
-	// The RPC under way has a stream that the GOAWAY's last one includes.
+	// The GOAWAY's last stream includes that of the RPC in flight.
 	release := up.Hang("")
 	result := make(chan string, 1)
 	go func() { result <- checkOnce(client, "", patience) }()
@@ -381,22 +381,22 @@ func TestForwarderInjectsGoAway(t *testing.T) {
 	})
 	release()
 	if got := <-result; got != "SERVING" {
-		t.Errorf("RPC under way: got %s, want SERVING", got)
+		t.Errorf("RPC in flight: got %s, want SERVING", got)
 	}
 
-	// With nothing processed, a client that may repeats the RPC elsewhere.
+	// The GOAWAY says that no stream was processed, so the client retries the RPC on another connection.
 	release = up.Hang("")
 	defer release()
 	before := up.RPCs()
 	go func() { result <- checkOnce(client, "", patience) }()
 	eventually(t, "the RPC is in flight", func() bool { return up.RPCs() == before+1 })
 	f.GoAway(0, http2.ErrCodeEnhanceYourCalm)
-	eventually(t, "the RPC is repeated on a third connection", func() bool {
+	eventually(t, "the RPC is retried on a third connection", func() bool {
 		return up.RPCs() == before+2 && f.Connections() == 3
 	})
 	release()
 	if got := <-result; got != "SERVING" {
-		t.Errorf("repeated RPC: got %s, want SERVING", got)
+		t.Errorf("retried RPC: got %s, want SERVING", got)
 	}
 }
 
@@ -446,9 +446,8 @@ func TestFrontEnds(t *testing.T) {
 	}
 }
 
-// TestFrontEndGoesAwayAtOnce looks at the frames: whether grpc-go begins a request before it sees
-// the GOAWAY is a matter of luck.
-func TestFrontEndGoesAwayAtOnce(t *testing.T) {
+// TestGoAwayAtOnce checks the frames themselves, since grpc-go may or may not begin a request before it sees the GOAWAY.
+func TestGoAwayAtOnce(t *testing.T) {
 	t.Parallel()
 	f := healthtest.StartFrontEnd(t, healthtest.GoAwayAtOnce(http2.ErrCodeEnhanceYourCalm))
 	conn := connect(t, f.Addr())

@@ -5,12 +5,11 @@ import (
 	"time"
 )
 
-// standstill is from when on a process that was late to wake up counts as one that did not run.
-const standstill = 50 * time.Millisecond
+// stallAtLeast is how late this process must wake up for that to count as a stall.
+const stallAtLeast = 50 * time.Millisecond
 
-// WatchStandstills tells of each time for which this process did not run, because the machine was busy, until
-// stop is called.
-func WatchStandstills(tell func(from, to time.Time)) (stop func()) {
+// WatchStalls reports each stall until stop is called: a time in which this process did not run because the machine was busy.
+func WatchStalls(report func(from, to time.Time)) (stop func()) {
 	const tick = 5 * time.Millisecond
 	stopping := make(chan struct{})
 	var watching sync.WaitGroup
@@ -22,8 +21,8 @@ func WatchStandstills(tell func(from, to time.Time)) (stop func()) {
 			case <-time.After(tick):
 			}
 			now := time.Now()
-			if now.Sub(before) >= standstill {
-				tell(before, now)
+			if now.Sub(before) >= stallAtLeast {
+				report(before, now)
 			}
 			before = now
 		}

@@ -90,7 +90,7 @@ func run(ctx context.Context, t testing.TB, c config) *report {
 
 	ctx, stop := context.WithTimeout(ctx, c.length)
 	defer stop()
-	stopWatching := sync.OnceFunc(healthtest.WatchStandstills(func(from, to time.Time) { s.states.stalls.add(span{from, to}) }))
+	stopWatching := sync.OnceFunc(healthtest.WatchStalls(func(from, to time.Time) { s.states.stalls.add(span{from, to}) }))
 	defer stopWatching()
 	var all sync.WaitGroup
 	for i := range callers {

@@ -146,7 +146,7 @@ func faults() []fault {
 		{"nothing comes through", func(s *soak) bool {
 			s.states.reachable.change(false, func() {
 				s.world.way.SetMode(healthtest.Silent)
-				s.world.way.Swallow()
+				s.world.way.BlackHole()
 			})
 			s.wait(2500 * time.Millisecond)
 			s.states.reachable.change(true, func() { s.world.way.SetMode(healthtest.Pass) })
@@ -173,7 +173,7 @@ func faults() []fault {
 			return true
 		}},
 		{"connections reset", func(s *soak) bool { return s.world.way.ResetOlder(s.oldest()) > 0 }},
-		{"connections black-holed", func(s *soak) bool { return s.world.way.SwallowOlder(s.oldest()) > 0 }},
+		{"connections black-holed", func(s *soak) bool { return s.world.way.BlackHoleOlder(s.oldest()) > 0 }},
 		{"slow service", func(s *soak) bool {
 			defer s.slowDown()()
 			s.wait(time.Second)
@@ -202,7 +202,7 @@ func faults() []fault {
 		}},
 		{"frozen while connections are black-holed", func(s *soak) bool {
 			hit := 0
-			s.frozen(func() { hit = s.world.way.SwallowOlder(s.oldest()) })
+			s.frozen(func() { hit = s.world.way.BlackHoleOlder(s.oldest()) })
 			return hit > 0
 		}},
 		{"frozen during a restart", func(s *soak) bool {
