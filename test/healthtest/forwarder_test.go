@@ -34,7 +34,7 @@ func TestForwarderPasses(t *testing.T) {
 				f.Connections(), f.OpenConnections(), up.Connections(), up.RPCs())
 		}
 		up.Stop()
-		eventually(t, "the client's connection ends with the upstream", func() bool { return f.OpenConnections() == 0 })
+		healthtest.Eventually(t, "the client's connection ends with the upstream", func() bool { return f.OpenConnections() == 0 })
 	}
 }
 
@@ -166,7 +166,7 @@ func TestForwarderBlackHoles(t *testing.T) {
 	want(t, established, "", "SERVING")
 	release := up.Hang("")
 	answer, giveUp := checkUntil(t, established)
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
 
 	f.BlackHole()
 	release()
@@ -186,7 +186,7 @@ func TestForwarderBlackHoles(t *testing.T) {
 	want(t, dial(t, f.Addr()), "", "SERVING")
 
 	up.Stop()
-	eventually(t, "only the black-holed connection is left", func() bool { return f.OpenConnections() == 1 })
+	healthtest.Eventually(t, "only the black-holed connection is left", func() bool { return f.OpenConnections() == 1 })
 	if got := checkOnce(established, "", notNow); got != "DeadlineExceeded" {
 		t.Errorf("after the upstream has closed: got %s, want DeadlineExceeded", got)
 	}
@@ -201,7 +201,7 @@ func TestForwarderBreaksOnlyOlderConnections(t *testing.T) {
 		want string
 	}{{f.BlackHoleOlder, "DeadlineExceeded"}, {f.ResetOlder, "Unavailable"}} {
 		f.Reset()
-		eventually(t, "no connection is left", func() bool { return f.OpenConnections() == 0 })
+		healthtest.Eventually(t, "no connection is left", func() bool { return f.OpenConnections() == 0 })
 		older := dial(t, f.Addr())
 		want(t, older, "", "SERVING")
 		since := time.Now()
@@ -210,7 +210,7 @@ func TestForwarderBreaksOnlyOlderConnections(t *testing.T) {
 		release := up.Hang("")
 		result := make(chan string, 1)
 		go func() { result <- checkOnce(older, "", time.Second) }()
-		eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+		healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
 		if n := test.do(since); n != 1 {
 			t.Errorf("%d connections were broken, want 1", n)
 		}
@@ -230,10 +230,10 @@ func TestBlackHoledConnectionEndsWithItsClient(t *testing.T) {
 	up := healthtest.Start(t)
 	f := healthtest.Forward(t, up.Target())
 	conn := connect(t, f.Addr())
-	eventually(t, "the connection is established", func() bool { return up.OpenConnections() == 1 })
+	healthtest.Eventually(t, "the connection is established", func() bool { return up.OpenConnections() == 1 })
 	f.BlackHole()
 	conn.Close()
-	eventually(t, "both sides are closed", func() bool { return f.OpenConnections() == 0 && up.OpenConnections() == 0 })
+	healthtest.Eventually(t, "both sides are closed", func() bool { return f.OpenConnections() == 0 && up.OpenConnections() == 0 })
 }
 
 func TestForwarderResets(t *testing.T) {
@@ -246,7 +246,7 @@ func TestForwarderResets(t *testing.T) {
 	up.Hang(echo)
 	result := make(chan string, 1)
 	go func() { result <- checkOnce(client, echo, patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 && up.OpenConnections() == 2 })
+	healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 && up.OpenConnections() == 2 })
 	f.Reset()
 	if got := <-result; got != "Unavailable" {
 		t.Errorf("RPC in flight: got %s, want Unavailable", got)
@@ -255,7 +255,7 @@ func TestForwarderResets(t *testing.T) {
 	if _, err := io.Copy(io.Discard, conn); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("got %v, want a reset", err)
 	}
-	eventually(t, "the upstream sees the reset", func() bool { return up.InFlight() == 0 })
+	healthtest.Eventually(t, "the upstream sees the reset", func() bool { return up.InFlight() == 0 })
 	want(t, client, "", "SERVING")
 }
 
@@ -267,7 +267,7 @@ func TestForwarderClosesOnBytes(t *testing.T) {
 	want(t, client, "", "SERVING")
 	answered := 1
 	// The next bytes can also be a frame that the client sends after an answer. Then the check uses a new connection.
-	eventually(t, "the next bytes are a request", func() bool {
+	healthtest.Eventually(t, "the next bytes are a request", func() bool {
 		f.CloseOnBytes()
 		got := checkOnce(client, "", patience)
 		if got == "SERVING" {
@@ -319,7 +319,7 @@ func TestForwarderDelays(t *testing.T) {
 	}
 	f.Delay(0, time.Hour)
 	answer, giveUp := checkUntil(t, client)
-	eventually(t, "the request has arrived", func() bool { return up.RPCs() == 5 })
+	healthtest.Eventually(t, "the request has arrived", func() bool { return up.RPCs() == 5 })
 	select {
 	case got := <-answer:
 		t.Errorf("an answer in spite of the delay: %s", got)
@@ -342,7 +342,7 @@ func TestForwarderPausesAndResumes(t *testing.T) {
 	for _, client := range []healthpb.HealthClient{established, dial(t, f.Addr())} {
 		go func() { results <- checkOnce(client, "", patience) }()
 	}
-	eventually(t, "the new connection is accepted", func() bool { return f.Connections() == 2 })
+	healthtest.Eventually(t, "the new connection is accepted", func() bool { return f.Connections() == 2 })
 	select {
 	case got := <-results:
 		t.Fatalf("an answer while paused: %s", got)
@@ -371,12 +371,9 @@ func TestForwarderInjectsGoAway(t *testing.T) {
 	want(t, client, "", "SERVING")
 
 	// The GOAWAY's last stream includes that of the RPC in flight.
-	release := up.Hang("")
-	result := make(chan string, 1)
-	go func() { result <- checkOnce(client, "", patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	release, result := hanging(t, up, client)
 	f.GoAway(1<<31-1, http2.ErrCodeNo)
-	eventually(t, "the client dials for the next RPC", func() bool {
+	healthtest.Eventually(t, "the client dials for the next RPC", func() bool {
 		return checkOnce(client, echo, patience) == "NotFound" && f.Connections() == 2
 	})
 	release()
@@ -385,13 +382,11 @@ func TestForwarderInjectsGoAway(t *testing.T) {
 	}
 
 	// The GOAWAY says that no stream was processed, so the client retries the RPC on another connection.
-	release = up.Hang("")
-	defer release()
 	before := up.RPCs()
-	go func() { result <- checkOnce(client, "", patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.RPCs() == before+1 })
+	release, result = hanging(t, up, client)
+	defer release()
 	f.GoAway(0, http2.ErrCodeEnhanceYourCalm)
-	eventually(t, "the RPC is retried on a third connection", func() bool {
+	healthtest.Eventually(t, "the RPC is retried on a third connection", func() bool {
 		return up.RPCs() == before+2 && f.Connections() == 3
 	})
 	release()
@@ -436,7 +431,7 @@ func TestFrontEnds(t *testing.T) {
 			if got := checkOnce(client, "", c.within); got != c.want.String() {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
-			eventually(t, "a connection", func() bool { return f.Connections() > 0 })
+			healthtest.Eventually(t, "a connection", func() bool { return f.Connections() > 0 })
 			if got := f.Requests(); got != c.requests {
 				t.Errorf("got %d requests, want %d", got, c.requests)
 			}

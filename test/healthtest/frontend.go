@@ -69,24 +69,14 @@ func TrailersOnly(code codes.Code, message string) Fault {
 
 // WithoutTrailers answers every request with the message SERVING, and ends the stream without an RPC status.
 func WithoutTrailers() Fault {
-	return Fault{answer: func(r *responder, stream uint32) error {
-		if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
-			return err
-		}
-		serving := []byte{0x08, 0x01} // HealthCheckResponse{status: SERVING}
-		return r.framer.WriteData(stream, true, append(messagePrefix(uint32(len(serving))), serving...))
-	}}
+	return Fault{answer: func(r *responder, stream uint32) error { return r.serving(stream, true) }}
 }
 
 // GoAwayBeforeTrailers answers every request with the message SERVING, sends a GOAWAY that claims that no request was
 // processed, and then ends the stream with RPC status OK.
 func GoAwayBeforeTrailers() Fault {
 	return Fault{answer: func(r *responder, stream uint32) error {
-		if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
-			return err
-		}
-		serving := []byte{0x08, 0x01} // HealthCheckResponse{status: SERVING}
-		if err := r.framer.WriteData(stream, false, append(messagePrefix(uint32(len(serving))), serving...)); err != nil {
+		if err := r.serving(stream, false); err != nil {
 			return err
 		}
 		if err := r.framer.WriteGoAway(0, http2.ErrCodeNo, nil); err != nil {
@@ -275,6 +265,15 @@ func (r *responder) headers(stream uint32, end bool, fields ...string) error {
 		EndStream:     end,
 		EndHeaders:    true,
 	})
+}
+
+// serving writes the response headers and the message SERVING.
+func (r *responder) serving(stream uint32, end bool) error {
+	if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
+		return err
+	}
+	message := []byte{0x08, 0x01} // HealthCheckResponse{status: SERVING}
+	return r.framer.WriteData(stream, end, append(messagePrefix(uint32(len(message))), message...))
 }
 
 func (r *responder) page(stream uint32, code int, contentType, body string) error {

@@ -67,20 +67,22 @@ func checkUntil(t *testing.T, client healthpb.HealthClient) (result <-chan strin
 	return results, cancel
 }
 
+// hanging makes the upstream hang, and makes an RPC for the whole server. It returns when the RPC is in flight; result has how it
+// ended.
+func hanging(t *testing.T, up *healthtest.Upstream, client healthpb.HealthClient) (release func(), result <-chan string) {
+	t.Helper()
+	arrived := up.RPCs() + 1
+	release = up.Hang("")
+	results := make(chan string, 1)
+	go func() { results <- checkOnce(client, "", patience) }()
+	healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.RPCs() == arrived })
+	return release, results
+}
+
 func want(t *testing.T, client healthpb.HealthClient, service, wanted string, options ...grpc.CallOption) {
 	t.Helper()
 	if got := checkOnce(client, service, patience, options...); got != wanted {
 		t.Fatalf("check of %q: got %s, want %s", service, got, wanted)
-	}
-}
-
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
 	}
 }
 
@@ -169,7 +171,7 @@ func TestUpstreamDelays(t *testing.T) {
 	if got := checkOnce(client, "", 100*time.Millisecond); got != "DeadlineExceeded" {
 		t.Errorf("got %s, want DeadlineExceeded", got)
 	}
-	eventually(t, "the RPC ends at the server after the client gave up", func() bool { return up.InFlight() == 0 })
+	healthtest.Eventually(t, "the RPC ends at the server after the client gave up", func() bool { return up.InFlight() == 0 })
 }
 
 func TestUpstreamHangsUntilReleased(t *testing.T) {
@@ -181,7 +183,7 @@ func TestUpstreamHangsUntilReleased(t *testing.T) {
 	for range cap(results) {
 		go func() { results <- checkOnce(client, "", patience) }()
 	}
-	eventually(t, "three RPCs in flight", func() bool { return up.InFlightFor("") == 3 && up.InFlight() == 3 })
+	healthtest.Eventually(t, "three RPCs in flight", func() bool { return up.InFlightFor("") == 3 && up.InFlight() == 3 })
 	up.SetStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	select {
 	case got := <-results:
@@ -195,7 +197,7 @@ func TestUpstreamHangsUntilReleased(t *testing.T) {
 		}
 	}
 	want(t, client, "", "NOT_SERVING")
-	eventually(t, "no RPC in flight", func() bool { return up.InFlightFor("") == 0 })
+	healthtest.Eventually(t, "no RPC in flight", func() bool { return up.InFlightFor("") == 0 })
 	if got := up.MaxInFlightFor(""); got != 3 {
 		t.Errorf("most in flight: got %d, want 3", got)
 	}
@@ -267,10 +269,7 @@ func TestUpstreamStopBreaksRPCs(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	client := dial(t, up.Target())
-	up.Hang("")
-	result := make(chan string, 1)
-	go func() { result <- checkOnce(client, "", patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	_, result := hanging(t, up, client)
 	up.Stop()
 	if got := <-result; got != "Unavailable" {
 		t.Errorf("got %s, want Unavailable", got)
@@ -284,16 +283,13 @@ func TestUpstreamGracefulStopAnswersFirst(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	client := dial(t, up.Target())
-	release := up.Hang("")
-	result := make(chan string, 1)
-	go func() { result <- checkOnce(client, "", patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	release, result := hanging(t, up, client)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		up.GracefulStop()
 	}()
-	eventually(t, "new connections are refused", func() bool {
+	healthtest.Eventually(t, "new connections are refused", func() bool {
 		// A connection that is accepted before the stop hangs.
 		return checkOnce(dial(t, up.Target()), "", notNow) == "Unavailable"
 	})
@@ -309,14 +305,11 @@ func TestUpstreamGoAwayServesNewConnections(t *testing.T) {
 	up := healthtest.Start(t)
 	client := dial(t, up.Target())
 	want(t, client, "", "SERVING")
-	release := up.Hang("")
-	result := make(chan string, 1)
-	go func() { result <- checkOnce(client, "", patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	release, result := hanging(t, up, client)
 
 	drained := up.GoAway()
 	up.SetStatus(echo, healthpb.HealthCheckResponse_SERVING)
-	eventually(t, "a second connection", func() bool {
+	healthtest.Eventually(t, "a second connection", func() bool {
 		return checkOnce(client, echo, patience) == "SERVING" && up.Connections() == 2
 	})
 	select {
@@ -329,7 +322,7 @@ func TestUpstreamGoAwayServesNewConnections(t *testing.T) {
 		t.Errorf("RPC in flight: got %s, want SERVING", got)
 	}
 	<-drained
-	eventually(t, "the old connection is gone", func() bool { return up.OpenConnections() == 1 })
+	healthtest.Eventually(t, "the old connection is gone", func() bool { return up.OpenConnections() == 1 })
 }
 
 func TestUpstreamLimitsStreams(t *testing.T) {
@@ -340,7 +333,7 @@ func TestUpstreamLimitsStreams(t *testing.T) {
 	release := up.Hang("")
 	defer release()
 	go checkOnce(client, "", patience)
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
 	if got := checkOnce(client, "", 200*time.Millisecond); got != "DeadlineExceeded" {
 		t.Errorf("got %s, want DeadlineExceeded", got)
 	}
@@ -413,7 +406,7 @@ func TestStopDoesNotWaitForASilentHandshake(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
 	silent := connect(t, up.Addr())
-	eventually(t, "the connection is accepted", func() bool { return up.OpenConnections() == 1 })
+	healthtest.Eventually(t, "the connection is accepted", func() bool { return up.OpenConnections() == 1 })
 	up.Stop()
 	if _, err := silent.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is still open")
