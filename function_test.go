@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -314,11 +313,7 @@ func TestOverloaded(t *testing.T) {
 	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_MAX_CONCURRENT_CHECKS=1", "GRPC_HEALTH_RPC_TIMEOUT=30s")
 	var first sync.WaitGroup
 	first.Go(func() { d.want("?service=a", 200, "a SERVING\n") })
-	for end := time.Now().Add(15 * time.Second); up.InFlightFor("a") == 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the first RPC is not in flight")
-		}
-	}
+	healthtest.Eventually(t, "the first RPC is in flight", func() bool { return up.InFlightFor("a") > 0 })
 	if status, header, body := d.get("?service=b", ""); status != 503 || body != "b OVERLOADED\n" || header.Get("Retry-After") != "1" {
 		t.Errorf("%d %v %q", status, header, body)
 	}
@@ -384,11 +379,8 @@ func TestWrongSettings(t *testing.T) {
 		}
 	}
 	names := []string{"GRPC_HEALTH_ADDR", "GRPC_HEALTH_RPC_TIMEOUT", "GRPC_HEALTH_CLIENT_KEY", "GRPC_HEALTH_TLS", "GRPC_HEALTH_RPC_HEADERS"}
-	missing := func(name string) bool { return !strings.Contains(d.text(), name) }
-	for end := time.Now().Add(10 * time.Second); slices.ContainsFunc(names, missing); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("the log does not name all of %v:\n%s", names, d.text())
-		}
+	for _, name := range names {
+		healthtest.Eventually(t, "the log names "+name, func() bool { return strings.Contains(d.text(), name) })
 	}
 	text := d.text()
 	if strings.Contains(text, secret) {

@@ -15,15 +15,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"example.com/grpc-health-http/test/scripttest"
 )
 
 // TestQuickstart runs the README's first command, tries the commands that it prints, and ends it as Ctrl-C does.
 func TestQuickstart(t *testing.T) {
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "quickstart")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	program := scripttest.Build(t, ".", "quickstart")
 	temp := t.TempDir()
 	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp)

@@ -415,10 +415,10 @@ func testPolicy(t *testing.T, chromium context.Context) {
 	if slices.Contains(ran, true) {
 		t.Errorf("not blocked, of a script, a style and a request to another host: %v", ran)
 	}
-	told := strings.Join(p.complained(), "\n")
+	complaints := strings.Join(p.complained(), "\n")
 	for _, directive := range []string{"script-src", "style-src", "connect-src"} {
-		if !strings.Contains(told, directive) {
-			t.Errorf("the browser did not complain of %s: %s", directive, told)
+		if !strings.Contains(complaints, directive) {
+			t.Errorf("the browser did not complain of %s: %s", directive, complaints)
 		}
 	}
 }

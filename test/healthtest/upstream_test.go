@@ -67,8 +67,8 @@ func checkUntil(t *testing.T, client healthpb.HealthClient) (result <-chan strin
 	return results, cancel
 }
 
-// hanging makes the upstream hang, and makes an RPC for the whole server. It returns when the RPC is in flight; result has how it
-// ended.
+// hanging makes the upstream hang, and makes an RPC for the whole server. It returns when the RPC is in flight; result receives
+// what checkOnce returns.
 func hanging(t *testing.T, up *healthtest.Upstream, client healthpb.HealthClient) (release func(), result <-chan string) {
 	t.Helper()
 	arrived := up.RPCs() + 1

@@ -153,8 +153,8 @@ func (s *soak) ask(client *http.Client, caller int) (a answer) {
 		a.unanswered = err
 		return a
 	}
-	told := struct{ Services []*answer }{[]*answer{&a}}
-	if err := json.Unmarshal(body, &told); err != nil || a.Status == "" {
+	verdicts := struct{ Services []*answer }{[]*answer{&a}}
+	if err := json.Unmarshal(body, &verdicts); err != nil || a.Status == "" {
 		a.unanswered = fmt.Errorf("%s: %s", response.Status, body)
 	}
 	a.evidence = response.Header.Get("Grpc-Health-Evidence")
