@@ -21,6 +21,16 @@ import (
 // notNow is how long a test waits to see that something does not happen. If it did, it would happen sooner.
 const notNow = 200 * time.Millisecond
 
+// startForwarded starts an upstream with a forwarder in front of it, and returns a client that is connected through it.
+func startForwarded(t *testing.T) (*healthtest.Upstream, *healthtest.Forwarder, healthpb.HealthClient) {
+	t.Helper()
+	up := healthtest.Start(t)
+	f := healthtest.Forward(t, up.Target())
+	client := dial(t, f.Addr())
+	want(t, client, "", "SERVING")
+	return up, f, client
+}
+
 func TestForwarderPasses(t *testing.T) {
 	t.Parallel()
 	for _, option := range []healthtest.Option{healthtest.IPv6(), healthtest.Unix()} {
@@ -85,10 +95,7 @@ func TestForwarderModesForNewConnections(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			up := healthtest.Start(t)
-			f := healthtest.Forward(t, up.Target())
-			established := dial(t, f.Addr())
-			want(t, established, "", "SERVING")
+			up, f, established := startForwarded(t)
 
 			f.SetMode(c.mode)
 			if c.seen == nil {
@@ -115,10 +122,7 @@ func TestForwarderModesForNewConnections(t *testing.T) {
 
 func TestForwarderRefuses(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	established := dial(t, f.Addr())
-	want(t, established, "", "SERVING")
+	_, f, established := startForwarded(t)
 	for range 2 {
 		f.SetMode(healthtest.Refuse)
 		if conn, err := net.DialTimeout("tcp", f.Addr(), patience); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -160,10 +164,7 @@ func TestForwarderClosesOnRequest(t *testing.T) {
 
 func TestForwarderBlackHoles(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	established := dial(t, f.Addr())
-	want(t, established, "", "SERVING")
+	up, f, established := startForwarded(t)
 	release := up.Hang("")
 	answer, giveUp := checkUntil(t, established)
 	healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
@@ -261,10 +262,7 @@ func TestForwarderResets(t *testing.T) {
 
 func TestForwarderClosesOnBytes(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	client := dial(t, f.Addr())
-	want(t, client, "", "SERVING")
+	up, f, client := startForwarded(t)
 	answered := 1
 	// The next bytes can also be a frame that the client sends after an answer. Then the check uses a new connection.
 	healthtest.Eventually(t, "the next bytes are a request", func() bool {
@@ -283,10 +281,7 @@ func TestForwarderClosesOnBytes(t *testing.T) {
 
 func TestForwarderHoldsNewConnections(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	established := dial(t, f.Addr())
-	want(t, established, "", "SERVING")
+	_, f, established := startForwarded(t)
 	const hold = 150 * time.Millisecond
 	f.Hold(hold)
 	begin := time.Now()
@@ -304,10 +299,7 @@ func TestForwarderHoldsNewConnections(t *testing.T) {
 
 func TestForwarderDelays(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	client := dial(t, f.Addr())
-	want(t, client, "", "SERVING")
+	up, f, client := startForwarded(t)
 	const delay = 100 * time.Millisecond
 	for _, c := range []struct{ towardsTarget, towardsClient time.Duration }{{delay, 0}, {0, delay}, {delay, delay}} {
 		f.Delay(c.towardsTarget, c.towardsClient)
@@ -331,10 +323,7 @@ func TestForwarderDelays(t *testing.T) {
 
 func TestForwarderPausesAndResumes(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	established := dial(t, f.Addr())
-	want(t, established, "", "SERVING")
+	up, f, established := startForwarded(t)
 
 	f.Pause()
 	f.Pause()
@@ -365,10 +354,7 @@ func TestForwarderPausesAndResumes(t *testing.T) {
 
 func TestForwarderInjectsGoAway(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	client := dial(t, f.Addr())
-	want(t, client, "", "SERVING")
+	up, f, client := startForwarded(t)
 
 	// The GOAWAY's last stream includes that of the RPC in flight.
 	release, result := hanging(t, up, client)
