@@ -1,5 +1,5 @@
-// Package healthhttp is the Google Cloud function: HealthCheck answers HTTP requests with the health
-// of a gRPC server. Its settings come from the environment, its certificates, keys and tokens from mounted secrets.
+// Package healthhttp is the Google Cloud function HealthCheck, which answers HTTP requests with the health of a gRPC server.
+// Its settings come from the environment, its certificates, keys and tokens from mounted secrets.
 package healthhttp
 
 import (
@@ -15,13 +15,13 @@ import (
 	"example.com/grpc-health-http/internal/settings"
 )
 
-// The Functions Framework finds the function by what init registers (its declarative signature).
+// The Functions Framework finds the function by the name that init registers.
 func init() {
 	functions.HTTP("HealthCheck", newFunction(os.Stderr).ServeHTTP)
 }
 
-// newFunction returns the function, which logs to w. It is built on the first request: a wrong setting must
-// not end the process, which the platform would start again and again.
+// newFunction returns the function, which logs to w. It reads the settings on the first request: if a wrong setting ended the
+// process, the platform would restart it again and again.
 func newFunction(w io.Writer) http.Handler {
 	handler := sync.OnceValue(func() http.Handler { return build(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -31,7 +31,7 @@ func newFunction(w io.Writer) http.Handler {
 	})
 }
 
-// build puts the handler together from the environment.
+// build makes the handler from the settings in the environment.
 func build(w io.Writer) http.Handler {
 	s, err := settings.FromEnvironment()
 	if err != nil {

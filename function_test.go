@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,8 +27,8 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// generatedMain is what Google's build pack compiles beside the source: it imports the module for its
-// init, and starts the Functions Framework
+// generatedMain is the main package that Google's build pack adds to the source. It imports the module for its init function
+// and starts the Functions Framework
 // (https://github.com/GoogleCloudPlatform/buildpacks/tree/main/cmd/go/functions_framework).
 const generatedMain = `package main
 
@@ -52,8 +51,8 @@ func main() {
 }
 `
 
-// buildFunction does what a deployment does: it uploads the tree less what .gcloudignore names, writes
-// the main package, tidies the module and builds. It returns the program.
+// buildFunction builds the function as a deployment does: it copies the tree without what .gcloudignore names, adds the main
+// package, tidies the module and builds. It returns the program's path.
 var buildFunction = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "function")
 	if err != nil {
@@ -99,7 +98,7 @@ var buildFunction = sync.OnceValues(func() (string, error) {
 			return "", err
 		}
 	}
-	if err := onePackage("."); err != nil { // also of what is not uploaded: its tests
+	if err := onePackage("."); err != nil { // checks the tests too, which are not uploaded
 		return "", err
 	}
 	main := filepath.Join(source, "functions.local", "app")
@@ -121,8 +120,8 @@ var buildFunction = sync.OnceValues(func() (string, error) {
 	return program, nil
 })
 
-// onePackage checks that all Go files of a folder, tests too, have one package name: the build pack
-// refuses others.
+// onePackage checks that all Go files of a folder, tests included, have the same package name. The build pack refuses a
+// folder with two.
 func onePackage(dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
@@ -150,7 +149,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// deployed is a running function.
+// deployed is the function, running in a process of its own.
 type deployed struct {
 	t   *testing.T
 	url string
@@ -166,7 +165,7 @@ func (d *deployed) Write(p []byte) (int, error) {
 	return d.log.Write(p)
 }
 
-// deploy runs the function with an environment as the platform makes it.
+// deploy starts the function with the environment that the platform sets, and env.
 func deploy(t *testing.T, env ...string) *deployed {
 	t.Helper()
 	program, err := buildFunction()
@@ -204,14 +203,14 @@ func (d *deployed) text() string {
 	return d.log.String()
 }
 
-// lines are the log's lines, each of which must be JSON.
+// lines returns the lines of the log, each of which must be JSON.
 func (d *deployed) lines() []map[string]any {
 	var lines []map[string]any
 	text := d.text()
-	scanner := bufio.NewScanner(strings.NewReader(text[:strings.LastIndex(text, "\n")+1])) // whole lines
+	scanner := bufio.NewScanner(strings.NewReader(text[:strings.LastIndex(text, "\n")+1])) // the last line may be incomplete
 	for scanner.Scan() {
 		if scanner.Text() == "" {
-			continue // the framework's own, behind each request
+			continue // the framework writes an empty line after each request
 		}
 		var line map[string]any
 		if err := json.Unmarshal(scanner.Bytes(), &line); err != nil {
@@ -226,7 +225,7 @@ func (d *deployed) lines() []map[string]any {
 	return lines
 }
 
-// line waits for the log line that has this value for a key: what the process wrote may not be read yet.
+// line waits for the log line that has this value for a key. The test may not have read yet what the process wrote.
 func (d *deployed) line(key, value string) map[string]any {
 	d.t.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
@@ -240,7 +239,7 @@ func (d *deployed) line(key, value string) map[string]any {
 	return nil
 }
 
-// get asks the function; header is "Name: value" or empty.
+// get sends a request to the function; header is "Name: value" or empty.
 func (d *deployed) get(query, header string) (int, http.Header, string) {
 	d.t.Helper()
 	request, err := http.NewRequest(http.MethodGet, d.url+"/"+query, nil)
@@ -262,7 +261,7 @@ func (d *deployed) get(query, header string) (int, http.Header, string) {
 	return response.StatusCode, response.Header, string(body)
 }
 
-// want asks the function, and checks the status and the whole body in text.
+// want sends a request to the function, and checks the HTTP status and the body.
 func (d *deployed) want(query string, status int, body string) {
 	d.t.Helper()
 	gotStatus, _, gotBody := d.get(query, "")
@@ -314,11 +313,7 @@ func TestOverloaded(t *testing.T) {
 	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_MAX_CONCURRENT_CHECKS=1", "GRPC_HEALTH_RPC_TIMEOUT=30s")
 	var first sync.WaitGroup
 	first.Go(func() { d.want("?service=a", 200, "a SERVING\n") })
-	for end := time.Now().Add(15 * time.Second); up.InFlightFor("a") == 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the first RPC is not under way")
-		}
-	}
+	healthtest.Eventually(t, "the first RPC is in flight", func() bool { return up.InFlightFor("a") > 0 })
 	if status, header, body := d.get("?service=b", ""); status != 503 || body != "b OVERLOADED\n" || header.Get("Retry-After") != "1" {
 		t.Errorf("%d %v %q", status, header, body)
 	}
@@ -384,11 +379,8 @@ func TestWrongSettings(t *testing.T) {
 		}
 	}
 	names := []string{"GRPC_HEALTH_ADDR", "GRPC_HEALTH_RPC_TIMEOUT", "GRPC_HEALTH_CLIENT_KEY", "GRPC_HEALTH_TLS", "GRPC_HEALTH_RPC_HEADERS"}
-	missing := func(name string) bool { return !strings.Contains(d.text(), name) }
-	for end := time.Now().Add(10 * time.Second); slices.ContainsFunc(names, missing); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("the log does not name all of %v:\n%s", names, d.text())
-		}
+	for _, name := range names {
+		healthtest.Eventually(t, "the log names "+name, func() bool { return strings.Contains(d.text(), name) })
 	}
 	text := d.text()
 	if strings.Contains(text, secret) {
@@ -412,22 +404,22 @@ func TestUpstreamRestartsBetweenRequests(t *testing.T) {
 	d.want("", 200, "SERVING\n")
 }
 
-// The platform takes an idle instance's CPU away: what it finds when it gets it back is right.
+// TestFrozenBetweenRequests stops the process, as the platform does with an idle instance. The first verdict after that must be right.
 func TestFrozenBetweenRequests(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
-	way := healthtest.Forward(t, up.Target())
-	d := deploy(t, "GRPC_HEALTH_ADDR="+way.Addr(), "GRPC_HEALTH_CONN_MAX_AGE=1h")
+	forwarder := healthtest.Forward(t, up.Target())
+	d := deploy(t, "GRPC_HEALTH_ADDR="+forwarder.Addr(), "GRPC_HEALTH_CONN_MAX_AGE=1h")
 	d.want("", 200, "SERVING\n")
 	d.cmd.Process.Signal(syscall.SIGSTOP)
-	way.Swallow() // what is on the way is forgotten, as after a long pause
+	forwarder.BlackHole() // middleboxes have forgotten the connection, as after a long pause
 	up.Restart()
 	time.Sleep(3 * time.Second)
 	d.cmd.Process.Signal(syscall.SIGCONT)
 	d.want("", 200, "SERVING\n")
 }
 
-func TestHungUpstreamAndThePlatformsDeadline(t *testing.T) {
+func TestAnswersBeforeThePlatformsDeadline(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	t.Cleanup(up.Hang(""))
@@ -471,13 +463,13 @@ func TestMutualTLSAndRotation(t *testing.T) {
 	d := deploy(t, m.Env(up.Addr())...)
 	d.want("", 200, "SERVING\n")
 
-	// A torn pair is never used: the last good one stays in use.
+	// A certificate without its key is never used: the last matching pair stays in use.
 	second := ca.Client(t)
 	m.Write(t, second.CertPEM, first.KeyPEM, ca.PEM())
-	time.Sleep(5100 * time.Millisecond) // the files are read again after 5 s
+	time.Sleep(5100 * time.Millisecond) // credentials are read again after 5 s
 	d.want("", 200, "SERVING\n")
 
-	// A new CA altogether, on both sides: the last good ones fail the handshake, and the files are read again at once.
+	// With a new CA on both sides the handshake fails, and the credentials are read again at once.
 	other := healthtest.NewCA(t)
 	third := other.Client(t)
 	up.SetTLS(other.MutualTLS(t))
@@ -490,7 +482,7 @@ func TestMutualTLSAndRotation(t *testing.T) {
 	}
 }
 
-func TestTornPairAtTheFirstRequest(t *testing.T) {
+func TestMismatchedPairAtTheFirstRequest(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.MutualTLS(t)))
@@ -500,7 +492,7 @@ func TestTornPairAtTheFirstRequest(t *testing.T) {
 	m.Write(t, first.CertPEM, second.KeyPEM, ca.PEM())
 	d := deploy(t, m.Env(up.Addr())...)
 	if status, _, body := d.get("?format=json", ""); status != 503 || !strings.Contains(body, `"phase":"credentials"`) {
-		t.Errorf("torn: %d %s", status, body)
+		t.Errorf("mismatched pair: %d %s", status, body)
 	}
 	m.Write(t, second.CertPEM, second.KeyPEM, ca.PEM())
 	d.want("", 200, "SERVING\n")

@@ -309,7 +309,7 @@ func TestFrozenBetweenInvocations(t *testing.T) {
 	d := deploy(t, "GRPC_HEALTH_ADDR="+way.Addr(), "GRPC_HEALTH_CONN_MAX_AGE=1h")
 	d.want("SERVING")
 	d.cmd.Process.Signal(syscall.SIGSTOP)
-	way.Swallow() // what is on the way is forgotten, as after a long pause
+	way.BlackHole() // what is on the way is forgotten, as after a long pause
 	up.Restart()
 	time.Sleep(3 * time.Second)
 	d.cmd.Process.Signal(syscall.SIGCONT)
@@ -586,7 +586,7 @@ func TestRotationOfASlowSecret(t *testing.T) {
 	manager.SetString(arnOf("tls"), pairSecret(t, other.Client(t), other))
 	for n := 0; ; n++ {
 		d.cmd.Process.Signal(syscall.SIGSTOP)
-		way.Swallow()
+		way.BlackHole()
 		time.Sleep(5100 * time.Millisecond) // the secret is asked for again after 5 s
 		d.cmd.Process.Signal(syscall.SIGCONT)
 		v := d.ask(whole)

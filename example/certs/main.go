@@ -1,6 +1,5 @@
-// Certs writes a set of certificates for trying the examples: a certificate authority, servers for
-// both sides of the proxy, and clients for both. They are for a machine on which one tries things,
-// not for production.
+// Certs writes the certificates that the examples use: of a certificate authority, of the gRPC and the HTTP server, and of the
+// clients of both. Do not use them in production.
 package main
 
 import (
@@ -25,16 +24,17 @@ import (
 
 const (
 	exitFailed = 1
-	exitUsage  = 2 // as package flag has it
+	exitUsage  = 2 // as package flag
 )
 
-// maxDays keeps the end of the validity within what certificates can say.
+// maxDays keeps the end of the validity within the range of dates in certificates.
 const maxDays = 36500
 
-// backdate is for peers whose clocks are a little behind.
+// backdate is how long ago the validity begins, for peers whose clocks are behind.
 const backdate = 5 * time.Minute
 
-// serialBits is less than the 20 octets that RFC 5280, section 4.1.2.2, allows, and too many to collide.
+// serialBits is the length of a random serial number: short enough for the 20 octets of RFC 5280, section 4.1.2.2, and long
+// enough to be unique.
 const serialBits = 127
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -42,7 +42,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("certs", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	dir := flags.String("dir", "certs", "write to this `folder`, made where it does not exist")
+	dir := flags.String("dir", "certs", "write to this `folder`, and create it if needed")
 	days := flags.Int("days", 365, "how many days the certificates are valid")
 	force := flags.Bool("force", false, "replace files that exist")
 	switch err := flags.Parse(args); {
@@ -81,7 +81,7 @@ func pairs() []pair {
 	return []pair{
 		{
 			name: "grpc_server", commonName: "grpc.domain.com", usage: x509.ExtKeyUsageServerAuth,
-			// The earlier tool's documentation calls the server server.domain.com in places.
+			// Some examples of the earlier tool's documentation use server.domain.com.
 			dnsNames: []string{"grpc.domain.com", "server.domain.com", "localhost"}, ips: loopback,
 		},
 		{
@@ -93,14 +93,14 @@ func pairs() []pair {
 	}
 }
 
-// file is one to write.
+// file is a file to write.
 type file struct {
 	name    string
 	mode    fs.FileMode
 	content []byte
 }
 
-// generate writes all files or, where it finds one that exists and force is not set, none.
+// generate writes all files. Without force it writes none if one of them exists.
 func generate(dir string, days int, force bool, stdout io.Writer) error {
 	files, err := issueAll(time.Now(), days)
 	if err != nil {
@@ -142,8 +142,8 @@ func refuseExisting(dir string, files []file) error {
 	return nil
 }
 
-// issueAll makes the CA and everything that it signs. The CA's key is dropped: nobody can issue
-// further certificates that those who trust the CA would accept.
+// issueAll makes the CA and the certificates that it signs. It does not keep the CA's key, so that nobody can issue more
+// certificates of this CA.
 func issueAll(now time.Time, days int) ([]file, error) {
 	notBefore, notAfter := now.Add(-backdate), now.AddDate(0, 0, days)
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -209,8 +209,7 @@ func sign(certificate, issuer *x509.Certificate, public *ecdsa.PublicKey, key *e
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
-// replace puts a file with that content and mode at path: who reads it sees the old file or the new
-// one, never a part, and the mode is right from the first byte.
+// replace writes a file atomically: a reader sees the old file or the new one, never a part. The file never has a wider mode.
 func replace(path string, mode fs.FileMode, content []byte) (err error) {
 	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // with mode 0600
 	if err != nil {

@@ -87,7 +87,7 @@ func TestWritesWhatItPrintsAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestCertificatesAreWhatTheyAreFor(t *testing.T) {
+func TestCertificatesFitTheirPurpose(t *testing.T) {
 	t.Parallel()
 	const days = 10
 	before := time.Now()
@@ -121,7 +121,7 @@ func TestCertificatesAreWhatTheyAreFor(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		if verify(c.wrong) == nil {
-			t.Errorf("%s is also good for what it is not for", c.name)
+			t.Errorf("%s is also valid for the other usage", c.name)
 		}
 		for _, host := range c.hosts {
 			if err := leaf.VerifyHostname(host); err != nil {
@@ -147,7 +147,7 @@ func TestCertificatesAreWhatTheyAreFor(t *testing.T) {
 	}
 }
 
-// TestDropsTheKeyOfTheCA looks for a key in any file that is the CA's.
+// TestDropsTheKeyOfTheCA checks that no file has the CA's key.
 func TestDropsTheKeyOfTheCA(t *testing.T) {
 	t.Parallel()
 	dir, _ := generated(t)
@@ -157,7 +157,7 @@ func TestDropsTheKeyOfTheCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !ca.IsCA {
-		t.Error("the CA is none")
+		t.Error("CA_crt.pem is not a CA certificate")
 	}
 	for _, name := range allFiles {
 		for rest := read(t, dir, name); ; {
@@ -196,7 +196,7 @@ func TestOverwritesOnlyWhenForced(t *testing.T) {
 		t.Errorf("printed %q and %q", &out, &errs)
 	}
 	if got := listed(t, dir); len(got) != 1 || string(read(t, dir, "client_key.pem")) != "mine" {
-		t.Errorf("wrote, although it refused: %q", got)
+		t.Errorf("it wrote files in spite of the error: %q", got)
 	}
 
 	errs.Reset()

@@ -1,5 +1,5 @@
-// Function runs the Google Cloud function on this machine, as the platform would. Settings come from the
-// environment; where GRPC_HEALTH_ADDR is not set, a gRPC server of its own is checked.
+// Function runs the Google Cloud function on this machine, as the platform does. Its settings come from the environment. If
+// GRPC_HEALTH_ADDR is not set, it starts a gRPC server and checks that.
 package main
 
 import (
@@ -24,7 +24,7 @@ func main() {
 	}
 }
 
-// run serves until the process is ended: the framework has no other end.
+// run serves until the process ends: the framework cannot be stopped.
 func run() error {
 	if os.Getenv("GRPC_HEALTH_ADDR") == "" {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -38,7 +38,7 @@ func run() error {
 	}
 	os.Setenv("FUNCTION_TARGET", "HealthCheck")
 	port := cmp.Or(os.Getenv("PORT"), "8080")
-	// The framework does not say when it listens: at least nothing is announced where it cannot.
+	// The framework does not say when it listens. So check first that it can, before announcing it.
 	free, err := net.Listen("tcp", net.JoinHostPort("localhost", port))
 	if err != nil {
 		return fmt.Errorf("listen for HTTP (PORT sets another port): %w", err)

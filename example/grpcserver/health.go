@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// echoService is the one service that this server says it has.
+// echoService is the service that this server has.
 const echoService = "echo.EchoServer"
 
 // healthService answers Check and List; Watch is unimplemented.
@@ -23,7 +23,7 @@ type healthService struct {
 
 func newHealthService(unhealthy int) *healthService { return &healthService{unhealthy: unhealthy} }
 
-// toggle changes echo.EchoServer's state and returns the new one. It is for one goroutine.
+// toggle toggles echo.EchoServer between SERVING and NOT_SERVING, and returns the new status. Only one goroutine may call it.
 func (h *healthService) toggle() healthpb.HealthCheckResponse_ServingStatus {
 	down := !h.down.Load()
 	h.down.Store(down)
@@ -33,7 +33,7 @@ func (h *healthService) toggle() healthpb.HealthCheckResponse_ServingStatus {
 	return healthpb.HealthCheckResponse_SERVING
 }
 
-// echo is the state of echo.EchoServer as one check sees it.
+// echo returns the answer to one check of echo.EchoServer.
 func (h *healthService) echo() *healthpb.HealthCheckResponse {
 	if h.down.Load() || rand.IntN(100) < h.unhealthy {
 		return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_NOT_SERVING}
@@ -41,7 +41,7 @@ func (h *healthService) echo() *healthpb.HealthCheckResponse {
 	return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}
 }
 
-// Check is the RPC.
+// Check implements the RPC.
 func (h *healthService) Check(_ context.Context, request *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
 	switch request.GetService() {
 	case "":
@@ -52,7 +52,7 @@ func (h *healthService) Check(_ context.Context, request *healthpb.HealthCheckRe
 	return nil, status.Error(codes.NotFound, "unknown service")
 }
 
-// List is the RPC.
+// List implements the RPC.
 func (h *healthService) List(context.Context, *healthpb.HealthListRequest) (*healthpb.HealthListResponse, error) {
 	return &healthpb.HealthListResponse{Statuses: map[string]*healthpb.HealthCheckResponse{
 		"":          {Status: healthpb.HealthCheckResponse_SERVING},

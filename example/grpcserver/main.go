@@ -1,6 +1,5 @@
-// Grpcserver is a gRPC server to try a health checker on. It answers for the whole server, which is
-// always SERVING, and for echo.EchoServer, which SIGUSR1 toggles between SERVING and NOT_SERVING
-// (not on Windows) and which can be unhealthy by chance.
+// Grpcserver is a gRPC server for trying a health checker. The whole server is always SERVING. The service echo.EchoServer can be
+// NOT_SERVING at random, and SIGUSR1 toggles it between SERVING and NOT_SERVING (not on Windows).
 package main
 
 import (
@@ -19,26 +18,26 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	// Clients may compress.
+	// Accepts compressed requests.
 	_ "google.golang.org/grpc/encoding/gzip"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 const (
 	exitFailed = 1
-	exitUsage  = 2 // as package flag has it
+	exitUsage  = 2 // as package flag
 )
 
-// stopWithin is how long RPCs under way may take after SIGINT or SIGTERM.
+// stopWithin is how long RPCs in flight may take after SIGINT or SIGTERM.
 const stopWithin = 5 * time.Second
 
-// handshakeWithin is how long a new connection may take until it speaks HTTP/2. grpc-go waits for
-// those that are at it before it stops, even hard, and would give them two minutes.
+// handshakeWithin is how long the handshake of a new connection may take. grpc-go's Stop also waits for handshakes, and its own
+// limit is two minutes.
 const handshakeWithin = 3 * time.Second
 
 func main() { os.Exit(realMain()) }
 
-// realMain lets main's deferred calls run before the exit.
+// realMain is main with an exit code, so that deferred calls run before the exit.
 func realMain() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -48,7 +47,7 @@ func realMain() int {
 	return run(ctx, os.Args[1:], toggles, os.Stderr)
 }
 
-// run serves until ctx ends. Each value from toggles changes the state of echo.EchoServer.
+// run serves until ctx ends. Each value from toggles toggles echo.EchoServer.
 func run(ctx context.Context, args []string, toggles <-chan os.Signal, stderr io.Writer) int {
 	options, err := parse(args, stderr)
 	switch {
@@ -77,7 +76,7 @@ type options struct {
 	unhealthy int    // percent
 }
 
-// errPrinted is an error that package flag has told the user already.
+// errPrinted stands for an error that package flag has already printed.
 var errPrinted = errors.New("wrong flags")
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -90,9 +89,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.key, "tlsKey", "", "`file` of its private key, PEM")
 	flags.BoolVar(&o.mutual, "backendMTLS", false, "require a client certificate")
 	flags.StringVar(&o.clientCA, "mtlsBackendCA", "", "`file` of the CA of the client certificates, PEM")
-	// The first spelling is the one that the earlier tool's users know.
+	// The first one is spelled as in the earlier tool.
 	for _, name := range []string{"unhealthyproability", "unhealthyprobability"} {
-		flags.IntVar(&o.unhealthy, name, 0, "how likely a check of "+echoService+" finds it NOT_SERVING, in `percent`")
+		flags.IntVar(&o.unhealthy, name, 0, "how many `percent` of the checks of "+echoService+" answer NOT_SERVING")
 	}
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return o, err
@@ -121,7 +120,7 @@ func (o options) problems() []error {
 	add(!o.insecure && o.cert == "", "--tlsCert is missing: name the certificate's file, or use --insecure")
 	add(!o.insecure && o.key == "", "--tlsKey is missing: name the key's file, or use --insecure")
 	add(o.mutual && o.clientCA == "", "--backendMTLS needs --mtlsBackendCA: the CA that client certificates must come from")
-	add(!o.mutual && o.clientCA != "", "--mtlsBackendCA is of use with --backendMTLS only: add it, or leave both out")
+	add(!o.mutual && o.clientCA != "", "--mtlsBackendCA has no effect without --backendMTLS: add it, or leave both out")
 	add(o.unhealthy < 0 || o.unhealthy > 100, "--unhealthyproability must be from 0 (never) to 100 (always)")
 	return problems
 }
@@ -158,7 +157,7 @@ func serve(ctx context.Context, o options, toggles <-chan os.Signal, stderr io.W
 	}
 }
 
-// stop lets RPCs under way end, but not for longer than stopWithin.
+// stop waits for RPCs in flight, but not longer than stopWithin.
 func stop(server *grpc.Server) {
 	hard := time.AfterFunc(stopWithin, server.Stop)
 	defer hard.Stop()

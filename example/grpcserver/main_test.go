@@ -23,10 +23,10 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// patience is how long a test waits for what must happen.
+// patience bounds every wait.
 const patience = 30 * time.Second
 
-// asServer in the environment makes this test's binary the server itself.
+// asServer is the variable that makes this test's binary run the server.
 const asServer = "GRPCSERVER_TEST_MAIN"
 
 func TestMain(m *testing.M) {
@@ -40,11 +40,11 @@ func TestMain(m *testing.M) {
 type server struct {
 	t       *testing.T
 	cmd     *exec.Cmd
-	lines   chan string // of standard error; closed at its end
+	lines   chan string // of standard error; closed when it ends
 	address string
 }
 
-// start runs the server until it listens.
+// start starts the server, and returns when it listens.
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
 	s := &server{t: t, cmd: exec.Command(os.Args[0], args...), lines: make(chan string, 100)}
@@ -81,7 +81,7 @@ func start(t *testing.T, args ...string) *server {
 	return s
 }
 
-// line returns the next line, empty at the end.
+// line returns the next line, or "" at the end.
 func (s *server) line() string {
 	s.t.Helper()
 	select {
@@ -100,7 +100,7 @@ func (s *server) signal(sig os.Signal) {
 	}
 }
 
-// client is plaintext where config is nil.
+// client returns a client of the server. It is plaintext if config is nil.
 func (s *server) client(config *tls.Config) healthpb.HealthClient {
 	s.t.Helper()
 	creds := insecure.NewCredentials()
@@ -115,7 +115,7 @@ func (s *server) client(config *tls.Config) healthpb.HealthClient {
 	return healthpb.NewHealthClient(conn)
 }
 
-// check returns the name of the status, or of the code.
+// check returns the name of the serving status, or of the gRPC code.
 func check(client healthpb.HealthClient, service string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -159,7 +159,7 @@ func TestServesPlaintext(t *testing.T) {
 	}
 }
 
-func TestIsUnhealthyByChance(t *testing.T) {
+func TestIsUnhealthyAtRandom(t *testing.T) {
 	t.Parallel()
 	const checks = 200
 	for _, c := range []struct {
@@ -167,7 +167,7 @@ func TestIsUnhealthyByChance(t *testing.T) {
 		min, max int
 	}{
 		{"--unhealthyproability=0", 0, 0},
-		{"--unhealthyprobability=50", 1, checks - 1}, // wrong once in 2^199
+		{"--unhealthyprobability=50", 1, checks - 1}, // fails once in 2^199 runs
 		{"--unhealthyproability=100", checks, checks},
 	} {
 		t.Run(c.flag, func(t *testing.T) {
@@ -242,7 +242,7 @@ func TestFailsClearly(t *testing.T) {
 		{"certificate missing", []string{"--tlsCert", missing, "--tlsKey", keyFile}, exitFailed, []string{"--tlsCert", missing}},
 		{"other key", []string{"--tlsCert", certFile, "--tlsKey", otherKey}, exitFailed, []string{"--tlsKey", otherKey, "does not match"}},
 		{"CA missing", with("--backendMTLS", "--mtlsBackendCA", missing), exitFailed, []string{"--mtlsBackendCA", missing}},
-		{"CA is none", with("--backendMTLS", "--mtlsBackendCA", keyFile), exitFailed, []string{"--mtlsBackendCA", "no PEM certificate"}},
+		{"CA file without a certificate", with("--backendMTLS", "--mtlsBackendCA", keyFile), exitFailed, []string{"--mtlsBackendCA", "no PEM certificate"}},
 		{"port taken", []string{"--insecure", "--grpcport", taken.Addr().String()}, exitFailed, []string{"--grpcport", "in use"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -255,7 +255,7 @@ func TestFailsClearly(t *testing.T) {
 			}
 			for _, text := range c.says {
 				if !strings.Contains(stderr.String(), text) {
-					t.Errorf("not told %q: %s", text, &stderr)
+					t.Errorf("not printed: %q; printed: %s", text, &stderr)
 				}
 			}
 			if strings.Contains(stderr.String(), "PRIVATE KEY") {

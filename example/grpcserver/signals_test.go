@@ -39,7 +39,7 @@ func TestSignalsEndItCleanly(t *testing.T) {
 	}
 }
 
-// TestEndsDespiteASilentClient has a connection that never gets to HTTP/2.
+// TestEndsDespiteASilentClient keeps a connection open on which the client sends nothing.
 func TestEndsDespiteASilentClient(t *testing.T) {
 	t.Parallel()
 	s := start(t, "--grpcport", "localhost:0", "--insecure")
@@ -48,7 +48,7 @@ func TestEndsDespiteASilentClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	want(t, s.client(nil), "", "SERVING") // so the connection before it is accepted
+	want(t, s.client(nil), "", "SERVING") // now the earlier connection has been accepted too
 	s.signal(syscall.SIGTERM)
 	if got := s.line(); got != "" {
 		t.Errorf("printed %q", got)

@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// notifyToggle does nothing where there is no SIGUSR1.
+// notifyToggle does nothing: this system has no SIGUSR1.
 func notifyToggle(chan<- os.Signal) {}

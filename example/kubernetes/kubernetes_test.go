@@ -1,5 +1,5 @@
-// Package kubernetes keeps the manifests true. It has tests only, in a module of their own: what uses
-// grpc-health-http needs none of the modules that describe Kubernetes' objects.
+// Package kubernetes tests the manifests. It is a module of its own, so that users of grpc-health-http do not need the modules with
+// Kubernetes' types.
 package kubernetes
 
 import (
@@ -22,9 +22,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// healthCheckPolicy and backendConfig are what the manifests use of two objects of GKE, in the words of their
-// references: https://googlecloudplatform.github.io/gke-gateway-api/ and
-// https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration. Their Go modules would bring whole controllers.
+// healthCheckPolicy and backendConfig are the parts of two of GKE's types that the manifests use
+// (https://googlecloudplatform.github.io/gke-gateway-api/,
+// https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration). Their Go modules contain whole controllers.
 type (
 	healthCheckPolicy struct {
 		meta.TypeMeta   `json:",inline"`
@@ -68,7 +68,7 @@ type (
 	}
 )
 
-// empty returns an object to decode into.
+// empty has a function for each kind that returns an object to decode into.
 var empty = map[string]func() any{
 	"apps/v1 Deployment":                     func() any { return new(apps.Deployment) },
 	"cert-manager.io/v1 Certificate":         func() any { return new(certmanager.Certificate) },
@@ -80,8 +80,7 @@ var empty = map[string]func() any{
 	"v1 Service":                             func() any { return new(core.Service) },
 }
 
-// objects decodes every manifest as an API server would that refuses fields that it does not know, and fields that are
-// there twice.
+// objects decodes every manifest, by file. It fails for unknown fields and duplicate fields, as an API server can.
 func objects(t *testing.T) map[string][]any {
 	t.Helper()
 	names, err := filepath.Glob("*.yaml")
@@ -128,12 +127,12 @@ type pod struct {
 	spec   core.PodSpec
 }
 
-// containers are all that run in it.
+// containers returns all containers of the pod.
 func (p pod) containers() []core.Container {
 	return slices.Concat(p.spec.InitContainers, p.spec.Containers)
 }
 
-// port returns the number of a port by its name, or 0.
+// port returns the number of the port with this name, or 0.
 func port(name string, containers ...core.Container) int32 {
 	for _, c := range containers {
 		for _, port := range c.Ports {
@@ -145,7 +144,7 @@ func port(name string, containers ...core.Container) int32 {
 	return 0
 }
 
-// probes are those that a container has.
+// probes returns the probes of a container.
 func probes(c core.Container) []*core.Probe {
 	return slices.DeleteFunc([]*core.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe}, func(p *core.Probe) bool { return p == nil })
 }
@@ -166,7 +165,7 @@ func pods(t *testing.T) []pod {
 	return all
 }
 
-// TestRestricted holds each pod to the Pod Security Standard "restricted", and to a little more
+// TestRestricted checks each pod against the Pod Security Standard "restricted", and some more rules
 // (https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted).
 func TestRestricted(t *testing.T) {
 	t.Parallel()
@@ -224,7 +223,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// TestPorts follows the names and numbers of ports, from those who ask to the containers.
+// TestPorts checks that every reference to a port, by name or number, leads to a container's port.
 func TestPorts(t *testing.T) {
 	t.Parallel()
 	all := pods(t)
@@ -234,13 +233,13 @@ func TestPorts(t *testing.T) {
 				if probe.HTTPGet == nil {
 					continue
 				}
-				// The kubelet looks a name up in the container that it probes; a number may be of another one.
-				asked := probe.HTTPGet.Port
-				number := cmp.Or(asked.IntVal, port(asked.StrVal, c))
+				// A name must be of the probed container's port; a number may be of another container's.
+				probed := probe.HTTPGet.Port
+				number := cmp.Or(probed.IntVal, port(probed.StrVal, c))
 				if !slices.ContainsFunc(p.containers(), func(c core.Container) bool {
 					return slices.ContainsFunc(c.Ports, func(port core.ContainerPort) bool { return port.ContainerPort == number })
 				}) {
-					t.Errorf("%s: %s is probed on %s, which is no port", p.file, c.Name, &asked)
+					t.Errorf("%s: %s is probed on %s, which is not a port", p.file, c.Name, &probed)
 				}
 			}
 		}
@@ -294,7 +293,7 @@ func TestPorts(t *testing.T) {
 	}
 }
 
-// TestSecrets finds who mounts the Secret that cert-manager writes.
+// TestSecrets checks that a pod mounts the Secret that cert-manager writes.
 func TestSecrets(t *testing.T) {
 	t.Parallel()
 	for file, objects := range objects(t) {

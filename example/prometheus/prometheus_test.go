@@ -1,5 +1,5 @@
-// Package prometheus keeps the examples for Prometheus and Grafana true. It has tests only: they run
-// promtool, and a real Prometheus that scrapes the proxy and answers every query of the rules and the dashboard.
+// Package prometheus tests the examples for Prometheus and Grafana. It runs promtool, and a real Prometheus that scrapes the proxy and
+// answers every query of the rules and the dashboard.
 package prometheus
 
 import (
@@ -21,21 +21,22 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"example.com/grpc-health-http/test/healthtest"
+	"example.com/grpc-health-http/test/scripttest"
 )
 
 const (
 	// dashboardFile is what Grafana is provisioned with.
 	dashboardFile = "../grafana/dashboards/grpc-health.json"
-	// patience bounds every wait for what must happen.
+	// patience bounds every wait.
 	patience = 30 * time.Second
-	// interval is the time between two looks, and between two checks of a service.
+	// interval is the time between two tries, and between two checks of a service.
 	interval = 50 * time.Millisecond
 )
 
-// TestPromtool checks the files by themselves, and runs the tests of the rules.
+// TestPromtool checks the configuration and the rules, and runs the rules' tests.
 func TestPromtool(t *testing.T) {
 	t.Parallel()
-	wanted(t, "promtool")
+	need(t, "promtool")
 	for _, args := range [][]string{
 		{"check", "config", "prometheus.yml"},
 		{"check", "rules", "rules.yml"},
@@ -47,18 +48,17 @@ func TestPromtool(t *testing.T) {
 	}
 }
 
-// undriven are the alerts whose conditions take minutes to arise, or no proxy at all. Of each the query is asked
-// without what makes it a condition.
+// notFired are the alerts that need minutes, or a proxy that is not there. For these TestQueries makes the query without its
+// condition, which the expression finds.
 var (
-	undriven  = []string{"GrpcHealthNotAsked", "GrpcHealthProxyMissing"}
+	notFired  = []string{"GrpcHealthNotAsked", "GrpcHealthProxyMissing"}
 	condition = regexp.MustCompile(`^absent\((.*)\)$|^(.*) > \d+$`)
 )
 
-// TestQueries brings about what the other alerts are for, and asks Prometheus every query of the rules and the
-// dashboard.
+// TestQueries causes what the other alerts are for, and makes every query of the rules and the dashboard.
 func TestQueries(t *testing.T) {
 	t.Parallel()
-	wanted(t, "prometheus")
+	need(t, "prometheus")
 	const flapping = "demo.Flapping"
 	ca := healthtest.NewCA(t)
 	upstream := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t))) // its certificate ends in a day
@@ -70,12 +70,12 @@ func TestQueries(t *testing.T) {
 	health, metrics := startProxy(t, upstream.Target(), ca.WriteFile(t, t.TempDir(), "ca"), services)
 	p := startPrometheus(t, metrics)
 	for _, service := range services {
-		keepAsking(t, health+"?service="+service)
+		keepChecking(t, health+"?service="+service)
 	}
 
 	up := fmt.Sprintf("grpc_health_check_up{service_name=%q} == ", flapping)
 	p.await(t, up+"1")
-	for range 2 { // with the last one, five changes
+	for range 2 { // together with the change after the loop, five changes
 		upstream.SetStatus(flapping, healthpb.HealthCheckResponse_NOT_SERVING)
 		p.await(t, up+"0")
 		upstream.SetStatus(flapping, healthpb.HealthCheckResponse_SERVING)
@@ -95,10 +95,10 @@ func TestQueries(t *testing.T) {
 			switch {
 			case rule.Type == "recording":
 				p.await(t, rule.Name)
-			case slices.Contains(undriven, rule.Name):
+			case slices.Contains(notFired, rule.Name):
 				parts := condition.FindStringSubmatch(rule.Query)
 				if parts == nil {
-					t.Fatalf("not known what the condition is in %s", rule.Query)
+					t.Fatalf("no condition found in %s", rule.Query)
 				}
 				p.await(t, parts[1]+parts[2])
 			default:
@@ -111,30 +111,27 @@ func TestQueries(t *testing.T) {
 	}
 }
 
-// wanted skips the test where a program is not installed.
-func wanted(t *testing.T, program string) {
+// need skips the test if a program is not installed.
+func need(t *testing.T, program string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
 		t.Skipf("install the package prometheus, which has %s: %v", program, err)
 	}
 }
 
-// startProxy builds grpc_health_proxy and starts it in front of the upstream. It returns the URL that answers
-// health checks, and the address of the metrics.
+// startProxy builds grpc_health_proxy and starts it in front of the upstream. It returns the URL for health checks and the
+// address of the metrics.
 func startProxy(t *testing.T, upstream, ca string, services []string) (health, metrics string) {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "grpc_health_proxy")
-	if out, err := exec.Command("go", "build", "-o", program, "../../cloudrun").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	program := scripttest.Build(t, "../../cloudrun", "grpc_health_proxy")
 	cmd := exec.Command(program, "-http-listen-addr=127.0.0.1:0", "-metrics-http-listen-addr=127.0.0.1:0",
 		"-grpc-addr="+upstream, "-grpc-tls", "-grpc-ca-cert="+ca, "-service-name="+strings.Join(services, ","))
-	said := start(t, cmd, `answering health checks" url=(\S+)`, `answering Prometheus" url=http://([^/\s]+)`)
-	return said[0], said[1]
+	found := start(t, cmd, `answering health checks" url=(\S+)`, `answering Prometheus" url=http://([^/\s]+)`)
+	return found[0], found[1]
 }
 
-// keepAsking asks for a service until the test ends.
-func keepAsking(t *testing.T, url string) {
+// keepChecking makes requests until the test ends.
+func keepChecking(t *testing.T, url string) {
 	t.Helper()
 	ask := func() {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -166,11 +163,11 @@ func keepAsking(t *testing.T, url string) {
 	t.Cleanup(func() { <-done })
 }
 
-// server is a Prometheus.
+// server is a running Prometheus.
 type server struct{ address string }
 
-// startPrometheus starts Prometheus with the example's configuration and rules, in which the proxy is elsewhere,
-// another one has no metrics, and time runs faster.
+// startPrometheus starts Prometheus with the example's rules and configuration. In the configuration it changes the targets, to the
+// proxy and a server without metrics, and the intervals, to shorter ones.
 func startPrometheus(t *testing.T, metrics string) server {
 	t.Helper()
 	without := httptest.NewServer(http.NotFoundHandler())
@@ -194,8 +191,8 @@ func startPrometheus(t *testing.T, metrics string) server {
 	return server{start(t, cmd, `"Listening on" address=(\S+)`)[0]}
 }
 
-// start starts a command that ends with the test, and returns what the group of each pattern, in this order,
-// matches in its log.
+// start starts a command, and waits until lines of its log match the patterns, in this order. It returns what their groups match.
+// The command ends with the test.
 func start(t *testing.T, cmd *exec.Cmd, patterns ...string) []string {
 	t.Helper()
 	stderr, err := cmd.StderrPipe()
@@ -206,7 +203,7 @@ func start(t *testing.T, cmd *exec.Cmd, patterns ...string) []string {
 		t.Fatal(err)
 	}
 	found, ended := make(chan []string, 1), make(chan struct{})
-	var log strings.Builder // to be read when ended is closed
+	var log strings.Builder // only read it when ended is closed
 	go func() {
 		defer close(ended)
 		var matches []string
@@ -223,9 +220,9 @@ func start(t *testing.T, cmd *exec.Cmd, patterns ...string) []string {
 		}
 	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // an error says that it has ended
+		_ = cmd.Process.Kill() // fails only if the command has ended
 		<-ended
-		_ = cmd.Wait() // it was killed
+		_ = cmd.Wait() // returns an error, because it was killed
 		if t.Failed() {
 			t.Logf("the log of %s:\n%s", filepath.Base(cmd.Path), log.String())
 		}
@@ -234,15 +231,15 @@ func start(t *testing.T, cmd *exec.Cmd, patterns ...string) []string {
 	case matches := <-found:
 		return matches
 	case <-ended:
-		t.Fatalf("%s ended before it had said where it listens", filepath.Base(cmd.Path))
+		t.Fatalf("%s ended before it logged where it listens", filepath.Base(cmd.Path))
 	case <-time.After(patience):
-		t.Fatalf("%s has not said where it listens within %v", filepath.Base(cmd.Path), patience)
+		t.Fatalf("%s has not logged where it listens within %v", filepath.Base(cmd.Path), patience)
 	}
 	return nil
 }
 
-// get asks the API (https://prometheus.io/docs/prometheus/latest/querying/api/) and decodes its data. The error is
-// Prometheus' own, such as one in a query.
+// get makes a request to the API (https://prometheus.io/docs/prometheus/latest/querying/api/) and decodes its data. Errors that
+// Prometheus reports, for example about a query, are errors too.
 func (s server) get(path string, query url.Values, data any) error {
 	response, err := http.Get("http://" + s.address + path + "?" + query.Encode())
 	if err != nil {
@@ -262,7 +259,7 @@ func (s server) get(path string, query url.Values, data any) error {
 	return nil
 }
 
-// rule is a recording or alerting rule, as Prometheus has read it.
+// rule is a recording or alerting rule that Prometheus has loaded.
 type rule struct{ Type, Name, Query string }
 
 func (s server) rules(t *testing.T) []rule {
@@ -281,7 +278,7 @@ func (s server) rules(t *testing.T) []rule {
 	return all
 }
 
-// await asks a query until it returns a number, from series one of which at least has all of the labels.
+// await repeats a query until it returns a number in a series that has all of the labels.
 func (s server) await(t *testing.T, query string, labels ...string) {
 	t.Helper()
 	var last string
@@ -307,14 +304,14 @@ func (s server) await(t *testing.T, query string, labels ...string) {
 	t.Errorf("no data with the labels %q within %v from\n%s\nthe last answer was %s", labels, patience, query, last)
 }
 
-// query is one of the dashboard.
+// query is a query of the dashboard.
 type query struct {
 	name, text string
-	labels     []string // that its legend names
+	labels     []string // the labels in its legend
 }
 
-// dashboard reads the queries of the dashboard's panels, variables and annotations. Variables are as they are when
-// one opens it: everything is chosen.
+// dashboard returns the queries of the dashboard's panels, variables and annotations. Variables have the values that they have when
+// the dashboard is opened: all.
 func dashboard(t *testing.T) []query {
 	t.Helper()
 	content, err := os.ReadFile(dashboardFile)
@@ -336,7 +333,7 @@ func dashboard(t *testing.T) []query {
 		t.Fatal(err)
 	}
 
-	// Grafana's own are as if the last minutes were shown.
+	// Grafana's own variables have the values for a few minutes.
 	values := map[string]string{"__rate_interval": "1m", "__range": "5m"}
 	for _, v := range d.Templating.List {
 		values[v.Name] = v.AllValue

@@ -1,5 +1,5 @@
-// Quickstart shows grpc_health_proxy at work: it starts a gRPC server whose services are up, flapping
-// and down, builds the proxy and runs it in front of that server, and prints what to try.
+// Quickstart demonstrates grpc_health_proxy. It starts a gRPC server with three services, one SERVING, one NOT_SERVING and one that
+// toggles between the two. Then it builds the proxy, runs it in front of the server, and prints commands to try.
 package main
 
 import (
@@ -21,8 +21,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// flapEvery is how long demo.Flapping keeps a state.
-const flapEvery = 5 * time.Second
+// toggleEvery is how long demo.Flapping keeps a status.
+const toggleEvery = 5 * time.Second
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -70,17 +70,17 @@ func run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start grpc_health_proxy: %w", err)
 	}
-	go flap(ctx, services)
-	fmt.Fprintf(stdout, manual, listener.Addr(), flapEvery, httpAddr, metricsAddr)
+	go toggle(ctx, services)
+	fmt.Fprintf(stdout, manual, listener.Addr(), toggleEvery, httpAddr, metricsAddr)
 	err = cmd.Wait()
 	if ctx.Err() != nil {
-		// Ctrl-C is how it ends: only a proxy that did not end cleanly is an error.
+		// Ctrl-C is the normal end. It is an error only if the proxy did not end cleanly.
 		if cmd.ProcessState != nil && cmd.ProcessState.Success() {
 			err = nil
 		}
 		fmt.Fprintln(stdout, "ended")
 	} else if err == nil {
-		err = errors.New("it ended by itself")
+		err = errors.New("it ended unexpectedly")
 	}
 	if err != nil {
 		return fmt.Errorf("grpc_health_proxy: %w", err)
@@ -88,31 +88,32 @@ func run(ctx context.Context, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// manual is what to try: the gRPC server's address, the flapping's time, the two HTTP addresses.
+// manual says what to try. Its arguments are the gRPC server's address, toggleEvery and the two HTTP addresses.
 const manual = `
-A gRPC server on %[1]s has three services: demo.Serving, demo.Flapping (which
-turns every %[2]v) and demo.Down. grpc_health_proxy answers for it. Try, in another terminal:
+A gRPC server on %[1]s has three services: demo.Serving, demo.Down and demo.Flapping,
+which toggles between SERVING and NOT_SERVING every %[2]v. grpc_health_proxy checks them.
+Try in another terminal:
 
   curl -i 'http://%[3]s/?service=demo.Serving'     200, demo.Serving SERVING
-  curl -i 'http://%[3]s/?service=demo.Flapping'    200 or 503, turning every %[2]v
+  curl -i 'http://%[3]s/?service=demo.Flapping'    200 or 503, toggles every %[2]v
   curl -i 'http://%[3]s/?service=demo.Down'        503, demo.Down NOT_SERVING
   curl -i 'http://%[3]s/?service=demo.Nobody'      404, demo.Nobody SERVICE_UNKNOWN
   curl -i 'http://%[3]s/'                          200, SERVING: the whole server
   curl -s 'http://%[3]s/?list&format=json'         all services, as JSON
   curl -s 'http://%[4]s/metrics' | grep '^grpc_'   the metrics, for Prometheus
 
-and in a browser the page: http://%[3]s/?list
+and the page in a browser: http://%[3]s/?list
 
 Ctrl-C ends it.
 `
 
-// build builds the proxy. remove removes it.
+// build builds the proxy, and returns its path. remove deletes it.
 func build(ctx context.Context, stdout, stderr io.Writer) (proxy string, remove func(), err error) {
 	dir, err := os.MkdirTemp("", "quickstart")
 	if err != nil {
-		return "", nil, fmt.Errorf("a directory for the proxy: %w", err)
+		return "", nil, fmt.Errorf("make a directory for the proxy: %w", err)
 	}
-	fmt.Fprintln(stdout, "building grpc_health_proxy (the first time takes a while) ...")
+	fmt.Fprintln(stdout, "building grpc_health_proxy (this takes a while the first time) ...")
 	proxy = filepath.Join(dir, "grpc_health_proxy")
 	if runtime.GOOS == "windows" {
 		proxy += ".exe"
@@ -126,7 +127,7 @@ func build(ctx context.Context, stdout, stderr io.Writer) (proxy string, remove 
 	return proxy, func() { os.RemoveAll(dir) }, nil
 }
 
-// pick returns the address if its port is free, else one with a port that is.
+// pick returns the address if its port is free, or an address with a port that is free.
 func pick(address string) (string, error) {
 	listener, err := net.Listen("tcp", address)
 	if err == nil {
@@ -139,10 +140,10 @@ func pick(address string) (string, error) {
 	return listener.Addr().String(), listener.Close()
 }
 
-// flap turns demo.Flapping until ctx ends.
-func flap(ctx context.Context, services *health.Server) {
+// toggle toggles demo.Flapping between SERVING and NOT_SERVING until ctx ends.
+func toggle(ctx context.Context, services *health.Server) {
 	states := [2]healthpb.HealthCheckResponse_ServingStatus{healthpb.HealthCheckResponse_NOT_SERVING, healthpb.HealthCheckResponse_SERVING}
-	ticks := time.NewTicker(flapEvery)
+	ticks := time.NewTicker(toggleEvery)
 	defer ticks.Stop()
 	for i := 0; ; i++ {
 		select {

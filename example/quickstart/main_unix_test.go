@@ -15,20 +15,18 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"example.com/grpc-health-http/test/scripttest"
 )
 
-// TestQuickstart does what the README's first command does, tries what it prints, and ends it as
-// Ctrl-C does.
+// TestQuickstart runs the README's first command, tries the commands that it prints, and ends it as Ctrl-C does.
 func TestQuickstart(t *testing.T) {
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "quickstart")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	program := scripttest.Build(t, ".", "quickstart")
 	temp := t.TempDir()
 	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
-	// The signal of Ctrl-C reaches every process of the terminal's group.
+	// Ctrl-C sends its signal to every process of the terminal's group. Make such a group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var errors strings.Builder
 	cmd.Stderr = &errors
@@ -50,12 +48,12 @@ func TestQuickstart(t *testing.T) {
 		}
 	}
 	if len(urls) != 7 {
-		t.Fatalf("it prints %d things to try, want 7: %v\n%s", len(urls), urls, errors.String())
+		t.Fatalf("it prints %d commands to try, want 7: %v\n%s", len(urls), urls, errors.String())
 	}
 	for url, want := range urls {
 		status, body := get(t, url)
 		switch want {
-		case "200": // also of the flapping service, in its first seconds
+		case "200": // demo.Flapping can have 503
 			if status != 200 && !strings.Contains(url, "Flapping") {
 				t.Errorf("%s: %d, want 200", url, status)
 			}
@@ -68,8 +66,8 @@ func TestQuickstart(t *testing.T) {
 				t.Errorf("%s: %s", url, body)
 			}
 		case "the":
-			if !strings.Contains(body, "grpc_health_check_build_info") { // there before any check
-				t.Errorf("%s has no metrics of ours", url)
+			if !strings.Contains(body, "grpc_health_check_build_info") { // a metric that exists before any check
+				t.Errorf("%s lacks grpc_health_check_build_info", url)
 			}
 		}
 	}
@@ -82,14 +80,14 @@ func TestQuickstart(t *testing.T) {
 		t.Errorf("it ended with %v\n%s", err, errors.String())
 	}
 	if !strings.Contains(string(rest), "ended") {
-		t.Errorf("its last words: %q", rest)
+		t.Errorf("it printed %q after the signal, want ended", rest)
 	}
 	if left, _ := filepath.Glob(filepath.Join(temp, "quickstart*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }
 
-// get waits for the proxy, which starts beside the program.
+// get makes a request. It tries again while the proxy is starting.
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {

@@ -28,7 +28,8 @@ func Text(verdicts []health.Verdict) []byte {
 	return text
 }
 
-// oneLine keeps a name from making lines of its own: those of a list are the upstream's words.
+// oneLine replaces control characters, so that a name cannot add lines to the answer. Names in the answer to a List come
+// from the upstream.
 func oneLine(name string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -65,7 +66,7 @@ func JSON(verdicts []health.Verdict) []byte {
 	}
 	text, err := json.Marshal(w)
 	if err != nil {
-		panic(err) // strings and finite numbers have a JSON form
+		panic(err) // cannot happen: all fields are strings and finite numbers
 	}
 	return append(text, '\n')
 }

@@ -1,5 +1,5 @@
-// Package bounded keeps the services that are counted a closed set: names come from callers, and every new
-// one would cost memory, or money.
+// Package bounded limits how many service names are counted one by one. Names come from callers, and each new one costs memory,
+// or money where metrics are billed.
 package bounded
 
 import (
@@ -10,14 +10,14 @@ import (
 	"example.com/grpc-health-http/internal/health"
 )
 
-// Other is the name of all services that have none of their own.
+// Other is the name under which all services without a T of their own are counted.
 const Other = "other"
 
 // maxAcknowledged bounds the names that get a T of their own because the upstream knows them.
 const maxAcknowledged = 100
 
-// Services holds a T for each configured service, for each of the first 100 others that the upstream
-// has acknowledged, and one for all the rest. Its methods may be called from many goroutines.
+// Services holds one T for each configured service, one for each of the first 100 other services that the upstream has
+// acknowledged, and one for all the rest. It is safe for concurrent use.
 type Services[T any] struct {
 	create func(name string) T
 	others T
@@ -37,10 +37,10 @@ func New[T any](configured []string, create func(name string) T) *Services[T] {
 	return s
 }
 
-// Others is what all names without a T of their own share.
+// Others returns the T that all other names share.
 func (s *Services[T]) Others() T { return s.others }
 
-// Find returns the T of the verdict's service, a new one where the verdict is the first to acknowledge it.
+// Find returns the T of the verdict's service. It creates one where the verdict is the first to acknowledge the service.
 func (s *Services[T]) Find(v health.Verdict) T {
 	s.mu.RLock()
 	found, ok := s.byName[v.Service]
@@ -66,7 +66,7 @@ func (s *Services[T]) Find(v health.Verdict) T {
 	return found
 }
 
-// acknowledges says whether the verdict shows that the upstream knows the service.
+// acknowledges reports whether the verdict shows that the upstream knows the service.
 func acknowledges(v health.Verdict) bool {
 	return v.Asked && v.Code == codes.OK && v.Status != health.ServiceUnknown
 }

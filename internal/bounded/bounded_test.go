@@ -53,13 +53,13 @@ func TestNamesAreBounded(t *testing.T) {
 	all.Wait()
 	own := 0
 	for i := range 150 {
-		// No longer acknowledged, and yet a name keeps its place.
+		// A name keeps its T when a later verdict does not acknowledge it.
 		if s.Find(health.Verdict{Service: strconv.Itoa(i)}) != s.Others() {
 			own++
 		}
 	}
 	if own != 100 {
-		t.Errorf("%d names have a place of their own, want 100", own)
+		t.Errorf("%d names have a T of their own, want 100", own)
 	}
 	if got := *s.Find(health.Verdict{Service: "configured"}); got != "configured" {
 		t.Errorf("the configured name has %q", got)

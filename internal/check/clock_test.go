@@ -80,7 +80,7 @@ func TestMachineFrozenDuringACheck(t *testing.T) {
 	done := make(chan health.Verdict, 1)
 	go func() { done <- c.Check(t.Context(), "s") }()
 	eventually(t, "the RPC is under way", func() bool { return up.InFlightFor("s") > 0 })
-	way.Swallow()
+	way.BlackHole()
 	jump.Store(int64(time.Hour))
 	want(t, <-done, health.Serving, health.PhaseNone)
 	if c.retried("frozen") == 0 { // a busy machine may have stopped this process besides

@@ -356,7 +356,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		var callers sync.WaitGroup
 		for _, fault := range []func(){
 			func() {},
-			way.Swallow,
+			way.BlackHole,
 			way.Reset,
 			func() { way.GoAway(0, http2.ErrCodeNo) },
 			func() { way.SetMode(healthtest.Silent); way.Reset() },

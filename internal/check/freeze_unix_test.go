@@ -127,7 +127,7 @@ func TestFrozenProcess(t *testing.T) {
 		f := startHelper(t, way.Addr())
 		f.ask()
 		f.serving()
-		f.freeze(way.Swallow)
+		f.freeze(way.BlackHole)
 		f.ask()
 		f.serving()
 	})
@@ -160,7 +160,7 @@ func TestFrozenProcess(t *testing.T) {
 			up.SetDelay("s", 700*time.Millisecond)
 			f.ask()
 			eventually(t, "the RPC is under way", func() bool { return up.InFlightFor("s") > 0 })
-			f.freeze(way.Swallow)
+			f.freeze(way.BlackHole)
 			f.serving()
 		})
 	}
@@ -206,13 +206,13 @@ func TestFrozenDuringACheck(t *testing.T) {
 					case slow == "server":
 						f.ask()
 						eventually(t, "the RPC has arrived", func() bool { return up.InFlightFor("s") > 0 })
-						f.freezeFor(pause, way.Swallow)
+						f.freezeFor(pause, way.BlackHole)
 					case slow == "dial" && connection == "fresh":
 						f.ask()
 						eventually(t, "the dial is under way", func() bool { return way.Connections() > 0 })
-						f.freezeFor(pause, way.Swallow)
+						f.freezeFor(pause, way.BlackHole)
 					default: // the check is asked for, and has not begun
-						f.freezeFor(pause, func() { f.ask(); way.Swallow() })
+						f.freezeFor(pause, func() { f.ask(); way.BlackHole() })
 					}
 					f.serving()
 					if n := way.Connections() - dials; n < 1 || n > 3 {

@@ -113,7 +113,7 @@ func (cell cell) try(t *testing.T) (faults []string, longest time.Duration) {
 	}
 	switch cell.fault + " " + cell.connection {
 	case "silent reused":
-		way.Swallow()
+		way.BlackHole()
 		blockNew(healthtest.Silent)
 	case "reset reused":
 		blockNew(healthtest.Refuse)
@@ -135,11 +135,11 @@ func (cell cell) try(t *testing.T) (faults []string, longest time.Duration) {
 	case "GOAWAY reused":
 		<-up.GoAway()
 	case "frozen reused":
-		way.Freeze()
+		way.Pause()
 		if cell.then == once {
-			t.Cleanup(way.Thaw)
-			way.Thaw()
-			way.Swallow() // those there were stay as they are, new ones move
+			t.Cleanup(way.Resume)
+			way.Resume()
+			way.BlackHole() // those there were stay as they are, new ones move
 		}
 	case "silent fresh":
 		way.SetMode(healthtest.Silent)
@@ -158,7 +158,7 @@ func (cell cell) try(t *testing.T) (faults []string, longest time.Duration) {
 		up.SetDelay("s", slowServer)
 		meanwhile = func() { arrived(); way.GoAway(0, http2.ErrCodeNo) }
 	case "frozen fresh":
-		way.Freeze()
+		way.Pause()
 	default:
 		t.Fatalf("no such fault: %s %s", cell.fault, cell.connection)
 	}
@@ -200,7 +200,7 @@ func TestSwallowedThenSlowDialThenSlowServer(t *testing.T) {
 		way := healthtest.Forward(t, up.Target())
 		c := checker(t, way.Addr(), services("s"))
 		want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
-		way.Swallow()
+		way.BlackHole()
 		way.Hold(150 * time.Millisecond)
 		up.SetDelay("s", 900*time.Millisecond)
 		gap := watchGaps()
@@ -255,7 +255,7 @@ func TestSwallowedUnderManyCallers(t *testing.T) {
 	way := healthtest.Forward(t, up.Target())
 	c := checker(t, way.Addr(), services("s"), func(o *Options) { o.ConnectTimeout, o.RPCTimeout = 3*time.Second, 3*time.Second })
 	want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
-	way.Swallow()
+	way.BlackHole()
 	up.SetDelay("s", 1500*time.Millisecond)
 	results := make(chan health.Verdict)
 	const callers = 300

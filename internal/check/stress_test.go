@@ -192,7 +192,7 @@ func stress(t *testing.T, change func(*Options)) {
 	}
 	faults := []func(){
 		hit(way.Reset),
-		hit(way.Swallow),
+		hit(way.BlackHole),
 		hit(way.CloseOnBytes),
 		func() { way.GoAway(0, http2.ErrCodeNo) },
 		func() {
@@ -204,7 +204,7 @@ func stress(t *testing.T, change func(*Options)) {
 			mode := []healthtest.Mode{healthtest.Refuse, healthtest.Silent, healthtest.ResetOnAccept, healthtest.CloseOnRequest}[random.IntN(4)]
 			closed(func() { way.SetMode(mode); way.Reset() }, func() { way.SetMode(healthtest.Pass) })
 		},
-		func() { closed(way.Freeze, way.Thaw) },
+		func() { closed(way.Pause, way.Resume) },
 	}
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
 		faults[random.IntN(len(faults))]()

@@ -6,8 +6,8 @@ import (
 	"example.com/grpc-health-http/internal/platform"
 )
 
-// Prefix begins the name of every environment variable that is a setting: names without it, such as LOG_LEVEL, are set for
-// other programs too.
+// Prefix begins the name of every environment variable that is a setting. A name without it, such as LOG_LEVEL, may be set for
+// another program.
 const Prefix = "GRPC_HEALTH_"
 
 // variant is the program that reads the settings.
@@ -23,33 +23,33 @@ const (
 // setting declares one setting.
 type setting struct {
 	group string
-	// name is the setting's, in capitals: its environment variable is Prefix and the name. A setting without a name has
-	// flags only.
+	// name is the setting's name, in capitals. Its environment variable is Prefix followed by the name. A setting without a
+	// name has flags only.
 	name string
-	// flags are grpc_health_proxy's: the name, then its aliases; none where only the probe has it.
+	// flags are grpc_health_proxy's flags: the name, then its aliases; none if only the probe has the setting.
 	flags []string
 	// shorthands are grpc_health_proxy's flags that stand for one value of this setting.
 	shorthands []shorthand
-	// probe is grpc_health_probe's flag; empty has none.
+	// probe is grpc_health_probe's flag; empty if it has none.
 	probe string
-	// listener marks what has no meaning where the platform listens: the function and Lambda do not read it.
+	// listener marks a setting that the function and Lambda do not read, because the platform listens for them.
 	listener bool
 	// placeholder stands for the value in the help; empty for switches.
 	placeholder string
-	// fallback is the default, as a flag would give it; probeFallback is the probe's where it differs.
+	// fallback is the default, written as a flag's value; probeFallback is the probe's default where it differs.
 	fallback, probeFallback string
-	// fallbackNote describes a default that is no constant.
+	// fallbackNote describes a default that is not constant.
 	fallbackNote string
-	// platform returns the default that the platform wants, and the variable that is its value where
-	// there is one; "" keeps fallback.
+	// platform returns the platform's default, and the name of the variable that it was read from, if any. An empty value
+	// keeps fallback.
 	platform func() (value, variable string)
-	// help is a phrase for the help and the manual, in Markdown's common subset.
+	// help is a phrase for -help and the manual. Its only markup is Markdown's backquotes.
 	help string
-	// inVariable is how the variable is written, where the flag is written otherwise.
+	// inVariable says how to write the variable, where that differs from the flag.
 	inVariable string
 	// file says that the value names a file.
 	file fileKind
-	// field returns the place of the value: a *string, *bool, *int, *time.Duration, *[]string or *headerLines.
+	// field returns a pointer to the value: a *string, *bool, *int, *time.Duration, *[]string or *headerLines.
 	field func(*values) any
 }
 
@@ -57,26 +57,26 @@ type setting struct {
 type shorthand struct {
 	name  string
 	value string
-	// counts: the flag takes a number, and 1 and above sets the value. Otherwise it is a switch.
+	// counts says that the flag takes a number, and that 1 or more sets the value. Otherwise the flag is a switch.
 	counts bool
 }
 
-// fileKind is what a file setting names.
+// fileKind is what the value of a file setting may be.
 type fileKind int
 
 const (
 	noFile fileKind = iota
 	// tokenFile: a path, in Lambda also a secret's ARN.
 	tokenFile
-	// pemFile: likewise, or PEM text itself.
+	// pemFile: the same as tokenFile, or PEM text.
 	pemFile
 )
 
-// values are the settings while they are read.
+// values are the settings while they are being read.
 type values struct {
 	Settings
 	headerLines headerLines
-	logToStderr bool // accepted, and without effect: standard error is where logs go
+	logToStderr bool // has no effect: logs go to standard error anyway
 }
 
 // The groups of the help.
@@ -92,7 +92,7 @@ const (
 	groupCommand  = "Command"
 )
 
-// declaration is every setting, in the order of help and manual. It is never written.
+// declaration lists every setting, in the order of -help and the manual. It never changes.
 var declaration = [...]setting{
 	{
 		group: groupUpstream, name: "ADDR", flags: []string{"grpc-addr", "grpcaddr"}, probe: "addr",
@@ -109,19 +109,19 @@ var declaration = [...]setting{
 	{
 		group: groupUpstream, name: "CONNECT_TIMEOUT", flags: []string{"connect-timeout"}, probe: "connect-timeout",
 		placeholder: "DURATION", fallback: "1s",
-		help:  "the budget for a connection: lookup, TCP, TLS, and the server's HTTP/2 SETTINGS",
+		help:  "the time limit for connecting: name lookup, TCP, TLS, and the server's HTTP/2 SETTINGS",
 		field: func(v *values) any { return &v.ConnectTimeout },
 	},
 	{
 		group: groupUpstream, name: "RPC_TIMEOUT", flags: []string{"rpc-timeout"}, probe: "rpc-timeout",
 		placeholder: "DURATION", fallback: "1s",
-		help:  "the budget for the RPC",
+		help:  "the time limit for the RPC",
 		field: func(v *values) any { return &v.RPCTimeout },
 	},
 	{
 		group: groupUpstream, name: "CONN_MAX_AGE", flags: []string{"conn-max-age"},
 		placeholder: "DURATION", fallback: "10s",
-		help:  "a connection older than this serves no new check; 0 dials for every RPC",
+		help:  "how old a connection may be to be reused for another check; 0 dials for every RPC",
 		field: func(v *values) any { return &v.ConnMaxAge },
 	},
 	{
@@ -133,8 +133,8 @@ var declaration = [...]setting{
 	{
 		group: groupUpstream, name: "RPC_HEADERS", flags: []string{"rpc-header"}, probe: "rpc-header",
 		placeholder: "HEADER",
-		help: "metadata to send, `name: value`, repeatable; the value `@/path` reads it from a file; " +
-			"a name that ends in `-bin` may have any bytes",
+		help: "metadata to send, as `name: value`; repeatable; the value `@/path` is read from that file; " +
+			"the value may have any bytes if the name ends in `-bin`",
 		inVariable: "one per line",
 		field:      func(v *values) any { return &v.headerLines },
 	},
@@ -157,13 +157,13 @@ var declaration = [...]setting{
 
 	{
 		group: groupTLS, name: "TLS", flags: []string{"grpc-tls", "grpctls"}, probe: "tls", fallback: "false",
-		help:  "TLS to the upstream",
+		help:  "use TLS to the upstream",
 		field: func(v *values) any { return &v.TLS },
 	},
 	{
 		group: groupTLS, name: "CA_CERT", flags: []string{"grpc-ca-cert"}, probe: "tls-ca-cert",
 		placeholder: "PEM", fallbackNote: "the system's roots", file: pemFile,
-		help:  "the roots to verify the upstream with: a PEM file's path, or PEM text",
+		help:  "the root certificates to verify the upstream with: a PEM file's path, or PEM text",
 		field: func(v *values) any { return &v.CACert },
 	},
 	{
@@ -193,7 +193,7 @@ var declaration = [...]setting{
 
 	{
 		group: groupIdentity, name: "SPIFFE", flags: []string{"spiffe"}, probe: "spiffe", fallback: "false",
-		help:  "mTLS with what the SPIFFE Workload API at `SPIFFE_ENDPOINT_SOCKET` gives",
+		help:  "use mTLS with the identity that the SPIFFE Workload API at `SPIFFE_ENDPOINT_SOCKET` issues",
 		field: func(v *values) any { return &v.SPIFFE },
 	},
 	{
@@ -204,7 +204,7 @@ var declaration = [...]setting{
 	},
 	{
 		group: groupIdentity, name: "ALTS", flags: []string{"alts"}, probe: "alts", fallback: "false",
-		help:  "ALTS client credentials (between machines of Google Cloud)",
+		help:  "use ALTS client credentials (between machines of Google Cloud)",
 		field: func(v *values) any { return &v.ALTS },
 	},
 	{
@@ -224,7 +224,7 @@ var declaration = [...]setting{
 	{
 		group: groupChecks, name: "MAX_CONCURRENT_CHECKS", flags: []string{"max-concurrent-checks"},
 		placeholder: "N", fallback: "100",
-		help:  "RPCs under way at once for services that callers name and the settings do not",
+		help:  "how many RPCs may be in flight at once for services that callers name and the settings do not",
 		field: func(v *values) any { return &v.MaxConcurrentChecks },
 	},
 	{
@@ -243,7 +243,7 @@ var declaration = [...]setting{
 	{
 		group: groupHTTP, name: "HTTP_LISTEN_PATH", flags: []string{"http-listen-path"}, listener: true,
 		placeholder: "PATH", fallback: "/",
-		help:  "the path that answers, exactly; Cloud Run keeps paths that end in `z` for itself",
+		help:  "the path that answers, matched exactly; Cloud Run reserves paths that end in `z`",
 		field: func(v *values) any { return &v.ListenPath },
 	},
 	{
@@ -255,7 +255,7 @@ var declaration = [...]setting{
 	{
 		group: groupHTTP, name: "SHUTDOWN_GRACE", flags: []string{"shutdown-grace"}, listener: true,
 		placeholder: "DURATION", fallback: "8s",
-		help:  "the time for requests under way after SIGTERM",
+		help:  "how long requests in flight may take after SIGTERM",
 		field: func(v *values) any { return &v.ShutdownGrace },
 	},
 
@@ -280,7 +280,7 @@ var declaration = [...]setting{
 	{
 		group: groupHTTPS, name: "HTTPS_LISTEN_CA", flags: []string{"https-listen-ca"}, listener: true,
 		placeholder: "PEM", file: pemFile,
-		help:  "the roots to verify client certificates with: a PEM file's path, or PEM text; unused without `-https-listen-verify`",
+		help:  "the root certificates to verify client certificates with: a PEM file's path, or PEM text; unused without `-https-listen-verify`",
 		field: func(v *values) any { return &v.HTTPSCA },
 	},
 
@@ -302,14 +302,14 @@ var declaration = [...]setting{
 		shorthands:  []shorthand{{name: "jsonLog", value: "json"}},
 		placeholder: "FORMAT", fallback: "text", platform: platformLogFormat,
 		fallbackNote: "`json` on Google Cloud and Lambda, else `text`",
-		help:         "`text` or `json`; `-jsonLog` is `json`",
+		help:         "`text` or `json`; `-jsonLog` means `json`",
 		field:        func(v *values) any { return &v.LogFormat },
 	},
 	{
 		group: groupLogging, name: "LOG_LEVEL", flags: []string{"log-level"},
 		shorthands:  []shorthand{{name: "debug", value: "debug"}, {name: "v", value: "debug", counts: true}},
 		placeholder: "LEVEL", fallback: "info",
-		help:  "`debug`, `info`, `warn` or `error`; `-debug`, and `-v` from 1, are `debug`",
+		help:  "`debug`, `info`, `warn` or `error`; `-debug`, and `-v` with 1 or more, mean `debug`",
 		field: func(v *values) any { return &v.LogLevel },
 	},
 	{
@@ -320,7 +320,7 @@ var declaration = [...]setting{
 	},
 	{
 		group: groupLogging, flags: []string{"logtostderr"}, fallback: "false",
-		help:  "accepted for commands written for earlier releases, without effect",
+		help:  "no effect; accepted for commands written for earlier releases",
 		field: func(v *values) any { return &v.logToStderr },
 	},
 
@@ -337,7 +337,7 @@ var declaration = [...]setting{
 	},
 	{
 		group: groupCommand, probe: "v", fallback: "false",
-		help:  "say on standard error what is being done",
+		help:  "report on standard error what the probe does",
 		field: func(v *values) any { return &v.Verbose },
 	},
 	{
@@ -347,7 +347,7 @@ var declaration = [...]setting{
 	},
 }
 
-// platformPort is the address that serverless platforms want a container to listen on
+// platformPort returns the address that serverless platforms tell a container to listen on
 // (https://cloud.google.com/run/docs/container-contract#port).
 func platformPort() (value, variable string) {
 	port := os.Getenv("PORT")
@@ -357,7 +357,7 @@ func platformPort() (value, variable string) {
 	return ":" + port, "PORT"
 }
 
-// platformLogFormat is JSON where the platform's log takes lines of JSON apart.
+// platformLogFormat returns json where the platform parses log lines as JSON.
 func platformLogFormat() (value, variable string) {
 	if platform.CloudRun() || platform.Lambda() {
 		return "json", ""
@@ -365,7 +365,7 @@ func platformLogFormat() (value, variable string) {
 	return "", ""
 }
 
-// readBy says whether the variant reads the setting.
+// readBy reports whether the variant reads the setting.
 func (s *setting) readBy(v variant) bool {
 	switch v {
 	case probe:
@@ -377,7 +377,7 @@ func (s *setting) readBy(v variant) bool {
 	}
 }
 
-// names are the setting's flags in the variant, the first one the name to use.
+// names returns the setting's flags in the variant, the preferred one first.
 func (s *setting) names(v variant) []string {
 	switch {
 	case v == probe && s.probe != "":
@@ -388,7 +388,7 @@ func (s *setting) names(v variant) []string {
 	return nil
 }
 
-// variable is the setting's environment variable; empty where it has none.
+// variable returns the setting's environment variable, or "".
 func (s *setting) variable() string {
 	if s.name == "" {
 		return ""
@@ -396,7 +396,7 @@ func (s *setting) variable() string {
 	return Prefix + s.name
 }
 
-// label names the setting in messages.
+// label returns the setting's name for messages.
 func (s *setting) label(v variant) string {
 	names := s.names(v)
 	switch {
@@ -408,7 +408,7 @@ func (s *setting) label(v variant) string {
 	return "-" + names[0] + " (" + s.variable() + ")"
 }
 
-// defaultIn is the variant's default, as a flag would give it.
+// defaultIn returns the variant's default, written as a flag's value.
 func (s *setting) defaultIn(v variant) string {
 	if v == probe && s.probeFallback != "" {
 		return s.probeFallback
@@ -416,14 +416,14 @@ func (s *setting) defaultIn(v variant) string {
 	return s.fallback
 }
 
-// isSwitch says that the setting's flag needs no value.
+// isSwitch reports whether the setting's flag needs no value.
 func (s *setting) isSwitch() bool {
 	_, ok := s.field(new(values)).(*bool)
 	return ok
 }
 
-// shape says what to write for a value of the field's type. Text is never wrong.
-func shape(field any) string {
+// howToWrite says how to write a value of the field's type. Text needs no case: it can always be read.
+func howToWrite(field any) string {
 	switch field.(type) {
 	case *bool:
 		return "write true or false"

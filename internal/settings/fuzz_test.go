@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// marker stands for a secret.
+// marker is a secret that no message may contain.
 const marker = "hunter2"
 
 func FuzzHeader(f *testing.F) {
@@ -15,7 +15,7 @@ func FuzzHeader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, value string) {
 		if strings.Contains(name, marker) {
-			t.Skip("what must not be told is in the name, which may be")
+			t.Skip("the secret is in the name, which messages may contain")
 		}
 		r := newReader(function)
 		h, fault := r.parseHeader(name + ":" + value + marker)
@@ -41,8 +41,8 @@ func FuzzArguments(f *testing.F) {
 	f.Add("-grpcaddr\n:1", "-http-listen-addr", ":", "-v")
 	f.Fuzz(func(t *testing.T, before, name, value, after string) {
 		secret := value + marker
-		if strings.Contains(before+name+after, marker) || pathShaped(secret) {
-			t.Skip("what must not be told is where it may be: outside the value, or in a path")
+		if strings.Contains(before+name+after, marker) || looksLikePath(secret) {
+			t.Skip("the secret is in text that messages may contain: outside the value, or in a path")
 		}
 		for _, v := range []variant{container, probe} {
 			for _, mid := range [][]string{{name + "=" + secret}, {name, " " + secret}} {
@@ -61,8 +61,8 @@ func FuzzArguments(f *testing.F) {
 	})
 }
 
-// FuzzEnvironment sets one variable of all to whatever it may be: no problem and no warning repeats it, in
-// any variant, and there are settings or problems.
+// FuzzEnvironment sets one variable to any text. Every variant must return either settings or problems, and no problem and no
+// warning may contain the text.
 func FuzzEnvironment(f *testing.F) {
 	names := variables()
 	for i := range names {
@@ -79,8 +79,8 @@ func FuzzEnvironment(f *testing.F) {
 		value += marker
 		name := names[int(variable)%len(names)]
 		_, path, _ := strings.Cut(value, "@")
-		if strings.Contains(value, "\x00") || pathShaped(value) || pathShaped(path) {
-			t.Skip("a path may be told, and no variable holds a NUL")
+		if strings.Contains(value, "\x00") || looksLikePath(value) || looksLikePath(path) {
+			t.Skip("messages may contain a path, and no variable can contain a NUL")
 		}
 		t.Setenv("GRPC_HEALTH_ADDR", "localhost:50051")
 		t.Setenv(name, value)

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// writeHelp writes the help of a command, every setting under its group.
+// writeHelp writes a command's help, with the settings in groups.
 func writeHelp(out io.Writer, v variant) {
 	var b strings.Builder
 	switch v {
@@ -35,7 +35,7 @@ func writeHelp(out io.Writer, v variant) {
 	io.WriteString(out, b.String())
 }
 
-// helpWidth is the length of the longest line of a help text, its indentation left out.
+// helpWidth is the maximum length of a line of a help text, without its indentation.
 const helpWidth = 88
 
 // wrapped breaks a text into lines between words.
@@ -54,7 +54,7 @@ func wrapped(text string) []string {
 	return append(lines, line)
 }
 
-// usages are the setting's flags as a user writes them.
+// usages returns the setting's flags as a user writes them.
 func (s *setting) usages(v variant) []string {
 	var usages []string
 	for _, name := range s.names(v) {
@@ -75,7 +75,7 @@ func (s *shorthand) usage() string {
 	return "-" + s.name
 }
 
-// origin says where a value comes from when no flag gives it.
+// origin says where a value comes from if no flag gives it.
 func (s *setting) origin(v variant) string {
 	text := plain(cmp.Or(s.fallbackNote, s.defaultIn(v), "none"))
 	if text != "required" {
@@ -90,19 +90,19 @@ func (s *setting) origin(v variant) string {
 	return text
 }
 
-// plain takes the Markdown out of a help text.
+// plain removes the Markdown from a help text.
 func plain(text string) string { return strings.ReplaceAll(text, "`", "") }
 
-// Variable is a setting's environment variable, for what must name every one: deployments.
+// Variable is a setting's environment variable, for deployments, which must name every one.
 type Variable struct {
 	Name string
-	// Listener variables mean nothing where the platform listens: the function and Lambda do not read them.
+	// Listener says that the function and Lambda do not read the variable, because the platform listens for them.
 	Listener bool
-	// File variables name a file.
+	// File says that the variable names a file.
 	File bool
 }
 
-// Variables are those of all settings that have one, in the order of the help.
+// Variables returns the variables of all settings that have one, in the order of the help.
 func Variables() []Variable {
 	var all []Variable
 	for i := range declaration {
@@ -113,7 +113,7 @@ func Variables() []Variable {
 	return all
 }
 
-// MarkdownTable is the manual's table of every setting.
+// MarkdownTable returns the manual's table of all settings.
 func MarkdownTable() string {
 	var b strings.Builder
 	b.WriteString("| environment | flag of `grpc_health_proxy` (aliases) | flag of `grpc_health_probe` | default | meaning |\n|---|---|---|---|---|\n")
@@ -165,7 +165,7 @@ func dash(name string) string {
 	return "-" + name
 }
 
-// code marks a table cell as code, and an empty one as empty.
+// code marks the text of a table cell as code. An empty cell gets a dash.
 func code(text string) string {
 	if text == "" {
 		return "–"

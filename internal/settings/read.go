@@ -19,7 +19,7 @@ import (
 type reader struct {
 	values
 	problems Problems
-	given    [len(declaration)]bool // set by a flag
+	given    [len(declaration)]bool // a flag has set the setting
 }
 
 func newReader(v variant) *reader {
@@ -32,21 +32,20 @@ func (r *reader) problem(format string, args ...any) {
 	r.problems = append(r.problems, fmt.Sprintf(format, args...))
 }
 
-// defaults sets every setting, also those that the variant does not read.
+// defaults sets every setting to its default, also those that the variant does not read.
 func (r *reader) defaults() {
 	for i := range declaration {
 		s := &declaration[i]
 		if text := s.defaultIn(r.variant); text != "" {
-			// A test parses every default.
-			_ = set(s.field(&r.values), text)
+			_ = set(s.field(&r.values), text) // a test parses every default
 		}
 	}
 }
 
-// headerLines are headers as they were given, "name: value".
+// headerLines are headers before validation, "name: value".
 type headerLines []string
 
-// Decode reads the environment's form, one header per line.
+// Decode implements envconfig.Decoder: the variable has one header per line.
 func (h *headerLines) Decode(text string) error {
 	for line := range strings.Lines(text) {
 		if strings.TrimSpace(line) != "" {
@@ -56,9 +55,10 @@ func (h *headerLines) Decode(text string) error {
 	return nil
 }
 
-// environment reads the variables of the settings that no flag has set. envconfig stops at the
-// first error, so each setting has a Process of its own; its errors hold the value, so they are dropped.
-// The tag is the whole name, and envconfig's own prefix empty: with a prefix it would fall back to the name without it.
+// environment reads the variables of the settings that no flag has set.
+//
+// envconfig.Process stops at the first error, so it is called for each setting. Its errors contain the value, so they are dropped.
+// The tag has the full name, and the prefix is empty: given a prefix, envconfig also reads the variable without the prefix.
 func (r *reader) environment() {
 	for i := range declaration {
 		s := &declaration[i]
@@ -77,7 +77,7 @@ func (r *reader) environment() {
 		}}))
 		spec.Elem().Field(0).Set(reflect.ValueOf(field))
 		if err := envconfig.Process("", spec.Interface()); err != nil {
-			r.problem("%s: the value cannot be read: %s", s.label(r.variant), shape(field))
+			r.problem("%s: the value cannot be read: %s", s.label(r.variant), howToWrite(field))
 			continue
 		}
 		r.FromEnvironment = append(r.FromEnvironment, s.variable())
@@ -85,7 +85,7 @@ func (r *reader) environment() {
 	r.unknownVariables()
 }
 
-// fromPlatform takes the default that the platform wants, where it wants one.
+// fromPlatform sets the platform's default, if it has one.
 func (r *reader) fromPlatform(s *setting, field any) {
 	if s.platform == nil {
 		return
@@ -94,19 +94,19 @@ func (r *reader) fromPlatform(s *setting, field any) {
 	if text == "" {
 		return
 	}
-	_ = set(field, text) // platform defaults are text
+	_ = set(field, text) // cannot fail: platform defaults are text
 	if variable != "" {
 		r.FromEnvironment = append(r.FromEnvironment, variable)
 	}
 }
 
-// knownFlag is what a flag's name leads to.
+// knownFlag is what a flag sets.
 type knownFlag struct {
-	index     int // in declaration
-	shorthand *shorthand
+	index     int        // in declaration
+	shorthand *shorthand // nil if the flag sets any value
 }
 
-// flagsOf maps every flag of the variant, without its dash.
+// flagsOf returns every flag of the variant, by its name without the dash.
 func flagsOf(v variant) map[string]knownFlag {
 	known := make(map[string]knownFlag)
 	for i := range declaration {
@@ -123,13 +123,13 @@ func flagsOf(v variant) map[string]knownFlag {
 	return known
 }
 
-// arguments reads flags by the rules of package flag: one dash or two, -name value or -name=value,
-// switches without a value, the last of several wins. Package flag itself stops at the first fault
-// and puts values into its errors; this goes on to the end, and tells every fault without them. The
-// only error is flag.ErrHelp.
+// arguments reads flags by the rules of package flag: one dash or two, -name value or -name=value, a switch needs no value, and
+// the last of several wins. Package flag itself is not used because it stops at the first problem and puts values into its
+// errors; arguments reports every problem, without values. The only error is flag.ErrHelp.
 func (r *reader) arguments(args []string) error {
 	known := flagsOf(r.variant)
-	var unknown, stray bool // what the argument before was: an unknown flag without a value, or no flag at all
+	// What the previous argument was: an unknown flag without a value, or not a flag at all.
+	var unknown, stray bool
 	for i := 0; i < len(args); i++ {
 		name, value, hasValue := strings.Cut(args[i], "=")
 		name, dashed := trimDashes(name)
@@ -151,13 +151,13 @@ func (r *reader) arguments(args []string) error {
 				value = args[i]
 			}
 			r.setFlag(name, f, value)
-		case dashed && !stray && flagShaped(name):
+		case dashed && !stray && looksLikeFlag(name):
 			unknown = !hasValue
 			r.problem("-%s: no such flag: %s", name, suggestion(name, known))
 		case unknown && !dashed:
-			unknown = false // the unknown flag's value, most likely
+			unknown = false // this is most likely the unknown flag's value
 		default:
-			// What follows a stray argument may be more of a value that was not quoted: never print it.
+			// What follows a stray argument may belong to a value that was not quoted, so never print it.
 			unknown, stray = false, true
 			r.problem("argument %d is not a flag: quote a value that holds spaces, and write -flag=false to turn a switch off", i+1)
 		}
@@ -165,13 +165,13 @@ func (r *reader) arguments(args []string) error {
 	return nil
 }
 
-// flagShaped says whether an unknown flag may be printed; anything else may be a piece of a value. The expression is
-// compiled here so that no command that is well called waits for it.
-func flagShaped(name string) bool {
+// looksLikeFlag reports whether an unknown flag may be printed. Text of another form may be part of a value. The expression is
+// compiled here so that only wrong command lines pay for it.
+func looksLikeFlag(name string) bool {
 	return regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`).MatchString(name)
 }
 
-// trimDashes takes one or two dashes off a flag's name.
+// trimDashes removes one or two dashes from a flag's name, and reports whether it had them.
 func trimDashes(name string) (string, bool) {
 	trimmed, dashed := strings.CutPrefix(name, "-")
 	trimmed = strings.TrimPrefix(trimmed, "-")
@@ -191,23 +191,23 @@ func (r *reader) setFlag(name string, f knownFlag, value string) {
 	if f.shorthand == nil {
 		r.given[f.index] = true
 		if err := set(field, value); err != nil {
-			r.problem("%s: the value cannot be read: %s", s.label(r.variant), shape(field))
+			r.problem("%s: the value cannot be read: %s", s.label(r.variant), howToWrite(field))
 		}
 		return
 	}
 	applies, err := f.shorthand.applies(value)
 	switch {
 	case err != nil && f.shorthand.counts:
-		r.problem("-%s: the value cannot be read: %s", name, shape(new(int)))
+		r.problem("-%s: the value cannot be read: %s", name, howToWrite(new(int)))
 	case err != nil:
-		r.problem("-%s: the value cannot be read: %s", name, shape(new(bool)))
+		r.problem("-%s: the value cannot be read: %s", name, howToWrite(new(bool)))
 	case applies:
 		r.given[f.index] = true
-		_ = set(field, f.shorthand.value) // shorthands stand for text
+		_ = set(field, f.shorthand.value) // cannot fail: shorthands set text
 	}
 }
 
-// applies says whether the flag's value asks for what the shorthand stands for.
+// applies reports whether the flag's value asks for the shorthand's value.
 func (s *shorthand) applies(value string) (bool, error) {
 	if s.counts {
 		n, err := strconv.Atoi(value)
@@ -216,8 +216,7 @@ func (s *shorthand) applies(value string) (bool, error) {
 	return strconv.ParseBool(value)
 }
 
-// set reads a flag's text into its field, which an error leaves alone. Its errors hold the text and
-// are not for printing.
+// set parses a flag's text into its field. It leaves the field unchanged on error. Do not print its errors: they contain the text.
 func set(field any, text string) error {
 	switch f := field.(type) {
 	case *string:
@@ -250,8 +249,8 @@ func parse[T any](field *T, text string, parser func(string) (T, error)) error {
 	return nil
 }
 
-// suggestion says what to do about an unknown flag: the nearest known one, its beginning being the
-// nearest, and another part or a whole of it as near as a single mistyped letter.
+// suggestion says what to do about an unknown flag: use the nearest known flag, or see -help. A known flag that begins with the
+// name has the distance 0. One that contains the name, or is contained in it, has the distance 1 at most.
 func suggestion(name string, known map[string]knownFlag) string {
 	best, bestDistance := "", 0
 	name = strings.ToLower(name)
@@ -274,7 +273,7 @@ func suggestion(name string, known map[string]knownFlag) string {
 	return "did you mean -" + best + "?"
 }
 
-// distance is the Levenshtein distance of a and b, in bytes.
+// distance returns the Levenshtein distance of a and b, in bytes.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -1,5 +1,6 @@
-// Package settings holds the one declaration of every setting: its name, environment variable, flags,
-// default, help and validation. The settings of one upstream are told apart from those of the process.
+// Package settings declares every setting once: its name, environment variable, flags, default, help and validation. It reads
+// the settings of each variant from flags and the environment, and keeps those of an upstream apart from those of the
+// process.
 package settings
 
 import (
@@ -10,20 +11,20 @@ import (
 	"example.com/grpc-health-http/internal/platform"
 )
 
-// Settings are the values of all settings, checked. A field that a variant does not read has its default.
+// Settings are the validated values of all settings. A field that the variant does not read has its default.
 type Settings struct {
 	Upstream
 	Process
 
-	// FromEnvironment names the variables that a value was taken from, in declared order.
+	// FromEnvironment lists the variables that values were read from, in the order of the declaration.
 	FromEnvironment []string
-	// Warnings are sentences to log at start. They name settings, never values.
+	// Warnings are sentences to log at the start. They name settings, never values.
 	Warnings []string
 
 	variant variant
 }
 
-// Upstream are the settings of one upstream: what is checked, and how it is reached. Comments give the names of the settings.
+// Upstream are the settings of one upstream: what to check, and how to reach it. The comments name the settings.
 type Upstream struct {
 	Addr           string        // ADDR, a target that target.Parse accepts
 	Services       []string      // SERVICE_NAME, split at commas, without duplicates; empty is the whole server
@@ -50,7 +51,7 @@ type Upstream struct {
 	IDTokenAudience           string   // ID_TOKEN_AUDIENCE
 }
 
-// Process are the settings that the process has once, whatever it checks.
+// Process are the settings of the process, which it has once for all upstreams.
 type Process struct {
 	MaxConcurrentChecks int  // MAX_CONCURRENT_CHECKS
 	AllowList           bool // ALLOW_LIST
@@ -73,12 +74,12 @@ type Process struct {
 
 	RunCLI  bool   // -runcli: check once and exit
 	Format  string // -format: "text" or "json"
-	Version bool   // -version: print the version and exit; nothing else was checked
+	Version bool   // -version: print the version and exit; nothing else was validated
 	Verbose bool   // -v of the probe
 }
 
-// Name is how messages name the setting of that name, "CA_CERT": as the user of this variant sets it,
-// "-grpc-ca-cert (GRPC_HEALTH_CA_CERT)". A name that no setting has stays as it is.
+// Name returns what messages call a setting. For "CA_CERT" it is "-grpc-ca-cert (GRPC_HEALTH_CA_CERT)", or what the user of
+// this variant can set. It returns a name that no setting has unchanged.
 func (s *Settings) Name(name string) string {
 	for i := range declaration {
 		if declaration[i].name == name {
@@ -95,7 +96,7 @@ type Header struct {
 	File  string // the path (Lambda: or the secret's ARN) that the value is read from
 }
 
-// String names the header and hides its value.
+// String returns the header with its value hidden.
 func (h Header) String() string {
 	if h.File != "" {
 		return h.Name + ": @" + h.File
@@ -103,11 +104,11 @@ func (h Header) String() string {
 	return h.Name + ": (redacted)"
 }
 
-// Problems are the faults of the settings, every one that was found: each names the setting and
-// says what to do, and none holds a value, but for the path of a file that does not exist.
+// Problems are all problems that were found with the settings. Each names the setting and says what to do. None contains a
+// value, except for the path of a file that does not exist.
 type Problems []string
 
-// Error is a line per problem.
+// Error returns one line for each problem.
 func (p Problems) Error() string { return strings.Join(p, "\n") }
 
 // FromEnvironment reads the settings of the function and of Lambda from the process's environment. A wrong one is an error of type Problems.
@@ -126,7 +127,7 @@ func ParseProxy(args []string, out io.Writer) (*Settings, error) {
 }
 
 // ParseProbe reads the settings of grpc_health_probe from its arguments, without the program's
-// name, and from nothing else. -help writes help to out and returns flag.ErrHelp; wrong settings are an
+// name. It does not read the environment. -help writes help to out and returns flag.ErrHelp; wrong settings are an
 // error of type Problems.
 func ParseProbe(args []string, out io.Writer) (*Settings, error) {
 	return read(probe, args, out)

@@ -17,7 +17,7 @@ import (
 
 var variants = []variant{function, lambda, container, probe}
 
-// TestMain takes the settings out of the environment that the tests run in.
+// TestMain removes the settings from the environment of the tests.
 func TestMain(m *testing.M) {
 	for _, name := range append(variables(), "PORT", "K_SERVICE", "AWS_LAMBDA_FUNCTION_NAME") {
 		os.Unsetenv(name)
@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// variables are the environment variables of all settings.
+// variables returns the environment variables of all settings.
 func variables() []string {
 	var names []string
 	for _, s := range declaration {
@@ -36,7 +36,7 @@ func variables() []string {
 	return names
 }
 
-// problems returns what is wrong, and fails where the error is of another type.
+// problems returns err as Problems, and fails if it is another error.
 func problems(t *testing.T, err error) Problems {
 	t.Helper()
 	var p Problems
@@ -46,7 +46,7 @@ func problems(t *testing.T, err error) Problems {
 	return p
 }
 
-// expect compares problems with a part of each, in any order.
+// expect wants one problem for each part, in any order.
 func expect(t *testing.T, got Problems, want []string) {
 	t.Helper()
 	if len(got) != len(want) {
@@ -59,7 +59,7 @@ func expect(t *testing.T, got Problems, want []string) {
 	}
 }
 
-// file makes a file that exists and returns its path.
+// file creates a file and returns its path.
 func file(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file.pem")
@@ -83,7 +83,7 @@ func TestProxyRules(t *testing.T) {
 		return strings.Join(names, ",")
 	}
 	for _, tt := range []struct {
-		args []string // behind -grpc-addr localhost:50051
+		args []string // after -grpc-addr localhost:50051
 		want []string // a part of each problem
 	}{
 		{},
@@ -213,7 +213,7 @@ func TestProbeRules(t *testing.T) {
 	here := file(t)
 	missing := filepath.Join(t.TempDir(), "missing.pem")
 	for _, tt := range []struct {
-		args []string // behind -addr localhost:50051
+		args []string // after -addr localhost:50051
 		want []string // a part of each problem
 	}{
 		{},
@@ -247,7 +247,7 @@ func TestProbeRules(t *testing.T) {
 	}
 }
 
-// The environment alone, under the function's and Lambda's rules.
+// TestEnvironmentRules reads settings as the function and Lambda do: from the environment only.
 func TestEnvironmentRules(t *testing.T) {
 	const secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:name#key"
 	tests := []struct {
@@ -259,8 +259,8 @@ func TestEnvironmentRules(t *testing.T) {
 		{name: "least", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1"}},
 		{name: "nothing", want: []string{"GRPC_HEALTH_ADDR: required"}},
 		{name: "unread", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_HTTP_LISTEN_ADDR": "nonsense", "GRPC_HEALTH_SHUTDOWN_GRACE": "x", "GRPC_HEALTH_METRICS_HTTP_PATH": "x", "PORT": "x"}},
-		{name: "files are for later", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": "/not/mounted/yet.pem", "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE": "/not/mounted/yet", "GRPC_HEALTH_RPC_HEADERS": "a: @/not/mounted/yet"}},
-		{name: "torn PEM text", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "1", "GRPC_HEALTH_CA_CERT": "-----BEGIN CERTIFICATE-----"}, want: []string{"GRPC_HEALTH_CA_CERT: PEM text"}},
+		{name: "files need not exist yet", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": "/not/mounted/yet.pem", "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE": "/not/mounted/yet", "GRPC_HEALTH_RPC_HEADERS": "a: @/not/mounted/yet"}},
+		{name: "incomplete PEM text", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "1", "GRPC_HEALTH_CA_CERT": "-----BEGIN CERTIFICATE-----"}, want: []string{"GRPC_HEALTH_CA_CERT: PEM text"}},
 		{name: "ARN", lambda: true, env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": secret, "GRPC_HEALTH_CLIENT_CERT": secret, "GRPC_HEALTH_CLIENT_KEY": secret, "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE": secret, "GRPC_HEALTH_RPC_HEADERS": "a: @" + secret}},
 		{name: "ARN of another partition", lambda: true, env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": strings.Replace(secret, "aws", "aws-us-gov", 1), "GRPC_HEALTH_RPC_HEADERS": "a: @" + strings.Replace(secret, "aws", "aws-cn", 1)}},
 		{name: "ARN of something else", lambda: true, env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": "arn:aws:s3:::bucket", "GRPC_HEALTH_RPC_HEADERS": "a: @arn:aws:s3:::bucket"}, want: []string{"GRPC_HEALTH_CA_CERT: names an AWS resource that is no secret", "GRPC_HEALTH_RPC_HEADERS: header 1: names an AWS resource"}},
@@ -401,7 +401,8 @@ func TestHeaderHidesItsValue(t *testing.T) {
 	}
 }
 
-// Each setting gets a secret, legal or not, by flag and by variable, and nothing repeats it.
+// TestNoValueIsPrinted sets each setting to a secret, by flag and by variable, in texts that are valid and texts that are not.
+// No error and no help may contain the secret.
 func TestNoValueIsPrinted(t *testing.T) {
 	const secret = "s3cr3t"
 	check := func(t *testing.T, err error, help string) {
@@ -459,7 +460,7 @@ func TestNoValueIsPrinted(t *testing.T) {
 	}
 }
 
-// samples are two texts for a field, different from each other and from every default, and the values that they stand for.
+// samples returns two texts for a field, and the values that they mean. They differ from each other and from every default.
 func samples(t *testing.T, s *setting) (texts [2]string, want [2]any) {
 	t.Helper()
 	switch s.field(new(values)).(type) {
@@ -480,7 +481,7 @@ func samples(t *testing.T, s *setting) (texts [2]string, want [2]any) {
 	return
 }
 
-// The flag wins over the variable, the variable over the default, an empty variable is none.
+// TestPrecedence: a flag wins over the variable, the variable over the default, and an empty variable counts as unset.
 func TestPrecedence(t *testing.T) {
 	for i := range declaration {
 		s := &declaration[i]
@@ -541,7 +542,7 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// Each field has one setting. The groups of an upstream's settings and the fields of Upstream are the same.
+// TestEveryFieldHasOneSetting also checks that the settings in the groups of an upstream are the fields of Upstream.
 func TestEveryFieldHasOneSetting(t *testing.T) {
 	t.Parallel()
 	var v values
@@ -605,7 +606,7 @@ func TestDeclaration(t *testing.T) {
 			}
 		}
 		if _, isBool := s.field(new(values)).(*bool); isBool == (s.placeholder != "") {
-			t.Errorf("%s%v: a placeholder is for what takes a value", s.variable(), s.flags)
+			t.Errorf("%s%v: a setting has a placeholder if its flag takes a value", s.variable(), s.flags)
 		}
 		if len(s.shorthands) > 0 || s.platform != nil {
 			if _, ok := s.field(new(values)).(*string); !ok {
@@ -618,7 +619,7 @@ func TestDeclaration(t *testing.T) {
 	}
 }
 
-// The names and defaults that the earlier tools' users know.
+// TestFlagsAreKept: users of the earlier tools know these names.
 func TestFlagsAreKept(t *testing.T) {
 	t.Parallel()
 	for v, flags := range map[variant]string{
@@ -665,7 +666,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// The commands that the earlier tools' documentation shows.
+// TestEarlierCommands runs command lines from the documentation of the earlier tools.
 func TestEarlierCommands(t *testing.T) {
 	t.Parallel()
 	here := file(t)
@@ -738,7 +739,7 @@ func TestFromEnvironment(t *testing.T) {
 	}
 	c, err := ParseProxy([]string{"-rpc-header", "e: f"}, io.Discard)
 	if want := []Header{{Name: "e", Value: "f"}}; err != nil || !slices.Equal(c.Headers, want) {
-		t.Errorf("headers %#v, %v, want the flag's alone, %#v", c.Headers, err, want)
+		t.Errorf("headers %#v, %v, want only the flag's, %#v", c.Headers, err, want)
 	}
 }
 

@@ -21,13 +21,13 @@ import (
 	"example.com/grpc-health-http/internal/target"
 )
 
-// LivenessPath is what grpc_health_proxy answers itself, on both ports.
+// LivenessPath is the path that grpc_health_proxy answers itself, on both ports, without a check.
 const LivenessPath = "/livez"
 
-// maxTimeout bounds the budgets: nobody waits longer for a health check.
+// maxTimeout is the longest timeout that makes sense for a health check.
 const maxTimeout = time.Hour
 
-// validate checks the values against their rules and against each other.
+// validate checks each value, and that the values fit together.
 func (r *reader) validate() {
 	r.validateUpstream()
 	r.validateTLS()
@@ -40,22 +40,22 @@ func (r *reader) validate() {
 	r.validateFiles()
 }
 
-// label names the setting that has this field.
+// label returns the name, for messages, of the setting that has this field.
 func (r *reader) label(field any) string {
 	for i := range declaration {
 		if declaration[i].field(&r.values) == field {
 			return declaration[i].label(r.variant)
 		}
 	}
-	return "" // not reached: a test finds the setting of every field
+	return "" // not reached: a test finds a setting for every field
 }
 
-// wrong reports a problem of the setting that has this field.
+// wrong reports a problem with the setting that has this field.
 func (r *reader) wrong(field any, text string) {
 	r.problems = append(r.problems, r.label(field)+": "+text)
 }
 
-// needs reports a setting that means nothing without another.
+// needs reports a setting that has a meaning only together with another.
 func (r *reader) needs(field, needed any) {
 	r.wrong(field, "means nothing without "+r.label(needed)+": set both, or neither")
 }
@@ -133,8 +133,8 @@ func (r *reader) validateHeaders() {
 	}
 }
 
-// parseHeader reads "name: value", and says what is wrong with it, "" where nothing is. Legal is
-// what gRPC allows (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, Custom-Metadata).
+// parseHeader reads "name: value". fault says what is wrong, or is empty. Names and values follow gRPC's rules
+// (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, Custom-Metadata).
 func (r *reader) parseHeader(line string) (h Header, fault string) {
 	name, value, found := strings.Cut(line, ":")
 	h.Name = strings.ToLower(strings.TrimSpace(name))
@@ -167,7 +167,7 @@ func notInHeaderName(c rune) bool {
 	return !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.')
 }
 
-// reservedHeader names what gRPC sets itself, and what HTTP/2 forbids (RFC 9113, section 8.2.2).
+// reservedHeader reports whether gRPC sets the header itself, or HTTP/2 forbids it (RFC 9113, section 8.2.2).
 func reservedHeader(name string) bool {
 	switch name {
 	case "content-type", "content-length", "te", "user-agent", "host",
@@ -301,7 +301,7 @@ func (r *reader) validateListeners() {
 	}
 }
 
-// splitListen reads an address to listen on; port 0 lets the system choose.
+// splitListen parses an address to listen on. Port 0 lets the system choose.
 func splitListen(addr string) (host, port string, ok bool) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || !word(host) {
@@ -311,7 +311,7 @@ func splitListen(addr string) (host, port string, ok bool) {
 	return host, strconv.FormatUint(n, 10), err == nil
 }
 
-// overlap says that two listeners on these hosts cannot share a port.
+// overlap reports whether listeners on these two hosts cannot share a port.
 func overlap(a, b string) bool {
 	return a == b || wildcard(a) || wildcard(b)
 }
@@ -333,8 +333,8 @@ func (r *reader) validateOutput() {
 	}
 }
 
-// validateFiles checks what is named, not what it holds: that is found out when it is needed.
-// Whether a file exists is a matter of the start for the commands only.
+// validateFiles checks the text of settings that name files. The files are read later, when a check needs them. Only the
+// commands check at the start that a file exists: platforms may mount it later.
 func (r *reader) validateFiles() {
 	for i := range declaration {
 		s := &declaration[i]
@@ -360,12 +360,12 @@ func (r *reader) validateFiles() {
 	}
 }
 
-// namesSecret says whether an ARN is of a secret, in any of AWS's partitions, aws-cn and aws-us-gov among them.
+// namesSecret reports whether an ARN names a secret, in any of AWS's partitions, such as aws-cn and aws-us-gov.
 func namesSecret(arn string) bool {
 	return regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:`).MatchString(arn)
 }
 
-// arnFault says what is wrong with an ARN in place of a file, "" where nothing is.
+// arnFault says what is wrong with an ARN in place of a file, or returns "".
 func (r *reader) arnFault(arn string) string {
 	switch {
 	case r.variant != lambda:
@@ -376,26 +376,26 @@ func (r *reader) arnFault(arn string) string {
 	return ""
 }
 
-// missingFault says that a command's file does not exist, "" where it does, or where that cannot be told.
+// missingFault says that a command's file does not exist. It returns "" if the file exists, or if that cannot be found out.
 func (r *reader) missingFault(path string) string {
 	if r.variant != container && r.variant != probe {
 		return ""
 	}
 	_, err := os.Stat(path)
-	// The last three are what the system says of text that can be no file's path.
+	// The last three errors are for text that cannot be a file's path.
 	missing := []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ENAMETOOLONG, syscall.EINVAL}
 	if !slices.ContainsFunc(missing, func(e error) bool { return errors.Is(err, e) }) {
 		return ""
 	}
-	if pathShaped(path) {
+	if looksLikePath(path) {
 		return "the file " + path + " does not exist: name one that does"
 	}
 	return "the file that it names does not exist: name one that does"
 }
 
-// pathShaped tells a path, which helps in a message, from a secret that was given in its place,
-// which must not be in one: by its ending, or because its directory exists.
-func pathShaped(path string) bool {
+// looksLikePath reports whether a text looks like a path: it has a file's ending, or its directory exists. A message may contain a
+// path, but not a secret that was given in place of one.
+func looksLikePath(path string) bool {
 	if !word(path) {
 		return false
 	}
@@ -411,12 +411,12 @@ func pathShaped(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// printable says that a text is made of printable ASCII and spaces.
+// printable reports whether a text has only printable ASCII characters and spaces.
 func printable(text string) bool {
 	return !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' })
 }
 
-// word says that a text is made of printable ASCII without spaces.
+// word reports whether a text has only printable ASCII characters, and no spaces.
 func word(text string) bool {
 	return printable(text) && !strings.Contains(text, " ")
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// unknownVariables reports the variables with our prefix that are no setting of any variant. An empty variable counts as
+// unknownVariables reports the variables with our prefix that are not a setting of any variant. An empty variable counts as
 // unset.
 func (r *reader) unknownVariables() {
 	known := make(map[string]bool)
@@ -30,7 +30,7 @@ func (r *reader) unknownVariables() {
 	}
 }
 
-// whereListed says where the names of all settings are.
+// whereListed says where to find the names of all settings.
 func (r *reader) whereListed() string {
 	if r.variant == container {
 		return "see -help"
@@ -38,8 +38,8 @@ func (r *reader) whereListed() string {
 	return "the manual's table of settings has them all"
 }
 
-// ofKubernetesService says whether a variable is one that Kubernetes sets in each container for a Service, here one whose
-// name begins with "grpc-health"
+// ofKubernetesService reports whether a variable is one that Kubernetes sets in each container for a Service. If the Service's
+// name begins with "grpc-health", the variable has our prefix
 // (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
 func ofKubernetesService(variable, value string) bool {
 	switch {
@@ -53,8 +53,8 @@ func ofKubernetesService(variable, value string) bool {
 	return false
 }
 
-// nearestName is the name of the setting that was most likely meant: one that differs, or of which a flag differs, in two
-// letters at most, in one where the name is short. Empty where none does.
+// nearestName returns the name of the setting that was most likely meant: the setting's name or one of its flags differs in at
+// most two letters, or in fewer where the name is short. It returns "" if no setting is that near.
 func nearestName(name string) string {
 	nearest, least := "", min(2, len(name)/3)+1
 	for i := range declaration {
@@ -64,7 +64,7 @@ func nearestName(name string) string {
 		}
 		for _, spelling := range slices.Concat([]string{s.name}, s.names(container), s.names(probe)) {
 			spelling = strings.ToUpper(strings.ReplaceAll(spelling, "-", "_"))
-			if len(name) > len(spelling)+least { // also keeps a name of any length from taking long
+			if len(name) > len(spelling)+least { // cannot be near, and a very long name would take long to compare
 				continue
 			}
 			if d := distance(strings.ToUpper(name), spelling); d < least {
@@ -75,11 +75,11 @@ func nearestName(name string) string {
 	return nearest
 }
 
-// maxShown bounds a variable's name in a message, in bytes.
+// maxShown is how many bytes of a variable's name a message shows.
 const maxShown = 100
 
-// shown is a variable's name for a message, which whoever sets the environment chooses: not too long, and with escapes in
-// place of what is not printable ASCII.
+// shown returns a variable's name for a message. The name can be any text, so it is cut, and what is not printable ASCII is
+// escaped.
 func shown(variable string) string {
 	more := ""
 	if len(variable) > maxShown {

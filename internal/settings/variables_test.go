@@ -8,8 +8,8 @@ import (
 	"unicode"
 )
 
-// Names without the prefix are other programs': they have no effect, whatever they hold. Nor have those of earlier
-// releases.
+// TestVariablesWithoutThePrefix: a variable without the prefix belongs to another program and has no effect, whatever its value.
+// The names of earlier releases have none either.
 func TestVariablesWithoutThePrefix(t *testing.T) {
 	t.Setenv("GRPC_HEALTH_ADDR", "localhost:1")
 	parse := func() (all [3]*Settings) {
@@ -42,11 +42,11 @@ func TestVariablesWithoutThePrefix(t *testing.T) {
 	}
 }
 
-func TestVariablesThatAreNoSetting(t *testing.T) {
+func TestUnknownVariables(t *testing.T) {
 	const seeHelp = " is no setting: see -help"
 	for _, tt := range []struct {
 		variable, value string
-		want            string // "" is no problem
+		want            string // empty: no problem
 	}{
 		{"GRPC_HEALTH_SERVICE_NAMES", "a", "GRPC_HEALTH_SERVICE_NAMES is no setting: did you mean GRPC_HEALTH_SERVICE_NAME?"},
 		{"GRPC_HEALTH_ADR", "a", "GRPC_HEALTH_ADR is no setting: did you mean GRPC_HEALTH_ADDR?"},
@@ -54,7 +54,7 @@ func TestVariablesThatAreNoSetting(t *testing.T) {
 		{"GRPC_HEALTH_CONECT_TIMOUT", "a", "GRPC_HEALTH_CONECT_TIMOUT is no setting: did you mean GRPC_HEALTH_CONNECT_TIMEOUT?"},
 		{"GRPC_HEALTH_CONECT_TIMOT", "a", "GRPC_HEALTH_CONECT_TIMOT" + seeHelp},
 		{"GRPC_HEALTH_HTTP_LISTEN_ADDRESS", "a", "GRPC_HEALTH_HTTP_LISTEN_ADDRESS" + seeHelp},
-		// As the flags are called.
+		// Named like a flag.
 		{"GRPC_HEALTH_GRPC_ADDR", "a", "GRPC_HEALTH_GRPC_ADDR is no setting: did you mean GRPC_HEALTH_ADDR?"},
 		{"GRPC_HEALTH_GRPC_TLS_NO_VERIFY", "a", "GRPC_HEALTH_GRPC_TLS_NO_VERIFY is no setting: did you mean GRPC_HEALTH_TLS_NO_VERIFY?"},
 		{"GRPC_HEALTH_TLS_CA_CERT", "a", "GRPC_HEALTH_TLS_CA_CERT is no setting: did you mean GRPC_HEALTH_CA_CERT?"},
@@ -71,7 +71,7 @@ func TestVariablesThatAreNoSetting(t *testing.T) {
 		{"grpc_health_addr", "a", ""},
 		{"X_GRPC_HEALTH_NONSENSE", "a", ""},
 
-		// What Kubernetes sets for the Services grpc-health and grpc-health-proxy.
+		// Kubernetes sets these for the Services grpc-health and grpc-health-proxy.
 		{"GRPC_HEALTH_SERVICE_HOST", "10.0.0.1", ""},
 		{"GRPC_HEALTH_SERVICE_PORT", "8080", ""},
 		{"GRPC_HEALTH_PORT", "tcp://10.0.0.1:8080", ""},
@@ -107,8 +107,9 @@ func TestVariablesThatAreNoSetting(t *testing.T) {
 	}
 }
 
-// All are reported, in an order that does not change, beside what else is wrong. The function and Lambda have no -help.
-func TestVariablesThatAreNoSettingAtOnce(t *testing.T) {
+// TestAllUnknownVariablesAtOnce: every variable is reported, in a fixed order, together with all other problems. The function and
+// Lambda have no -help.
+func TestAllUnknownVariablesAtOnce(t *testing.T) {
 	t.Setenv("GRPC_HEALTH_ZIP", "s3cr3t")
 	t.Setenv("GRPC_HEALTH_NONSENSE", "s3cr3t")
 	t.Setenv("GRPC_HEALTH_RPC_TIMEOUT", "s3cr3t")
@@ -123,15 +124,14 @@ GRPC_HEALTH_ADDR: required: write the upstream as host:port`
 	}
 }
 
-// FuzzVariable sets a variable that is no setting: one problem names it, with nothing that a terminal or a log would take
-// for more than text, and without its value.
+// FuzzVariable sets a variable that is not a setting. One problem must name it, in printable characters only and without its value.
 func FuzzVariable(f *testing.F) {
 	for _, seed := range []string{"", "SERVICE_NAMES", "A\nB", "\x1b[31m", "\u202e", "\xff\\\"", "PORT_1", strings.Repeat("é", 200)} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		if strings.ContainsAny(name, "=\x00") || strings.Contains(name, marker) {
-			t.Skip("the name of no variable, or one that holds what must not be told")
+			t.Skip("not a possible name, or a name that contains the secret")
 		}
 		t.Setenv("GRPC_HEALTH_ADDR", "localhost:1")
 		variable := Prefix + "NO_" + name

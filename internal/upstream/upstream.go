@@ -1,4 +1,4 @@
-// Package upstream turns an upstream's settings into what a checker of the upstream needs, for every variant.
+// Package upstream turns the settings of an upstream into the options of its checker. Every variant uses it.
 package upstream
 
 import (
@@ -16,8 +16,8 @@ import (
 	"example.com/grpc-health-http/internal/target"
 )
 
-// Options returns a checker's options. token gives the Google ID token to send with each RPC; nil
-// sends none. An error is one of the settings.
+// Options returns the checker's options. token returns the Google ID token to send with each RPC; nil sends none. An error
+// means that a setting is wrong.
 func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Context) (string, error)) (check.Options, error) {
 	target, err := target.Parse(s.Addr)
 	if err != nil {
@@ -46,10 +46,10 @@ func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Conte
 		options.TLSSetting = o.Setting("TLS")
 	}
 	if s.UseProxy {
-		// gRPC is HTTPS to the proxy variables, as grpc-go has it, plaintext targets too.
+		// Like grpc-go, use HTTPS_PROXY for every target, also for plaintext ones.
 		config := httpproxy.FromEnvironment()
 		if !usableProxy(config.HTTPSProxy) {
-			return check.Options{}, errors.New("HTTPS_PROXY: write http://host:port; no other proxies are spoken to")
+			return check.Options{}, errors.New("HTTPS_PROXY: write http://host:port; only HTTP proxies are supported")
 		}
 		choose := config.ProxyFunc()
 		options.Proxy = func(hostPort string) (*url.URL, error) {
@@ -59,8 +59,8 @@ func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Conte
 	return options, nil
 }
 
-// usableProxy says whether the text names an HTTP proxy, or none. httpproxy would take what it cannot
-// parse for none, and dial directly.
+// usableProxy reports whether the text names an HTTP proxy, or is empty. httpproxy treats text that it cannot parse as no
+// proxy, and the dial would go directly to the target.
 func usableProxy(text string) bool {
 	if text == "" {
 		return true

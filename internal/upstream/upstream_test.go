@@ -13,7 +13,6 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// Every setting of the upstream reaches it.
 func TestSettingsReachTheUpstream(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
@@ -67,7 +66,7 @@ func TestProxyFromTheEnvironment(t *testing.T) {
 func TestWrongAddress(t *testing.T) {
 	t.Parallel()
 	if _, err := Options(&settings.Upstream{Addr: "nowhere"}, creds.Options{}, nil); err == nil {
-		t.Error("an address without a port is accepted")
+		t.Error("an address without a port was accepted")
 	}
 }
 

@@ -1,4 +1,4 @@
-// Package version tells which build this is.
+// Package version says which release, commit and Go version the running program was built from.
 package version
 
 import (
@@ -7,22 +7,22 @@ import (
 	"runtime/debug"
 )
 
-// tag and commit are set when a release is built, which says nothing of git to the toolchain:
+// tag and commit are set by a release build, because it switches the toolchain's stamping of git's state off:
 // -ldflags "-X example.com/grpc-health-http/internal/version.tag=v1.2.3".
 var tag, commit string
 
 // Version describes a build.
 type Version struct {
-	// Tag is the release. Otherwise it is the module's version as the toolchain knows it, from go install or git, such
-	// as v0.0.0-20261120213553-e2c27b8a0cf1; and "devel" where it knows none.
+	// Tag is the release. Without one it is the module's version that the toolchain takes from go install or git, such
+	// as v0.0.0-20261120213553-e2c27b8a0cf1, or "devel" where there is none.
 	Tag string
-	// Commit is the source's revision, with "-dirty" behind it where it was changed; "unknown" outside a checkout.
+	// Commit is the git revision, followed by "-dirty" if files had been changed; "unknown" outside a checkout.
 	Commit string
 	// Go is the toolchain's version.
 	Go string
 }
 
-// Get reads the version of the running program.
+// Get returns the version of the running program.
 func Get() Version {
 	v := Version{Tag: tag, Commit: commit}
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -35,8 +35,8 @@ func Get() Version {
 	return Version{Tag: cmp.Or(v.Tag, "devel"), Commit: cmp.Or(v.Commit, "unknown"), Go: cmp.Or(v.Go, "unknown")}
 }
 
-// revision is git's, as the toolchain has stamped it
-// (https://pkg.go.dev/runtime/debug#BuildSetting); empty where it has not.
+// revision returns the git revision that the toolchain has stamped into the program
+// (https://pkg.go.dev/runtime/debug#BuildSetting), or "".
 func revision(info *debug.BuildInfo) string {
 	var revision, dirty string
 	for _, s := range info.Settings {

@@ -1,5 +1,4 @@
-// Package browser has tests only: they look at the status page in a real Chromium, over a real bridge
-// and a real gRPC server.
+// Package browser tests the status page in a real Chromium, with a real handler and a real gRPC server behind it.
 package browser
 
 import (
@@ -29,27 +28,26 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// soon bounds what the page does on its own. It checks every 5 s; a loaded machine takes its time.
+// soon bounds how long the page may take to change. It checks every 5 s; a busy machine is slow.
 const soon = time.Minute
 
-// start starts a Chromium that ends with the test. What is done in one of its tabs leaves no trace in
-// another.
+// start starts a Chromium. It ends with the test. Its tabs do not affect each other.
 func start(t *testing.T) context.Context {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
-		t.Skipf("the page's tests want Chromium (Debian: apt-get install chromium): %v", err)
+		t.Skipf("the page's tests need Chromium (Debian: apt-get install chromium): %v", err)
 	}
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
 		chromedp.ExecPath(path),
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-quic", true),
-		// Neither a page nor the browser itself finds anything but this machine.
+		// Neither the page nor the browser itself can resolve any host but this machine.
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 	)
 	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium has none for root
+		options = append(options, chromedp.NoSandbox) // Chromium's sandbox does not work for root
 	}
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, _ := chromedp.NewContext(allocator)
@@ -65,24 +63,25 @@ func start(t *testing.T) context.Context {
 	return ctx
 }
 
-// bridge serves an app's handler on loopback.
-type bridge struct {
+// server serves an app's handler on loopback.
+type server struct {
 	url string
-	// front, unless 0, is the HTTP status that a load balancer in front of it answers; -1 hangs up.
+	// front is the HTTP status of a load balancer in front of the handler. 0 forwards the request to the handler, -1 closes the
+	// connection.
 	front atomic.Int64
 }
 
-// serve serves the health of up, with time for its checks unless the settings have their own.
-func serve(t *testing.T, up *healthtest.Upstream, s settings.Settings) *bridge {
+// serve serves the health of up. Its timeouts are long, unless the settings have an RPC timeout.
+func serve(t *testing.T, up *healthtest.Upstream, s settings.Settings) *server {
 	t.Helper()
 	s.Addr, s.ConnectTimeout, s.RPCTimeout = up.Target(), soon, cmp.Or(s.RPCTimeout, soon)
 	a, err := app.New(&s, app.Platform{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := new(bridge)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch code := int(b.front.Load()); code {
+	srv := new(server)
+	httpServer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch code := int(srv.front.Load()); code {
 		case 0:
 			a.Handler.ServeHTTP(w, r)
 		case -1:
@@ -94,34 +93,33 @@ func serve(t *testing.T, up *healthtest.Upstream, s settings.Settings) *bridge {
 		}
 	}))
 	t.Cleanup(func() {
-		server.CloseClientConnections()
-		server.Close()
+		httpServer.CloseClientConnections()
+		httpServer.Close()
 		a.Close()
 	})
-	b.url = server.URL
-	return b
+	srv.url = httpServer.URL
+	return srv
 }
 
-// tab is a tab that shows a page of one bridge, with what the browser said and asked for meanwhile.
+// tab is a tab with a page of one server, and records the browser's requests and complaints.
 type tab struct {
 	*testing.T
 	ctx    context.Context
-	bridge *bridge
-	// provokes says that complaints are what the test is after.
+	server *server
+	// provokes says that the test causes complaints and requests to other hosts.
 	provokes bool
 
 	mu         sync.Mutex
-	asked      []*network.EventRequestWillBeSent
+	requested  []*network.EventRequestWillBeSent
 	complaints []string
 }
 
-// open opens a tab. At the test's end there must have been no complaint and no request to anybody but
-// the bridge.
-func open(t *testing.T, chromium context.Context, b *bridge) *tab {
+// open opens a tab. When the test ends, there must have been no complaint, and no request to another host than the server.
+func open(t *testing.T, chromium context.Context, s *server) *tab {
 	t.Helper()
 	ctx, _ := chromedp.NewContext(chromium, chromedp.WithNewBrowserContext())
-	p := &tab{T: t, ctx: ctx, bridge: b}
-	if err := chromedp.Listen(ctx, p.hear); err != nil {
+	p := &tab{T: t, ctx: ctx, server: s}
+	if err := chromedp.Listen(ctx, p.record); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -132,8 +130,8 @@ func open(t *testing.T, chromium context.Context, b *bridge) *tab {
 			return
 		}
 		for _, r := range p.requests() {
-			if url := r.Request.URL; !strings.HasPrefix(url, b.url+"/") && !strings.HasPrefix(url, "data:") {
-				t.Errorf("the page asked for %s", url)
+			if url := r.Request.URL; !strings.HasPrefix(url, s.url+"/") && !strings.HasPrefix(url, "data:") {
+				t.Errorf("the page requested %s", url)
 			}
 		}
 		for _, complaint := range p.complained() {
@@ -144,13 +142,13 @@ func open(t *testing.T, chromium context.Context, b *bridge) *tab {
 	return p
 }
 
-// hear notes what the browser tells.
-func (p *tab) hear(event any) {
+// record records requests and complaints.
+func (p *tab) record(event any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch e := event.(type) {
 	case *network.EventRequestWillBeSent:
-		p.asked = append(p.asked, e)
+		p.requested = append(p.requested, e)
 	case *runtime.EventConsoleAPICalled:
 		p.complaints = append(p.complaints, "console: "+string(e.Type))
 	case *runtime.EventExceptionThrown:
@@ -158,19 +156,19 @@ func (p *tab) hear(event any) {
 	case *audits.EventIssueAdded:
 		p.complaints = append(p.complaints, "issue: "+string(e.Issue.Code))
 	case *cdplog.EventEntryAdded:
-		// Chromium logs every answer of 400 and above; here a verdict has such a status.
-		if e.Entry.Source == cdplog.EntrySourceNetwork && strings.HasPrefix(e.Entry.URL, p.bridge.url+"/") {
+		// Chromium logs every answer with a status of 400 or above. Verdicts have such statuses.
+		if e.Entry.Source == cdplog.EntrySourceNetwork && strings.HasPrefix(e.Entry.URL, p.server.url+"/") {
 			return
 		}
 		p.complaints = append(p.complaints, string(e.Entry.Source)+": "+e.Entry.Text)
 	}
 }
 
-// requests are those that the page has made.
+// requests returns the requests that the page has made.
 func (p *tab) requests() []*network.EventRequestWillBeSent {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.asked)
+	return slices.Clone(p.requested)
 }
 
 func (p *tab) complained() []string {
@@ -189,10 +187,10 @@ func call[P, R any](p *tab, command cdp.Command[P, R], parameters P) R {
 	return result
 }
 
-// show loads what the bridge answers to the query. The page is in place when it returns.
+// show loads the server's page for the query, and returns when it is loaded.
 func (p *tab) show(query string) {
 	p.Helper()
-	if err := chromedp.Do(p.ctx, chromedp.Navigate(p.bridge.url+"/"+query)); err != nil {
+	if err := chromedp.Do(p.ctx, chromedp.Navigate(p.server.url+"/"+query)); err != nil {
 		p.Fatalf("load the page of %s: %v", query, err)
 	}
 }
@@ -217,7 +215,7 @@ type state struct {
 	Rows                   []row
 	Bars                   []string // tones, the oldest first
 	BarsLabel              string
-	Width, Room            int // pixels: of the page, and of the window
+	Width, Room            int // pixels: the widths of the page and of the window
 }
 
 type row struct {
@@ -246,7 +244,7 @@ func (p *tab) state() state {
 	})()`)
 }
 
-// until waits for the page to be as wanted.
+// until waits until wanted returns true for the page's state.
 func (p *tab) until(what string, wanted func(state) bool) state {
 	p.Helper()
 	ticks := time.NewTicker(50 * time.Millisecond)

@@ -41,7 +41,7 @@ func TestPage(t *testing.T) {
 		"states":          testStates,
 		"flips":           testFlips,
 		"long":            testLong,
-		"bridge gone":     testBridgeGone,
+		"server gone":     testServerGone,
 		"token":           testToken,
 		"hidden":          testHidden,
 		"list":            testList,
@@ -68,10 +68,10 @@ func testStates(t *testing.T, chromium context.Context) {
 	ended := healthtest.Start(t)
 	ended.Stop()
 	usual := serve(t, up, settings.Settings{})
-	hasty := serve(t, up, settings.Settings{Upstream: settings.Upstream{RPCTimeout: 100 * time.Millisecond}})
+	impatient := serve(t, up, settings.Settings{Upstream: settings.Upstream{RPCTimeout: 100 * time.Millisecond}})
 	icons := make(map[string]string) // tone → icon
 	for _, test := range []struct {
-		bridge              *bridge
+		server              *server
 		service             string
 		tone, word, meaning string
 		status, phase, code string
@@ -81,11 +81,11 @@ func testStates(t *testing.T, chromium context.Context) {
 		{usual, "unsure", "unsure", "Unknown", "does not say", "UNKNOWN", "–", "OK"},
 		{usual, "nobody", "unsure", "Service unknown", "does not know this service", "SERVICE_UNKNOWN", "–", "NOT_FOUND"},
 		{usual, "broken", "bad", "RPC failed", "an error", "RPC_FAILED", "–", "INTERNAL"},
-		{hasty, "stuck", "bad", "Timed out", "in time", "TIMEOUT", "rpc", "DEADLINE_EXCEEDED"},
+		{impatient, "stuck", "bad", "Timed out", "in time", "TIMEOUT", "rpc", "DEADLINE_EXCEEDED"},
 		{serve(t, withoutHealth, settings.Settings{}), "", "bad", "Not implemented", "no health service", "UNIMPLEMENTED", "–", "UNIMPLEMENTED"},
 		{serve(t, ended, settings.Settings{}), "", "bad", "Connection failed", "no connection", "CONNECTION_FAILED", "connect", "–"},
 	} {
-		p := open(t, chromium, test.bridge)
+		p := open(t, chromium, test.server)
 		p.show("?service=" + test.service)
 		s := p.state()
 		name := test.service
@@ -105,7 +105,7 @@ func testStates(t *testing.T, chromium context.Context) {
 		if !regexp.MustCompile(`^\d+\.\d ms$`).MatchString(r.Took) || !regexp.MustCompile(`\d\d:\d\d:\d\d$`).MatchString(r.Checked) {
 			t.Errorf("%s: took %q, checked %q", test.status, r.Took, r.Checked)
 		}
-		// Of names that a caller made up nothing is remembered.
+		// Nothing is kept about names that a caller made up.
 		if remembered := test.status != "SERVICE_UNKNOWN" && test.status != "RPC_FAILED" && test.status != "TIMEOUT"; remembered != (r.Since != "–") {
 			t.Errorf("%s: since %q", test.status, r.Since)
 		}
@@ -151,7 +151,7 @@ func testFlips(t *testing.T, chromium context.Context) {
 	if again.Title != "Serving – echo" || again.Icon != first.Icon || again.Evidence != "" || !slices.Contains(again.Bars, "bad") || again.Bars[len(again.Bars)-1] != "good" {
 		t.Errorf("when it is up again: %+v", again)
 	}
-	// Nothing changes now: another check moves on only what it must.
+	// While nothing changes, another check changes only the time of the check.
 	p.until("checked once more", func(s state) bool {
 		return s.Rows[0].Checked != again.Rows[0].Checked && s.Rows[0].Since == again.Rows[0].Since
 	})
@@ -164,7 +164,7 @@ func testFlips(t *testing.T, chromium context.Context) {
 	}
 }
 
-// testLong lets twelve minutes pass in a moment: the page's time is the browser's to give.
+// testLong lets the browser's virtual time run for twelve minutes, which takes a moment.
 func testLong(t *testing.T, chromium context.Context) {
 	ca := healthtest.NewCA(t)
 	ending := func(days time.Duration) *tls.Config {
@@ -178,7 +178,7 @@ func testLong(t *testing.T, chromium context.Context) {
 	}
 	up.SetTLS(ending(90))
 	call(p, emulation.SetVirtualTimePolicy, emulation.SetVirtualTimePolicyParams{
-		Policy: emulation.VirtualTimePolicyPauseIfNetworkFetchesPending, Budget: new(12 * 60 * 1000.0), // milliseconds,
+		Policy: emulation.VirtualTimePolicyPauseIfNetworkFetchesPending, Budget: new(12 * 60 * 1000.0), // milliseconds
 	})
 	s := p.until("eleven minutes old", func(s state) bool {
 		return strings.HasSuffix(s.Since, ", 11 min")
@@ -191,31 +191,31 @@ func testLong(t *testing.T, chromium context.Context) {
 	}
 }
 
-func testBridgeGone(t *testing.T, chromium context.Context) {
+func testServerGone(t *testing.T, chromium context.Context) {
 	up := healthtest.Start(t)
 	p := open(t, chromium, serve(t, up, settings.Settings{}))
 	p.show("?format=html")
 	before := p.state()
-	p.bridge.front.Store(-1)
-	lost := p.until("lost", func(s state) bool { return s.Tone == "lost" })
+	p.server.front.Store(-1)
+	lost := p.until("showing that the server is gone", func(s state) bool { return s.Tone == "lost" })
 	if lost.Word != "Cannot reach the health check" || !strings.HasPrefix(lost.Title, lost.Word) || lost.Icon == before.Icon || !lost.Stale {
-		t.Errorf("without the bridge: %+v", lost)
+		t.Errorf("without the server: %+v", lost)
 	}
 	if !strings.HasPrefix(lost.Since, "Before that: Serving, ") || lost.Bars[len(lost.Bars)-1] != "lost" {
-		t.Errorf("without the bridge: since %q, bars %v", lost.Since, lost.Bars)
+		t.Errorf("without the server: since %q, bars %v", lost.Since, lost.Bars)
 	}
-	p.bridge.front.Store(502)
-	p.until("told of the load balancer", func(s state) bool {
+	p.server.front.Store(502)
+	p.until("showing the load balancer's status", func(s state) bool {
 		return s.Word == "No verdict" && s.Tone == "lost" && strings.Contains(s.Meaning, "502") && s.Since == lost.Since
 	})
-	p.bridge.front.Store(0)
-	found := p.until("found again", func(s state) bool { return s.Tone == "good" })
+	p.server.front.Store(0)
+	found := p.until("showing the verdict again", func(s state) bool { return s.Tone == "good" })
 	if found.Stale || found.Title != before.Title || found.Live != before.Live {
-		t.Errorf("with the bridge again: %+v", found)
+		t.Errorf("with the server again: %+v", found)
 	}
 }
 
-// testToken signs in when the browser asks for a password, and does not when it asks again.
+// testToken enters the token when the browser asks for a password, and cancels when it asks again.
 func testToken(t *testing.T, chromium context.Context) {
 	file := filepath.Join(t.TempDir(), "token")
 	write := func(token string) {
@@ -239,7 +239,7 @@ func testToken(t *testing.T, chromium context.Context) {
 	p.staysQuiet()
 }
 
-// answerDialogues answers the browser's requests for a password, one after the other.
+// answerDialogues answers the browser's dialogues for a password, one answer for each.
 func (p *tab) answerDialogues(answers ...fetch.AuthChallengeResponse) {
 	p.Helper()
 	paused, asked := chromedp.Events(p.ctx, fetch.RequestPaused), chromedp.Events(p.ctx, fetch.AuthRequired)
@@ -264,13 +264,13 @@ func (p *tab) answerDialogues(answers ...fetch.AuthChallengeResponse) {
 	}()
 }
 
-// staysQuiet waits for longer than the page does between two checks.
+// staysQuiet wants no request for longer than the page usually waits between two checks.
 func (p *tab) staysQuiet() {
 	p.Helper()
 	before := len(p.requests())
 	<-time.After(6 * time.Second)
 	if after := len(p.requests()); after != before {
-		p.Errorf("%d requests were made", after-before)
+		p.Errorf("%d requests were made, want none", after-before)
 	}
 }
 
@@ -279,12 +279,12 @@ func testHidden(t *testing.T, chromium context.Context) {
 	p := open(t, chromium, serve(t, healthtest.Start(t), settings.Settings{}))
 	p.show("")
 	window := call(p, browser.GetWindowForTarget, browser.GetWindowForTargetParams{}).WindowID
-	turn := func(to browser.WindowState) {
+	setState := func(to browser.WindowState) {
 		call(p, browser.SetWindowBounds, browser.SetWindowBoundsParams{WindowID: window, Bounds: &browser.Bounds{WindowState: to}})
 	}
-	turn(browser.WindowStateMinimized)
-	p.staysQuiet() // it asks once a minute
-	turn(browser.WindowStateNormal)
+	setState(browser.WindowStateMinimized)
+	p.staysQuiet() // the page checks once a minute now
+	setState(browser.WindowStateNormal)
 	p.until("checking again", func(s state) bool { return len(s.Bars) > 1 })
 }
 
@@ -313,7 +313,7 @@ func testList(t *testing.T, chromium context.Context) {
 	}
 }
 
-// spoken is what a screen reader tells of: the roles that matter, with their names.
+// spoken returns what a screen reader reads: the roles that matter, with their names.
 func (p *tab) spoken() []string {
 	var spoken []string
 	tree := call(p, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
@@ -333,7 +333,7 @@ func testWithoutScripts(t *testing.T, chromium context.Context) {
 	up := healthtest.Start(t)
 	up.SetStatus("down", notServing)
 	p := open(t, chromium, serve(t, up, settings.Settings{}))
-	// On a phone, where the table is laid out as cards and is to remain a table.
+	// On a phone the table is laid out as cards, and must still be a table for screen readers.
 	if err := chromedp.Do(p.ctx, chromedp.EmulateViewport(390, 844)); err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +347,7 @@ func testWithoutScripts(t *testing.T, chromium context.Context) {
 		"rowheader down", "rowheader Whole server", "link as text", "link as JSON",
 	} {
 		if !slices.Contains(with, want) || !slices.Contains(without, want) {
-			t.Errorf("a screen reader is not told of %q: with scripts %q, without %q", want, with, without)
+			t.Errorf("a screen reader does not read %q: with scripts %q, without %q", want, with, without)
 		}
 	}
 	const strip = "image Last checks: 0 of 1 serving"
@@ -378,7 +378,7 @@ func testOddNames(t *testing.T, chromium context.Context) {
 		for _, services := range [][]string{names[:1], names} {
 			p.show("?" + url.Values{"service": services}.Encode())
 			if s := p.state(); s.Width > s.Room {
-				t.Errorf("%d services on %d pixels take %d", len(services), width, s.Width)
+				t.Errorf("%d services in %d pixels need %d", len(services), width, s.Width)
 			}
 		}
 	}
@@ -396,7 +396,8 @@ func testOddNames(t *testing.T, chromium context.Context) {
 	}
 }
 
-// testPolicy shows that the browser would tell, and keeps out what is not the page's.
+// testPolicy checks that the content security policy blocks scripts, styles and requests that are not the page's, and that the
+// browser complains of them.
 func testPolicy(t *testing.T, chromium context.Context) {
 	p := open(t, chromium, serve(t, healthtest.Start(t), settings.Settings{}))
 	p.provokes = true
@@ -412,17 +413,17 @@ func testPolicy(t *testing.T, chromium context.Context) {
 		return ['broken' in document.documentElement.dataset, getComputedStyle(document.querySelector('h1')).display === 'none', elsewhere];
 	})()`, chromedp.EvalAwaitPromise)
 	if slices.Contains(ran, true) {
-		t.Errorf("a script, a style, a request elsewhere: %v were let through", ran)
+		t.Errorf("not blocked, of a script, a style and a request to another host: %v", ran)
 	}
-	told := strings.Join(p.complained(), "\n")
+	complaints := strings.Join(p.complained(), "\n")
 	for _, directive := range []string{"script-src", "style-src", "connect-src"} {
-		if !strings.Contains(told, directive) {
-			t.Errorf("the browser did not complain of %s: %s", directive, told)
+		if !strings.Contains(complaints, directive) {
+			t.Errorf("the browser did not complain of %s: %s", directive, complaints)
 		}
 	}
 }
 
-// testContrast measures the contrast of the page's texts: 4.5 to 1, as WCAG 2.2 wants for AA
+// testContrast measures the contrast of the page's texts. WCAG 2.2 requires 4.5 to 1 for level AA
 // (https://www.w3.org/TR/WCAG22/#contrast-minimum).
 func testContrast(t *testing.T, chromium context.Context) {
 	up := healthtest.Start(t)
@@ -470,7 +471,7 @@ func rgb(t *testing.T, colour string) (c [3]float64) {
 	return c
 }
 
-// luminance is a colour's relative luminance (https://www.w3.org/TR/WCAG22/#dfn-relative-luminance).
+// luminance returns a colour's relative luminance (https://www.w3.org/TR/WCAG22/#dfn-relative-luminance).
 func luminance(colour [3]float64) float64 {
 	linear := func(c float64) float64 {
 		if c /= 255; c > 0.04045 {

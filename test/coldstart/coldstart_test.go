@@ -1,5 +1,5 @@
-// Package coldstart measures how long each HTTP variant takes from exec to its first verdict: what a
-// caller waits for when the platform starts an instance for the request.
+// Package coldstart measures how long each HTTP variant takes from exec to its first verdict. A caller waits that long if the
+// platform starts an instance for the request.
 //
 //	go test ./test/coldstart -bench . -benchtime 20x
 package coldstart
@@ -9,29 +9,22 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"example.com/grpc-health-http/test/healthtest"
+	"example.com/grpc-health-http/test/scripttest"
 )
 
 // build builds a variant as it is deployed.
-func build(b *testing.B, folder, tags string) string {
+func build(b *testing.B, folder string, flags ...string) string {
 	b.Helper()
-	program := filepath.Join(b.TempDir(), "program")
-	cmd := exec.Command("go", "build", "-trimpath", "-tags", tags, "-ldflags", "-s -w", "-o", program, "example.com/grpc-health-http/"+folder)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("build %s: %v\n%s", folder, err, out)
-	}
-	return program
+	return scripttest.Build(b, "example.com/grpc-health-http/"+folder, "program", append(flags, "-ldflags=-s -w")...)
 }
 
-// start starts a program with nothing but env; stop ends it.
+// start starts a program whose environment has only env; stop ends it.
 func start(b *testing.B, program string, env ...string) (stop func()) {
 	b.Helper()
 	cmd := exec.Command(program)
@@ -42,7 +35,7 @@ func start(b *testing.B, program string, env ...string) (stop func()) {
 	return func() { cmd.Process.Kill(); cmd.Wait() }
 }
 
-// freePort is a port that nobody listens on now.
+// freePort returns a port that is not in use.
 func freePort(b *testing.B) string {
 	b.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -57,15 +50,15 @@ func freePort(b *testing.B) string {
 func BenchmarkFirstVerdict(b *testing.B) {
 	up := healthtest.Start(b)
 	b.Run("container", func(b *testing.B) {
-		program := build(b, "cloudrun", "")
+		program := build(b, "cloudrun")
 		overHTTP(b, program, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0")
 	})
 	b.Run("function", func(b *testing.B) {
-		program := build(b, "example/function", "")
+		program := build(b, "example/function")
 		overHTTP(b, program, "GRPC_HEALTH_ADDR="+up.Addr(), "K_SERVICE=health")
 	})
 	b.Run("lambda", func(b *testing.B) {
-		program := build(b, "lambda", "lambda.norpc,grpcnotrace")
+		program := build(b, "lambda", "-tags=lambda.norpc,grpcnotrace")
 		for b.Loop() {
 			answered := make(chan string, 1)
 			invoked := false
@@ -76,7 +69,7 @@ func BenchmarkFirstVerdict(b *testing.B) {
 					w.Header().Set("Lambda-Runtime-Aws-Request-Id", "1")
 					w.Header().Set("Lambda-Runtime-Deadline-Ms", "99999999999999")
 					io.WriteString(w, `{"service":""}`)
-				case strings.HasSuffix(r.URL.Path, "/register"): // the extension that hears of SIGTERM
+				case strings.HasSuffix(r.URL.Path, "/register"): // the extension that gets SIGTERM
 					w.Header().Set("Lambda-Extension-Identifier", "1")
 				case strings.HasSuffix(r.URL.Path, "/next"):
 					<-r.Context().Done()
@@ -100,7 +93,7 @@ func BenchmarkFirstVerdict(b *testing.B) {
 	})
 }
 
-// overHTTP measures a program that listens on PORT.
+// overHTTP measures a program that listens at PORT.
 func overHTTP(b *testing.B, program string, env ...string) {
 	for b.Loop() {
 		b.StopTimer()

@@ -1,6 +1,9 @@
-// Package faults is the one table of what can go wrong between a health check and its upstream, and of what
-// a caller is then told. It is run against the handler that the HTTP variants share, and against the built
-// container and Lambda programs. Only tests import it.
+// Package faults is the table of what can go wrong between a checker and its upstream, and of the verdict that each fault must
+// lead to.
+//
+// Table returns the rows, which the manual shows. Run causes each fault for a program, and compares the verdict, its phase and the
+// time that it took. The tests of the HTTP variants' handler and of the container's and Lambda's programs call it. Only tests
+// import the package.
 package faults
 
 import (
@@ -23,31 +26,31 @@ import (
 
 // Fault is a row of the table.
 type Fault struct {
-	// Name says what is wrong; rows of one name differ in Detail, and not in what they want.
+	// Name says what is wrong. Rows with the same name want the same verdict, and differ in Detail.
 	Name, Detail string
-	// Fresh is what a check is told that is the program's first. Reused is what one is told that has the
-	// connection of an earlier check, which the fault breaks, too, unless the row says otherwise. Nil where
-	// there is no such case.
+	// Fresh is the verdict of the program's first check. Reused is the verdict of a check that could reuse the connection of an
+	// earlier one; the fault also breaks that connection, unless the row says otherwise. Nil if there is no such case.
 	Fresh, Reused *Want
 
-	// place sets the stage otherwise than with a plaintext upstream behind a forwarder; nil leaves it so.
-	place func(*stage)
-	// begin makes the fault, before the check; nil does nothing.
-	begin func(*stage)
-	// during is what happens once the check's RPC has arrived; nil does nothing.
-	during func(*stage)
+	// prepare makes the fixture; nil makes a plaintext upstream behind a forwarder.
+	prepare func(*fixture)
+	// begin causes the fault before the check; nil does nothing.
+	begin func(*fixture)
+	// during runs when the check's RPC has arrived; nil does nothing.
+	during func(*fixture)
 }
 
-// Want is what a caller is told.
+// Want is an expected verdict.
 type Want struct {
 	Status health.Status
-	// Phases are those that it may end in: which one can be a matter of a race.
+	// Phases are the phases that the check may end in. There are several where that depends on a race; none means that the
+	// server answers.
 	Phases []health.Phase
-	// Within is how long that takes at most; the time of a machine that is busy comes on top.
+	// Within is how long the verdict may take on an idle machine.
 	Within Bound
 }
 
-// String is the Want as the manual shows it.
+// String returns the Want as the manual shows it.
 func (w *Want) String() string {
 	if w == nil {
 		return "–"
@@ -63,63 +66,64 @@ func (w *Want) String() string {
 	return text + ", " + string(w.Within)
 }
 
-// Bound is how long an answer takes, in terms of the settings.
+// Bound is how long a verdict may take, in terms of the settings.
 type Bound string
 
 const (
-	// AtOnce: nothing is waited for.
+	// AtOnce: the check waits for nothing.
 	AtOnce Bound = "at once"
-	// Raced: as long as one address has before the next is tried beside it.
+	// Raced: the head start of the first address.
 	Raced Bound = "0.25 s"
-	// Connect: the budget for a connection.
+	// Connect: CONNECT_TIMEOUT.
 	Connect Bound = "connect timeout"
-	// RPC: the budget for the RPC.
+	// RPC: RPC_TIMEOUT.
 	RPC Bound = "RPC timeout"
-	// Silence: as long as a reused connection may be silent.
+	// Silence: how long a reused connection may be silent before the check also tries a new one.
 	Silence Bound = "RPC timeout / 4"
-	// SilenceConnect: the same, and then no connection comes.
+	// SilenceConnect: Silence, and then a dial that times out.
 	SilenceConnect Bound = "RPC timeout / 4 + connect timeout"
-	// SilenceRPC: the same, and then no answer.
+	// SilenceRPC: Silence, and then an RPC that times out.
 	SilenceRPC Bound = "RPC timeout / 4 + RPC timeout"
-	// Slow: as long as the server, or the way to it, takes.
+	// Slow: as long as the server or the network takes.
 	Slow Bound = "as slow as the server"
 )
 
-// What ends with a budget, CONNECT_TIMEOUT or RPC_TIMEOUT, has short ones; for the rest they are so long
-// that who waits for one is too late.
+// The values of CONNECT_TIMEOUT and RPC_TIMEOUT. They are short for rows that want a timeout. For the others they are so long that a
+// check that waits for one takes longer than it may.
 const (
-	brief = 500 * time.Millisecond
-	ample = 4 * time.Second
+	shortTimeout = 500 * time.Millisecond
+	longTimeout  = 4 * time.Second
 )
 
-// busy is what a busy machine may take besides.
-const busy = 2500 * time.Millisecond
+// tolerance is how much longer a verdict may take on a busy machine.
+const tolerance = 2500 * time.Millisecond
 
-// slowness is how long a slow server takes: longer than a reused connection may be silent.
+// slowness is how long a slow server takes to answer: longer than a reused connection may be silent.
 const slowness = 1300 * time.Millisecond
 
-func (w *Want) budget() time.Duration {
+// timeout returns the value of both timeouts for this row.
+func (w *Want) timeout() time.Duration {
 	if w.Status == health.Timeout {
-		return brief
+		return shortTimeout
 	}
-	return ample
+	return longTimeout
 }
 
-// of is the Bound where both settings are the budget.
-func (b Bound) of(budget time.Duration) time.Duration {
+// duration returns the Bound if both settings have the value timeout.
+func (b Bound) duration(timeout time.Duration) time.Duration {
 	return map[Bound]time.Duration{
 		AtOnce:         0,
 		Raced:          250 * time.Millisecond,
-		Connect:        budget,
-		RPC:            budget,
-		Silence:        budget / 4,
-		SilenceConnect: budget/4 + budget,
-		SilenceRPC:     budget/4 + budget,
+		Connect:        timeout,
+		RPC:            timeout,
+		Silence:        timeout / 4,
+		SilenceConnect: timeout/4 + timeout,
+		SilenceRPC:     timeout/4 + timeout,
 		Slow:           slowness,
 	}[b]
 }
 
-// Start runs a program with these settings, as environment variables, until the test ends.
+// Start runs a program until the test ends, with these settings as environment variables.
 type Start func(t *testing.T, env ...string) Ask
 
 // Ask makes one check, and returns the answer in JSON.
@@ -142,7 +146,7 @@ func OverHTTP(url string) Ask {
 	}
 }
 
-// Run runs the table against a program, row by row side by side.
+// Run checks the program against all rows of the table, in parallel.
 func Run(t *testing.T, start Start) {
 	t.Helper()
 	for _, f := range Table() {
@@ -165,71 +169,71 @@ func Run(t *testing.T, start Start) {
 	}
 }
 
-// run plays a fault. On a machine so busy that the program stood still meanwhile it is another one, which the
-// program took for a freeze: then it is played again.
+// run checks one row. If the machine stalled meanwhile, a failure counts only after several tries: the program may have
+// taken the stall for a freeze of its process, which is another fault.
 func (f Fault) run(t *testing.T, start Start, want *Want, reused bool) {
 	t.Helper()
-	const attempts = 5
-	for attempt := 1; ; attempt++ {
-		var stood atomic.Bool
-		stop := healthtest.WatchStandstills(func(time.Time, time.Time) { stood.Store(true) })
-		wrong := f.play(t, start, want, reused)
+	const tries = 5
+	for try := 1; ; try++ {
+		var stalled atomic.Bool
+		stop := healthtest.WatchStalls(func(time.Time, time.Time) { stalled.Store(true) })
+		err := f.try(t, start, want, reused)
 		stop()
-		if wrong == nil {
+		if err == nil {
 			return
 		}
-		if !stood.Load() || attempt == attempts {
-			t.Error(wrong)
+		if !stalled.Load() || try == tries {
+			t.Error(err)
 			return
 		}
-		t.Logf("once more, for the machine stood still: %v", wrong)
+		t.Logf("trying again, because the machine stalled: %v", err)
 	}
 }
 
-// play plays a fault once. An error is what was not as wanted.
-func (f Fault) play(t *testing.T, start Start, want *Want, reused bool) error {
+// try causes the fault once, and checks. The error says how the verdict differs from want.
+func (f Fault) try(t *testing.T, start Start, want *Want, reused bool) error {
 	t.Helper()
-	s := &stage{T: t}
-	if f.place == nil {
-		s.up = healthtest.Start(t)
+	x := &fixture{T: t}
+	if f.prepare == nil {
+		x.up = healthtest.Start(t)
 	} else {
-		f.place(s)
+		f.prepare(x)
 	}
-	if s.way == nil {
-		s.way = healthtest.Forward(t, s.up.Target())
+	if x.forwarder == nil {
+		x.forwarder = healthtest.Forward(t, x.up.Target())
 	}
-	budget := want.budget()
-	ask := start(t, append(s.env,
-		"GRPC_HEALTH_ADDR="+cmp.Or(s.target, s.way.Addr()),
-		"GRPC_HEALTH_CONNECT_TIMEOUT="+budget.String(),
-		"GRPC_HEALTH_RPC_TIMEOUT="+budget.String(),
-		"GRPC_HEALTH_CONN_MAX_AGE=1m", // none is given up for its age here
+	timeout := want.timeout()
+	ask := start(t, append(x.env,
+		"GRPC_HEALTH_ADDR="+cmp.Or(x.target, x.forwarder.Addr()),
+		"GRPC_HEALTH_CONNECT_TIMEOUT="+timeout.String(),
+		"GRPC_HEALTH_RPC_TIMEOUT="+timeout.String(),
+		"GRPC_HEALTH_CONN_MAX_AGE=1m", // no connection becomes too old
 	)...)
 	if reused {
-		eventually(t, "the upstream serves before the fault", func() bool {
-			return told(t, ask(t)).Status == health.Serving.String()
+		healthtest.Eventually(t, "the upstream is SERVING before the fault", func() bool {
+			return parse(t, ask(t)).Status == health.Serving.String()
 		})
 	}
 	if f.begin != nil {
-		f.begin(s)
+		f.begin(x)
 	}
 	answered := make(chan struct{})
 	var during sync.WaitGroup
 	if f.during != nil {
-		rpcs := s.up.RPCs()
+		rpcs := x.up.RPCs()
 		during.Go(func() {
-			for s.up.RPCs() == rpcs {
+			for x.up.RPCs() == rpcs {
 				select {
 				case <-answered:
-					return // without an RPC; the answer says so
+					return // no RPC was made, and the answer will not be the wanted one
 				case <-time.After(time.Millisecond):
 				}
 			}
-			f.during(s)
+			f.during(x)
 		})
 	}
 	began := time.Now()
-	v := told(t, ask(t))
+	v := parse(t, ask(t))
 	took := time.Since(began)
 	close(answered)
 	during.Wait()
@@ -238,21 +242,22 @@ func (f Fault) play(t *testing.T, start Start, want *Want, reused bool) error {
 		phases = []health.Phase{health.PhaseNone}
 	}
 	if v.Status != want.Status.String() || !slices.Contains(phases, health.Phase(v.Phase)) {
-		return fmt.Errorf("told %s in phase %q (%s), want %s in %q", v.Status, v.Phase, v.Code, want.Status, phases)
+		return fmt.Errorf("got %s in phase %q (%s), want %s in %q", v.Status, v.Phase, v.Code, want.Status, phases)
 	}
-	if bound := want.Within.of(budget) + busy; took > bound {
+	if bound := want.Within.duration(timeout) + tolerance; took > bound {
 		return fmt.Errorf("took %v, want %v at most", took, bound)
 	}
 	return nil
 }
 
-// verdict is what JSON tells of the one service that is checked here.
+// verdict is the JSON of a verdict.
 type verdict struct {
 	Status, Phase string
 	Code          string `json:"grpc_code"`
 }
 
-func told(t *testing.T, body []byte) verdict {
+// parse returns the verdict of an answer about one service.
+func parse(t *testing.T, body []byte) verdict {
 	t.Helper()
 	var answer struct{ Services []verdict }
 	if err := json.Unmarshal(body, &answer); err != nil || len(answer.Services) != 1 {
@@ -262,99 +267,87 @@ func told(t *testing.T, body []byte) verdict {
 	return answer.Services[0]
 }
 
-// stage is where a fault is played: an upstream, whose whole server is SERVING, and the way to it.
-type stage struct {
+// fixture is what a fault needs: an upstream, whose whole server is SERVING, and a forwarder in front of it.
+type fixture struct {
 	*testing.T
 
-	up      *healthtest.Upstream
-	way     *healthtest.Forwarder
-	ca      *healthtest.CA         // nil without TLS
-	names   *healthtest.NameServer // nil where the target is an address
-	target  string                 // empty for the way's address
-	env     []string               // further settings
-	release func()                 // ends a hang
+	up        *healthtest.Upstream
+	forwarder *healthtest.Forwarder
+	ca        *healthtest.CA         // nil without TLS
+	names     *healthtest.NameServer // nil if the target is an address
+	target    string                 // empty for the forwarder's address
+	env       []string               // further settings
+	release   func()                 // ends a hang
 }
 
-// overTLS is a stage whose upstream has TLS.
-func overTLS(s *stage) {
-	s.ca = healthtest.NewCA(s)
-	s.up = healthtest.Start(s, healthtest.TLS(s.ca.ServerTLS(s)))
-	s.env = []string{"GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT=" + s.ca.WriteFile(s, s.TempDir(), "ca")}
+// withTLS prepares an upstream with TLS.
+func withTLS(x *fixture) {
+	x.ca = healthtest.NewCA(x)
+	x.up = healthtest.Start(x, healthtest.TLS(x.ca.ServerTLS(x)))
+	x.env = []string{"GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT=" + x.ca.WriteFile(x, x.TempDir(), "ca")}
 }
 
-// mutually is the same, with a client certificate.
-func mutually(s *stage) {
-	overTLS(s)
-	cert, key := s.ca.Client(s).WriteFiles(s, s.TempDir(), "client")
-	s.env = append(s.env, "GRPC_HEALTH_CLIENT_CERT="+cert, "GRPC_HEALTH_CLIENT_KEY="+key)
+// withMutualTLS prepares an upstream with TLS, and gives the program a client certificate.
+func withMutualTLS(x *fixture) {
+	withTLS(x)
+	cert, key := x.ca.Client(x).WriteFiles(x, x.TempDir(), "client")
+	x.env = append(x.env, "GRPC_HEALTH_CLIENT_CERT="+cert, "GRPC_HEALTH_CLIENT_KEY="+key)
 }
 
-// byName is a stage whose target is a name with one address.
-func byName(s *stage) {
-	s.up = healthtest.Start(s)
-	s.way = healthtest.Forward(s, s.up.Target())
-	s.names = healthtest.StartNameServer(s, "127.0.0.1")
-	s.target = s.names.Target(s.port())
+// withName prepares a target that is a name with one address.
+func withName(x *fixture) {
+	x.up = healthtest.Start(x)
+	x.forwarder = healthtest.Forward(x, x.up.Target())
+	x.names = healthtest.StartNameServer(x, "127.0.0.1")
+	x.target = x.names.Target(x.port())
 }
 
-// port is that of the way.
-func (s *stage) port() string {
-	_, port, err := net.SplitHostPort(s.way.Addr())
+// port returns the forwarder's port.
+func (x *fixture) port() string {
+	_, port, err := net.SplitHostPort(x.forwarder.Addr())
 	if err != nil {
-		s.Fatal(err)
+		x.Fatal(err)
 	}
 	return port
 }
 
-// listen listens, and never accepts: the system does, and nothing more happens.
-func (s *stage) listen(address string) {
+// listen listens, and never accepts: clients are connected, and nothing more happens.
+func (x *fixture) listen(address string) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		s.Fatal(err)
+		x.Fatal(err)
 	}
-	s.Cleanup(func() { listener.Close() })
+	x.Cleanup(func() { listener.Close() })
 }
 
-// mode changes the way for new connections; those there are reset.
-func mode(m healthtest.Mode) func(*stage) {
-	return func(s *stage) {
-		s.way.SetMode(m)
-		s.way.Reset()
-	}
-}
-
-// replaced makes new connections land at another server; those there are reset.
-func replaced(other func(*stage) (target string)) func(*stage) {
-	return func(s *stage) {
-		s.way.SetTarget(other(s))
-		s.way.Reset()
+// mode gives the forwarder a mode for new connections, and resets the established ones.
+func mode(m healthtest.Mode) func(*fixture) {
+	return func(x *fixture) {
+		x.forwarder.SetMode(m)
+		x.forwarder.Reset()
 	}
 }
 
-// by is an upstream with other options.
-func by(options func(*stage) []healthtest.Option) func(*stage) {
-	return replaced(func(s *stage) string { return healthtest.Start(s, options(s)...).Target() })
-}
-
-// frontEnd is a server that speaks HTTP/2, and is not the one it should be.
-func frontEnd(f healthtest.Fault) func(*stage) {
-	return replaced(func(s *stage) string { return healthtest.StartFrontEnd(s, f).Addr() })
-}
-
-// hang leaves RPCs without an answer until release.
-func hang(s *stage) {
-	s.release = s.up.Hang("")
-	s.Cleanup(s.release)
-}
-
-// eventually waits for a condition.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	const patience = 20 * time.Second
-	for end := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Errorf("after %v still not: %s", patience, what)
-			return
-		}
+// anotherServer makes new connections go to another server, and resets the established ones.
+func anotherServer(other func(*fixture) (target string)) func(*fixture) {
+	return func(x *fixture) {
+		x.forwarder.SetTarget(other(x))
+		x.forwarder.Reset()
 	}
+}
+
+// anotherUpstream makes new connections go to an upstream with other options.
+func anotherUpstream(options func(*fixture) []healthtest.Option) func(*fixture) {
+	return anotherServer(func(x *fixture) string { return healthtest.Start(x, options(x)...).Target() })
+}
+
+// frontEnd makes new connections go to an HTTP/2 server that does not answer as a gRPC server should.
+func frontEnd(f healthtest.Fault) func(*fixture) {
+	return anotherServer(func(x *fixture) string { return healthtest.StartFrontEnd(x, f).Addr() })
+}
+
+// hang leaves RPCs without an answer until release is called.
+func hang(x *fixture) {
+	x.release = x.up.Hang("")
+	x.Cleanup(x.release)
 }

@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// backlog is a listener whose queue is full: the system drops the SYNs of those who dial.
+// backlog is a listener whose accept queue is full, so that the system drops the SYNs of new connections.
 type backlog struct {
 	fd      int
 	address string
-	fillers []net.Conn
+	fillers []net.Conn // the connections in the queue
 }
 
 const (
-	// fillersAtMost is more than a queue of length 0 ever holds.
+	// fillersAtMost is more than a queue of length 0 can hold.
 	fillersAtMost = 16
-	// filledAfter is how long a dial hangs until the queue counts as full.
+	// filledAfter is how long a dial must hang for the queue to count as full.
 	filledAfter = 200 * time.Millisecond
 )
 
-// listenBacklogged listens at an IPv4 address, and fills the queue.
+// listenBacklogged listens at an IPv4 address, and fills its accept queue.
 func listenBacklogged(address string) (*backlog, error) {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -64,7 +64,7 @@ func (b *backlog) fill(at netip.AddrPort) error {
 		}
 		b.fillers = append(b.fillers, conn)
 	}
-	return errors.New("the queue does not fill")
+	return errors.New("the accept queue does not fill up")
 }
 
 // close may be called on nil.
@@ -78,8 +78,8 @@ func (b *backlog) close() {
 	}
 }
 
-// DropSYNs listens at an IPv4 address, until the test ends, so that connecting to it hangs. It returns
-// the address, which has a port where the one given had 0.
+// DropSYNs makes connecting to an IPv4 address hang until the test ends. It returns the address, with the port that the system
+// chose if the given port was 0.
 func DropSYNs(t testing.TB, address string) string {
 	t.Helper()
 	b, err := listenBacklogged(address)

@@ -7,16 +7,16 @@ import (
 	"testing"
 )
 
-// backlog is for Linux: other systems do not drop the SYNs that a full queue has no room for.
+// backlog does nothing here: only Linux drops the SYNs of new connections when the accept queue is full.
 type backlog struct{}
 
-var errNoBacklog = errors.New("only Linux drops the SYNs that a full queue has no room for")
+var errNoBacklog = errors.New("only Linux drops SYNs when the accept queue is full")
 
 func listenBacklogged(string) (*backlog, error) { return nil, errNoBacklog }
 
 func (b *backlog) close() {}
 
-// DropSYNs skips the test.
+// DropSYNs skips the test: it works on Linux only.
 func DropSYNs(t testing.TB, _ string) string {
 	t.Skip(errNoBacklog)
 	return ""

@@ -1,7 +1,13 @@
-// Package healthtest is for tests: a certificate authority in memory, a real gRPC upstream on
-// loopback with a health service that does what a test asks, a forwarder with faults to switch on
-// between a client and an upstream, and HTTP/2 front ends that misbehave. Nothing here is a mock:
-// every byte goes through a real socket. Only tests import it.
+// Package healthtest offers what tests need to run real health checks on loopback:
+//
+//   - CA issues certificates; Mount writes them to files as platforms mount secrets.
+//   - Start runs a gRPC server, the Upstream, whose health service answers as the test says.
+//   - Forward puts a TCP proxy with faults, the Forwarder, between a client and an upstream.
+//   - StartFrontEnd runs an HTTP/2 server that does not answer as a gRPC server should.
+//   - StartNameServer runs a DNS server; DropSYNs makes connecting to an address hang.
+//   - WatchStalls reports when the machine was too busy to run the test.
+//
+// Nothing is a mock: every byte goes through a real socket. Only tests import it.
 package healthtest
 
 import (
@@ -21,15 +27,14 @@ import (
 	"time"
 )
 
-// CA is a certificate authority that lives in memory, with an ECDSA P-256 key. It is safe for
-// concurrent use.
+// CA is a certificate authority with an ECDSA P-256 key. Its key is kept in memory only. It is safe for concurrent use.
 type CA struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
 	pem         []byte
 }
 
-// NewCA makes a CA that no other test shares.
+// NewCA makes a new CA.
 func NewCA(t testing.TB) *CA {
 	t.Helper()
 	key := newKey(t)
@@ -53,14 +58,14 @@ func NewCA(t testing.TB) *CA {
 	return &CA{certificate: certificate, key: key, pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
 }
 
-// Pool returns a new pool that holds the CA's certificate alone.
+// Pool returns a new pool that holds only the CA's certificate.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.certificate)
 	return pool
 }
 
-// PEM returns the CA's certificate.
+// PEM returns the CA's certificate, PEM encoded.
 func (ca *CA) PEM() []byte { return append([]byte(nil), ca.pem...) }
 
 // WriteFile writes the CA's certificate to dir/name_crt.pem and returns the path.
@@ -104,14 +109,14 @@ func ValidUntil(notAfter time.Time) LeafOption {
 	return func(c *x509.Certificate) { c.NotAfter = notAfter }
 }
 
-// Expired makes the certificate one that ended an hour ago.
+// Expired makes the certificate's validity end an hour ago.
 func Expired() LeafOption {
 	return func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-time.Hour)
 	}
 }
 
-// NotYetValid makes the certificate one that begins in an hour.
+// NotYetValid makes the certificate's validity start in an hour.
 func NotYetValid() LeafOption {
 	return func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(time.Hour), time.Now().Add(48*time.Hour)
@@ -122,7 +127,7 @@ func NotYetValid() LeafOption {
 type Leaf struct {
 	// TLS is the pair for a tls.Config; its Leaf is set.
 	TLS tls.Certificate
-	// CertPEM and KeyPEM are the pair as files hold it.
+	// CertPEM and KeyPEM are the same pair, PEM encoded.
 	CertPEM, KeyPEM []byte
 }
 
@@ -190,7 +195,7 @@ func (ca *CA) issue(t testing.TB, usage x509.ExtKeyUsage, commonName string, opt
 	return leaf
 }
 
-// WriteFiles writes dir/name_crt.pem and dir/name_key.pem, over what is there, and returns the paths.
+// WriteFiles writes dir/name_crt.pem and dir/name_key.pem, replacing existing files, and returns the paths.
 func (l *Leaf) WriteFiles(t testing.TB, dir, name string) (certFile, keyFile string) {
 	t.Helper()
 	certFile, keyFile = filepath.Join(dir, name+"_crt.pem"), filepath.Join(dir, name+"_key.pem")
@@ -215,7 +220,8 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-// serialBits is less than the 20 octets that RFC 5280, section 4.1.2.2, allows, and too many to collide.
+// serialBits is the length of a random serial number: short enough for the 20 octets of RFC 5280, section 4.1.2.2, and long
+// enough to be unique.
 const serialBits = 127
 
 func newSerial(t testing.TB) *big.Int {

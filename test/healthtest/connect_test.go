@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// connect opens a TCP connection that is closed with the test, and on which nothing takes forever.
+// connect opens a TCP connection with a deadline. It is closed when the test ends.
 func connect(t *testing.T, address string) *net.TCPConn {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", address, patience)
@@ -22,7 +22,7 @@ func connect(t *testing.T, address string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// wantReset connects and wants to be reset, which can come before the dial returns.
+// wantReset connects and wants a reset, which can arrive before the dial returns.
 func wantReset(t *testing.T, address string) {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", address, patience)

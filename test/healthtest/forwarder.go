@@ -19,22 +19,22 @@ type Mode int
 const (
 	// Pass forwards to the target.
 	Pass Mode = iota
-	// Refuse has no listener: the system answers a dial with a reset.
+	// Refuse stops listening: the system refuses new connections.
 	Refuse
-	// Silent accepts, and never reads or writes.
+	// Silent accepts, and neither reads nor writes.
 	Silent
-	// ResetOnAccept accepts and resets at once, so that even the dial may see the reset.
+	// ResetOnAccept accepts and resets at once. The client may see the reset before its dial returns.
 	ResetOnAccept
-	// CloseOnFirstBytes accepts, and closes when the first bytes of the client arrive.
+	// CloseOnFirstBytes accepts, and closes when the client's first bytes arrive.
 	CloseOnFirstBytes
-	// CloseOnRequest forwards until the client sends a HEADERS frame, and then closes both sides:
-	// the target never sees the request. The connection must be plaintext HTTP/2.
+	// CloseOnRequest forwards until the client sends a HEADERS frame, and then closes both sides, so that the target does
+	// not receive the request. The connection must be plaintext HTTP/2.
 	CloseOnRequest
-	// Garbage accepts and says something that is neither TLS nor HTTP.
+	// Garbage accepts and sends text that is neither TLS nor HTTP.
 	Garbage
-	// HTTP1 accepts and answers like a server that speaks HTTP/1.1 only.
+	// HTTP1 accepts and answers like a server that supports only HTTP/1.1.
 	HTTP1
-	// Backlogged has a listener whose queue is full: connecting hangs. Linux only.
+	// Backlogged listens with a full accept queue, so that connecting hangs. Linux only.
 	Backlogged
 )
 
@@ -44,12 +44,12 @@ const (
 )
 
 const (
-	pieceSize  = 32 << 10
-	piecesHeld = 64 // in each direction of a connection
+	pieceSize = 32 << 10
+	maxPieces = 64 // read and not yet written, in each direction of a connection
 )
 
-// Forwarder is a TCP proxy on loopback with faults to switch on. All methods are safe for concurrent
-// use and effective at once.
+// Forwarder is a TCP proxy on loopback that a test can give faults. Its methods take effect at once, and are safe for concurrent
+// use.
 type Forwarder struct {
 	t       testing.TB
 	address string
@@ -66,37 +66,37 @@ type Forwarder struct {
 	mode        Mode
 	hold        time.Duration
 	up, down    time.Duration
-	thawed      chan struct{} // closed unless frozen
+	resumed     chan struct{} // closed unless paused
 	links       map[*link]struct{}
 	ended       bool
 }
 
-// Forward starts a forwarder to target, as Upstream.Target gives it, that ends with the test. The
-// target need not be up, and may be empty where no mode that forwards is used.
+// Forward starts a forwarder to target, which has the form of Upstream.Target. It ends with the test. The target need not be
+// running, and may be empty if no mode is used that forwards.
 func Forward(t testing.TB, target string) *Forwarder {
 	t.Helper()
-	f := &Forwarder{t: t, thawed: make(chan struct{}), links: make(map[*link]struct{})}
+	f := &Forwarder{t: t, resumed: make(chan struct{}), links: make(map[*link]struct{})}
 	f.SetTarget(target)
-	close(f.thawed)
+	close(f.resumed)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatalf("start forwarder: %v", err)
 	}
 	f.address = listener.Addr().String()
 	f.mu.Lock()
-	f.serve(listener)
+	f.serveLocked(listener)
 	f.mu.Unlock()
 	t.Cleanup(f.end)
 	return f
 }
 
-// Addr is the address that the forwarder listens on, "127.0.0.1:34567"; also grpc-go's target.
+// Addr returns the address that the forwarder listens on, "127.0.0.1:34567". It is also a target for grpc-go.
 func (f *Forwarder) Addr() string { return f.address }
 
-// Connections counts the connections accepted, whatever then became of them.
+// Connections returns how many connections were accepted since the start.
 func (f *Forwarder) Connections() int { return int(f.accepted.Load()) }
 
-// OpenConnections counts the connections that the forwarder holds open towards clients now.
+// OpenConnections returns how many connections with clients are open.
 func (f *Forwarder) OpenConnections() int { return len(f.open()) }
 
 // SetTarget replaces the target for new connections.
@@ -110,7 +110,7 @@ func (f *Forwarder) SetTarget(target string) {
 	f.network, f.target = network, target
 }
 
-// SetMode says what is done with new connections. Those established go on as they are.
+// SetMode sets what happens to new connections. Established ones are not affected.
 func (f *Forwarder) SetMode(mode Mode) {
 	f.t.Helper()
 	f.mu.Lock()
@@ -131,95 +131,94 @@ func (f *Forwarder) SetMode(mode Mode) {
 	case mode == Backlogged:
 		var err error
 		if f.backlog, err = listenBacklogged(f.address); err != nil {
-			f.t.Errorf("forwarder drops SYNs: %v", err)
+			f.t.Errorf("make the forwarder drop SYNs: %v", err)
 		}
 	case listens && f.listener == nil:
 		listener, err := listenAgain("tcp", f.address)
 		if err != nil {
-			f.t.Errorf("forwarder listens again: %v", err)
+			f.t.Errorf("make the forwarder listen again: %v", err)
 			return
 		}
 		f.reservation.release()
 		f.reservation = nil
-		f.serve(listener)
+		f.serveLocked(listener)
 	}
 }
 
-// Hold makes new connections wait for d before they are forwarded: the client is connected, and
-// what it and the target send is late.
+// Hold delays the forwarding of new connections by d. The client is connected at once, but what it and the target send arrives
+// late.
 func (f *Forwarder) Hold(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hold = d
 }
 
-// Delay makes bytes towards the target and towards the client take that much longer, on every
-// connection. Their order stays.
+// Delay delays all bytes towards the target and towards the client, on every connection. It keeps their order.
 func (f *Forwarder) Delay(towardsTarget, towardsClient time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.up, f.down = towardsTarget, towardsClient
 }
 
-// Swallow makes the connections that are established now lose everything, in both directions, the
-// end of the target's side included. A client that closes its side ends such a connection.
-func (f *Forwarder) Swallow() {
+// BlackHole makes the established connections lose everything that is sent, in both directions. If the target closes such a
+// connection, the client does not learn of it. If the client closes it, it ends.
+func (f *Forwarder) BlackHole() {
 	for _, l := range f.open() {
-		l.swallowed.Store(true)
+		l.blackHoled.Store(true)
 	}
 }
 
-// SwallowOlder does the same to those of them that were accepted before a time, and counts them.
-func (f *Forwarder) SwallowOlder(than time.Time) int {
-	return f.older(than, func(l *link) { l.swallowed.Store(true) })
+// BlackHoleOlder does the same to the connections that were accepted before a time. It returns how many they are.
+func (f *Forwarder) BlackHoleOlder(than time.Time) int {
+	return f.older(than, func(l *link) { l.blackHoled.Store(true) })
 }
 
-// CloseOnBytes closes each connection that is established now when its client sends the next bytes,
-// which the target never sees.
+// CloseOnBytes closes each of the established connections when its client sends the next bytes. The target does not receive
+// them.
 func (f *Forwarder) CloseOnBytes() {
 	for _, l := range f.open() {
 		l.closeOnBytes.Store(true)
 	}
 }
 
-// Reset resets both sides of the connections that are established now.
+// Reset resets both sides of the established connections.
 func (f *Forwarder) Reset() {
 	for _, l := range f.open() {
 		l.reset()
 	}
 }
 
-// ResetOlder does the same to those of them that were accepted before a time, and counts them.
+// ResetOlder does the same to the connections that were accepted before a time. It returns how many they are.
 func (f *Forwarder) ResetOlder(than time.Time) int { return f.older(than, (*link).reset) }
 
-// GoAway sends the clients of the connections that are established now a GOAWAY, between two frames
-// of the target, which knows nothing of it. They must be plaintext HTTP/2.
+// GoAway sends a GOAWAY to the clients of the established connections, between two frames of the target. The target does not
+// know of it. The connections must be plaintext HTTP/2.
 func (f *Forwarder) GoAway(lastStreamID uint32, code http2.ErrCode) {
 	for _, l := range f.open() {
-		// A connection that just broke has nobody to tell.
+		// Ignore errors: the connection may just have broken.
 		_ = l.towardsClient.inject(goAwayFrame(lastStreamID, code))
 	}
 }
 
-// Freeze stops all bytes on all connections, new ones included, until Thaw lets them go on.
-func (f *Forwarder) Freeze() {
+// Pause stops all bytes on all connections, also on new ones, until Resume. No byte is lost.
+func (f *Forwarder) Pause() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	select {
-	case <-f.thawed:
-		f.thawed = make(chan struct{})
+	case <-f.resumed:
+		f.resumed = make(chan struct{})
 	default:
 	}
 }
 
-// Thaw ends Freeze; nothing was lost.
-func (f *Forwarder) Thaw() {
+// Resume ends Pause.
+func (f *Forwarder) Resume() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	select {
-	case <-f.thawed:
+	case <-f.resumed:
 	default:
-		close(f.thawed)
+		close(f.resumed)
 	}
 }
 
@@ -239,8 +238,8 @@ func (f *Forwarder) end() {
 	f.running.Wait()
 }
 
-// serve accepts on listener until it is closed. The caller holds mu.
-func (f *Forwarder) serve(listener net.Listener) {
+// serveLocked accepts on listener until it is closed. The caller holds mu.
+func (f *Forwarder) serveLocked(listener net.Listener) {
 	f.listener = listener
 	f.running.Go(func() {
 		for {
@@ -276,18 +275,18 @@ func (f *Forwarder) connection(client net.Conn) {
 	switch mode {
 	case Pass, CloseOnRequest:
 		l.forward(mode == CloseOnRequest, hold)
-	case Refuse, Backlogged, ResetOnAccept: // the first two: accepted just before the listener was closed
+	case Refuse, Backlogged, ResetOnAccept: // Refuse and Backlogged: accepted just before the listener was closed
 		l.reset()
 	case Silent:
 		<-l.done
 	case CloseOnFirstBytes:
-		// What is left unread would turn the close into a reset.
+		// Closing with unread bytes would send a reset.
 		_, _ = client.Read(make([]byte, pieceSize))
 	case Garbage:
-		l.say(garbage)
+		l.send(garbage)
 	case HTTP1:
 		_, _ = client.Read(make([]byte, pieceSize))
-		l.say(http1Only)
+		l.send(http1Only)
 	}
 }
 
@@ -311,10 +310,11 @@ func (f *Forwarder) older(than time.Time, do func(*link)) (count int) {
 	return count
 }
 
-func (f *Forwarder) gate() <-chan struct{} {
+// whenResumed returns a channel that is closed unless the forwarder is paused.
+func (f *Forwarder) whenResumed() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.thawed
+	return f.resumed
 }
 
 func (f *Forwarder) delay(towardsClient bool) time.Duration {
@@ -326,7 +326,7 @@ func (f *Forwarder) delay(towardsClient bool) time.Duration {
 	return f.up
 }
 
-// link is one connection of a client, and the one to the target that belongs to it.
+// link is a client's connection together with the connection to the target that belongs to it.
 type link struct {
 	forwarder     *Forwarder
 	client        net.Conn
@@ -335,7 +335,7 @@ type link struct {
 	address       string // of the target
 	towardsClient *injector
 
-	swallowed    atomic.Bool
+	blackHoled   atomic.Bool
 	closeOnBytes atomic.Bool
 
 	mu     sync.Mutex
@@ -360,13 +360,13 @@ func (l *link) end(hard bool) {
 			continue
 		}
 		if tcp, ok := conn.(*net.TCPConn); ok && hard {
-			_ = tcp.SetLinger(0) // closing now sends RST; a connection that is broken needs none
+			_ = tcp.SetLinger(0) // makes Close send RST; it fails only if the connection is broken already
 		}
 		conn.Close()
 	}
 }
 
-// wait returns false where the link ended first.
+// wait waits for d. It returns false if the link ended first.
 func (l *link) wait(d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -381,18 +381,18 @@ func (l *link) wait(d time.Duration) bool {
 	}
 }
 
-// waitThawed returns false where the link ended first.
-func (l *link) waitThawed() bool {
+// waitResumed waits while the forwarder is paused. It returns false if the link ended first.
+func (l *link) waitResumed() bool {
 	select {
-	case <-l.forwarder.gate():
+	case <-l.forwarder.whenResumed():
 		return true
 	case <-l.done:
 		return false
 	}
 }
 
-// say sends text and then listens until the client closes or the link ends.
-func (l *link) say(text string) {
+// send sends text to the client, and then reads until the client closes or the link ends.
+func (l *link) send(text string) {
 	if _, err := io.WriteString(l.client, text); err != nil {
 		return
 	}
@@ -401,7 +401,7 @@ func (l *link) say(text string) {
 }
 
 func (l *link) forward(untilRequest bool, hold time.Duration) {
-	if !l.wait(hold) || !l.waitThawed() {
+	if !l.wait(hold) || !l.waitResumed() {
 		return
 	}
 	target, err := net.Dial(l.network, l.address)
@@ -428,7 +428,7 @@ func (l *link) forward(untilRequest bool, hold time.Duration) {
 	both.Wait()
 }
 
-// direction moves the bytes of a link one way.
+// direction forwards the bytes of a link in one direction.
 type direction struct {
 	link       *link
 	from, to   net.Conn
@@ -436,7 +436,7 @@ type direction struct {
 	write      func([]byte) error
 }
 
-// piece is what one read brought: bytes, or the end of the stream.
+// piece is the result of one read: bytes, or the end of the stream.
 type piece struct {
 	bytes []byte
 	at    time.Time
@@ -444,7 +444,7 @@ type piece struct {
 }
 
 func (d direction) run() {
-	pieces := make(chan piece, piecesHeld)
+	pieces := make(chan piece, maxPieces)
 	var reader sync.WaitGroup
 	reader.Go(func() { d.read(pieces) })
 	if !d.deliver(pieces) {
@@ -480,7 +480,7 @@ func (d direction) send(pieces chan<- piece, p piece) bool {
 	}
 }
 
-// deliver returns true where the other direction may go on: the stream ended in order.
+// deliver writes the pieces. It returns true if the other direction may continue: the stream ended with an orderly close.
 func (d direction) deliver(pieces <-chan piece) bool {
 	for {
 		var p piece
@@ -489,14 +489,14 @@ func (d direction) deliver(pieces <-chan piece) bool {
 		case <-d.link.done:
 			return false
 		}
-		if !d.link.wait(time.Until(p.at.Add(d.link.forwarder.delay(d.fromTarget)))) || !d.link.waitThawed() {
+		if !d.link.wait(time.Until(p.at.Add(d.link.forwarder.delay(d.fromTarget)))) || !d.link.waitResumed() {
 			return false
 		}
-		switch swallowed := d.link.swallowed.Load(); {
-		case swallowed && p.err != nil:
-			// The client is not to see what became of the target.
+		switch blackHoled := d.link.blackHoled.Load(); {
+		case blackHoled && p.err != nil:
+			// The client must not see that the target has closed.
 			return d.fromTarget
-		case swallowed:
+		case blackHoled:
 		case errors.Is(p.err, io.EOF):
 			closeWrite(d.to)
 			return true
@@ -513,7 +513,7 @@ func (d direction) deliver(pieces <-chan piece) bool {
 
 func closeWrite(conn net.Conn) {
 	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // a connection that is broken has no side left to close
+		_ = half.CloseWrite() // fails only if the connection is broken already
 	}
 }
 
@@ -524,14 +524,14 @@ func writeAll(w io.Writer) func([]byte) error {
 	}
 }
 
-// requestCutter passes on what a client sends, up to its first HEADERS frame.
+// requestCutter forwards what a client sends, up to its first HEADERS frame.
 type requestCutter struct {
 	w       io.Writer
-	preface int // bytes of the connection preface to come
+	preface int // remaining bytes of the connection preface
 	frames  frames
 }
 
-var errRequestCut = errors.New("a request begins")
+var errRequestCut = errors.New("the client begins a request")
 
 func (c *requestCutter) write(p []byte) error {
 	from := min(c.preface, len(p))
@@ -539,7 +539,7 @@ func (c *requestCutter) write(p []byte) error {
 	for from < len(p) {
 		n, started := c.frames.next(p[from:])
 		if started && c.frames.kind() == http2.FrameHeaders {
-			// The part of the frame's header that is written does no harm to anybody.
+			// Earlier pieces may have contained a part of the frame's header. The target ignores it.
 			if _, err := c.w.Write(p[:from]); err != nil {
 				return err
 			}

@@ -18,8 +18,18 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// notNow is how long a test waits for what must not happen: longer than it would take to happen.
+// notNow is how long a test waits to see that something does not happen. If it did, it would happen sooner.
 const notNow = 200 * time.Millisecond
+
+// startForwarded starts an upstream with a forwarder in front of it, and returns a client that is connected through it.
+func startForwarded(t *testing.T) (*healthtest.Upstream, *healthtest.Forwarder, healthpb.HealthClient) {
+	t.Helper()
+	up := healthtest.Start(t)
+	f := healthtest.Forward(t, up.Target())
+	client := dial(t, f.Addr())
+	want(t, client, "", "SERVING")
+	return up, f, client
+}
 
 func TestForwarderPasses(t *testing.T) {
 	t.Parallel()
@@ -34,7 +44,7 @@ func TestForwarderPasses(t *testing.T) {
 				f.Connections(), f.OpenConnections(), up.Connections(), up.RPCs())
 		}
 		up.Stop()
-		eventually(t, "the end of the upstream reaches the client's side", func() bool { return f.OpenConnections() == 0 })
+		healthtest.Eventually(t, "the client's connection ends with the upstream", func() bool { return f.OpenConnections() == 0 })
 	}
 }
 
@@ -45,7 +55,7 @@ func TestForwarderModesForNewConnections(t *testing.T) {
 		mode   healthtest.Mode
 		within time.Duration
 		want   string
-		// seen is what the client's end of a bare connection that says "hello" sees; nil is a reset.
+		// seen checks what a client that sends "hello" receives; nil expects a reset.
 		seen func(t *testing.T, conn *net.TCPConn)
 	}{
 		{"silent", healthtest.Silent, notNow, "DeadlineExceeded", func(t *testing.T, conn *net.TCPConn) {
@@ -62,7 +72,7 @@ func TestForwarderModesForNewConnections(t *testing.T) {
 		{"close on first bytes", healthtest.CloseOnFirstBytes, patience, "Unavailable", func(t *testing.T, conn *net.TCPConn) {
 			t.Helper()
 			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-				t.Errorf("got %v, want the end", err)
+				t.Errorf("got %v, want the end of the stream", err)
 			}
 		}},
 		{"garbage", healthtest.Garbage, patience, "Unavailable", func(t *testing.T, conn *net.TCPConn) {
@@ -85,10 +95,7 @@ func TestForwarderModesForNewConnections(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			up := healthtest.Start(t)
-			f := healthtest.Forward(t, up.Target())
-			established := dial(t, f.Addr())
-			want(t, established, "", "SERVING")
+			up, f, established := startForwarded(t)
 
 			f.SetMode(c.mode)
 			if c.seen == nil {
@@ -115,10 +122,7 @@ func TestForwarderModesForNewConnections(t *testing.T) {
 
 func TestForwarderRefuses(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	established := dial(t, f.Addr())
-	want(t, established, "", "SERVING")
+	_, f, established := startForwarded(t)
 	for range 2 {
 		f.SetMode(healthtest.Refuse)
 		if conn, err := net.DialTimeout("tcp", f.Addr(), patience); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -130,7 +134,7 @@ func TestForwarderRefuses(t *testing.T) {
 	}
 }
 
-func TestForwarderMovesNewConnections(t *testing.T) {
+func TestForwarderChangesTheTarget(t *testing.T) {
 	t.Parallel()
 	first, second := healthtest.Start(t), healthtest.Start(t, healthtest.Unix())
 	f := healthtest.Forward(t, first.Target())
@@ -158,21 +162,18 @@ func TestForwarderClosesOnRequest(t *testing.T) {
 	}
 }
 
-func TestForwarderSwallowsWhatIsEstablished(t *testing.T) {
+func TestForwarderBlackHoles(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	established := dial(t, f.Addr())
-	want(t, established, "", "SERVING")
+	up, f, established := startForwarded(t)
 	release := up.Hang("")
 	answer, giveUp := checkUntil(t, established)
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
 
-	f.Swallow()
+	f.BlackHole()
 	release()
 	select {
 	case got := <-answer:
-		t.Errorf("swallowed, and yet: %s", got)
+		t.Errorf("an answer on a black-holed connection: %s", got)
 	case <-time.After(notNow):
 		giveUp()
 		<-answer
@@ -186,22 +187,22 @@ func TestForwarderSwallowsWhatIsEstablished(t *testing.T) {
 	want(t, dial(t, f.Addr()), "", "SERVING")
 
 	up.Stop()
-	eventually(t, "only the swallowed connection is left", func() bool { return f.OpenConnections() == 1 })
+	healthtest.Eventually(t, "only the black-holed connection is left", func() bool { return f.OpenConnections() == 1 })
 	if got := checkOnce(established, "", notNow); got != "DeadlineExceeded" {
-		t.Errorf("the end of the upstream is not swallowed: got %s", got)
+		t.Errorf("after the upstream has closed: got %s, want DeadlineExceeded", got)
 	}
 }
 
-func TestForwarderHitsOnlyTheOlder(t *testing.T) {
+func TestForwarderBreaksOnlyOlderConnections(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	f := healthtest.Forward(t, up.Target())
-	for _, hit := range []struct {
+	for _, test := range []struct {
 		do   func(time.Time) int
 		want string
-	}{{f.SwallowOlder, "DeadlineExceeded"}, {f.ResetOlder, "Unavailable"}} {
+	}{{f.BlackHoleOlder, "DeadlineExceeded"}, {f.ResetOlder, "Unavailable"}} {
 		f.Reset()
-		eventually(t, "no connection is left", func() bool { return f.OpenConnections() == 0 })
+		healthtest.Eventually(t, "no connection is left", func() bool { return f.OpenConnections() == 0 })
 		older := dial(t, f.Addr())
 		want(t, older, "", "SERVING")
 		since := time.Now()
@@ -210,30 +211,30 @@ func TestForwarderHitsOnlyTheOlder(t *testing.T) {
 		release := up.Hang("")
 		result := make(chan string, 1)
 		go func() { result <- checkOnce(older, "", time.Second) }()
-		eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
-		if n := hit.do(since); n != 1 {
-			t.Errorf("%d connections were hit, want 1", n)
+		healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+		if n := test.do(since); n != 1 {
+			t.Errorf("%d connections were broken, want 1", n)
 		}
 		release()
-		if got := <-result; got != hit.want {
-			t.Errorf("the older connection: got %s, want %s", got, hit.want)
+		if got := <-result; got != test.want {
+			t.Errorf("the older connection: got %s, want %s", got, test.want)
 		}
 		connections := f.Connections()
 		if want(t, younger, "", "SERVING"); f.Connections() != connections {
-			t.Error("the younger connection was hit, too")
+			t.Error("the younger connection was broken too")
 		}
 	}
 }
 
-func TestForwarderEndsASwallowedConnectionWithItsClient(t *testing.T) {
+func TestBlackHoledConnectionEndsWithItsClient(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	f := healthtest.Forward(t, up.Target())
 	conn := connect(t, f.Addr())
-	eventually(t, "the connection is established", func() bool { return up.OpenConnections() == 1 })
-	f.Swallow()
+	healthtest.Eventually(t, "the connection is established", func() bool { return up.OpenConnections() == 1 })
+	f.BlackHole()
 	conn.Close()
-	eventually(t, "both sides are closed", func() bool { return f.OpenConnections() == 0 && up.OpenConnections() == 0 })
+	healthtest.Eventually(t, "both sides are closed", func() bool { return f.OpenConnections() == 0 && up.OpenConnections() == 0 })
 }
 
 func TestForwarderResets(t *testing.T) {
@@ -246,47 +247,41 @@ func TestForwarderResets(t *testing.T) {
 	up.Hang(echo)
 	result := make(chan string, 1)
 	go func() { result <- checkOnce(client, echo, patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 && up.OpenConnections() == 2 })
+	healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 && up.OpenConnections() == 2 })
 	f.Reset()
 	if got := <-result; got != "Unavailable" {
-		t.Errorf("RPC under way: got %s, want Unavailable", got)
+		t.Errorf("RPC in flight: got %s, want Unavailable", got)
 	}
-	// The upstream's SETTINGS may be there to read first.
+	// The upstream's SETTINGS may arrive before the reset.
 	if _, err := io.Copy(io.Discard, conn); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("got %v, want a reset", err)
 	}
-	eventually(t, "the upstream sees it", func() bool { return up.InFlight() == 0 })
+	healthtest.Eventually(t, "the upstream sees the reset", func() bool { return up.InFlight() == 0 })
 	want(t, client, "", "SERVING")
 }
 
 func TestForwarderClosesOnBytes(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	client := dial(t, f.Addr())
-	want(t, client, "", "SERVING")
-	seen := 1
-	// What a client has to say after an answer can be the next bytes, too: then the check has a new connection.
-	eventually(t, "a request is the next bytes", func() bool {
+	up, f, client := startForwarded(t)
+	answered := 1
+	// The next bytes can also be a frame that the client sends after an answer. Then the check uses a new connection.
+	healthtest.Eventually(t, "the next bytes are a request", func() bool {
 		f.CloseOnBytes()
 		got := checkOnce(client, "", patience)
 		if got == "SERVING" {
-			seen++
+			answered++
 		}
 		return got == "Unavailable"
 	})
-	if got := up.RPCs(); got != seen {
-		t.Errorf("RPCs at the upstream: got %d, want the %d that were answered", got, seen)
+	if got := up.RPCs(); got != answered {
+		t.Errorf("RPCs at the upstream: got %d, want the %d that were answered", got, answered)
 	}
 	want(t, dial(t, f.Addr()), "", "SERVING")
 }
 
 func TestForwarderHoldsNewConnections(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	established := dial(t, f.Addr())
-	want(t, established, "", "SERVING")
+	_, f, established := startForwarded(t)
 	const hold = 150 * time.Millisecond
 	f.Hold(hold)
 	begin := time.Now()
@@ -304,10 +299,7 @@ func TestForwarderHoldsNewConnections(t *testing.T) {
 
 func TestForwarderDelays(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	client := dial(t, f.Addr())
-	want(t, client, "", "SERVING")
+	up, f, client := startForwarded(t)
 	const delay = 100 * time.Millisecond
 	for _, c := range []struct{ towardsTarget, towardsClient time.Duration }{{delay, 0}, {0, delay}, {delay, delay}} {
 		f.Delay(c.towardsTarget, c.towardsClient)
@@ -319,84 +311,73 @@ func TestForwarderDelays(t *testing.T) {
 	}
 	f.Delay(0, time.Hour)
 	answer, giveUp := checkUntil(t, client)
-	eventually(t, "the request arrived", func() bool { return up.RPCs() == 5 })
+	healthtest.Eventually(t, "the request has arrived", func() bool { return up.RPCs() == 5 })
 	select {
 	case got := <-answer:
-		t.Errorf("an hour later: %s", got)
+		t.Errorf("an answer in spite of the delay: %s", got)
 	case <-time.After(notNow):
 		giveUp()
 		<-answer
 	}
 }
 
-func TestForwarderFreezesAndThaws(t *testing.T) {
+func TestForwarderPausesAndResumes(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	established := dial(t, f.Addr())
-	want(t, established, "", "SERVING")
+	up, f, established := startForwarded(t)
 
-	f.Freeze()
-	f.Freeze()
+	f.Pause()
+	f.Pause()
 	results := make(chan string, 2)
 	for _, client := range []healthpb.HealthClient{established, dial(t, f.Addr())} {
 		go func() { results <- checkOnce(client, "", patience) }()
 	}
-	eventually(t, "the new connection is accepted", func() bool { return f.Connections() == 2 })
+	healthtest.Eventually(t, "the new connection is accepted", func() bool { return f.Connections() == 2 })
 	select {
 	case got := <-results:
-		t.Fatalf("frozen, and yet: %s", got)
+		t.Fatalf("an answer while paused: %s", got)
 	case <-time.After(notNow):
 	}
 	if up.RPCs() != 1 || up.Connections() != 1 {
-		t.Errorf("frozen, and yet %d RPCs on %d connections", up.RPCs(), up.Connections())
+		t.Errorf("%d RPCs on %d connections at the upstream while paused, want 1 on 1", up.RPCs(), up.Connections())
 	}
-	f.Thaw()
-	f.Thaw()
+	f.Resume()
+	f.Resume()
 	for range cap(results) {
 		if got := <-results; got != "SERVING" {
-			t.Errorf("thawed: got %s", got)
+			t.Errorf("after Resume: got %s", got)
 		}
 	}
 	if got := f.Connections(); got != 2 {
-		t.Errorf("connections: got %d, want 2: none was lost", got)
+		t.Errorf("connections: got %d, want 2: no connection may be lost", got)
 	}
 }
 
 func TestForwarderInjectsGoAway(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	f := healthtest.Forward(t, up.Target())
-	client := dial(t, f.Addr())
-	want(t, client, "", "SERVING")
+	up, f, client := startForwarded(t)
 
-	// The RPC under way has a stream that the GOAWAY's last one includes.
-	release := up.Hang("")
-	result := make(chan string, 1)
-	go func() { result <- checkOnce(client, "", patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	// The GOAWAY's last stream includes that of the RPC in flight.
+	release, result := hanging(t, up, client)
 	f.GoAway(1<<31-1, http2.ErrCodeNo)
-	eventually(t, "the client dials for the next RPC", func() bool {
+	healthtest.Eventually(t, "the client dials for the next RPC", func() bool {
 		return checkOnce(client, echo, patience) == "NotFound" && f.Connections() == 2
 	})
 	release()
 	if got := <-result; got != "SERVING" {
-		t.Errorf("RPC under way: got %s, want SERVING", got)
+		t.Errorf("RPC in flight: got %s, want SERVING", got)
 	}
 
-	// With nothing processed, a client that may repeats the RPC elsewhere.
-	release = up.Hang("")
-	defer release()
+	// The GOAWAY says that no stream was processed, so the client retries the RPC on another connection.
 	before := up.RPCs()
-	go func() { result <- checkOnce(client, "", patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.RPCs() == before+1 })
+	release, result = hanging(t, up, client)
+	defer release()
 	f.GoAway(0, http2.ErrCodeEnhanceYourCalm)
-	eventually(t, "the RPC is repeated on a third connection", func() bool {
+	healthtest.Eventually(t, "the RPC is retried on a third connection", func() bool {
 		return up.RPCs() == before+2 && f.Connections() == 3
 	})
 	release()
 	if got := <-result; got != "SERVING" {
-		t.Errorf("repeated RPC: got %s, want SERVING", got)
+		t.Errorf("retried RPC: got %s, want SERVING", got)
 	}
 }
 
@@ -436,7 +417,7 @@ func TestFrontEnds(t *testing.T) {
 			if got := checkOnce(client, "", c.within); got != c.want.String() {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
-			eventually(t, "a connection", func() bool { return f.Connections() > 0 })
+			healthtest.Eventually(t, "a connection", func() bool { return f.Connections() > 0 })
 			if got := f.Requests(); got != c.requests {
 				t.Errorf("got %d requests, want %d", got, c.requests)
 			}
@@ -446,9 +427,8 @@ func TestFrontEnds(t *testing.T) {
 	}
 }
 
-// TestFrontEndGoesAwayAtOnce looks at the frames: whether grpc-go begins a request before it sees
-// the GOAWAY is a matter of luck.
-func TestFrontEndGoesAwayAtOnce(t *testing.T) {
+// TestGoAwayAtOnce checks the frames themselves, since grpc-go may or may not begin a request before it sees the GOAWAY.
+func TestGoAwayAtOnce(t *testing.T) {
 	t.Parallel()
 	f := healthtest.StartFrontEnd(t, healthtest.GoAwayAtOnce(http2.ErrCodeEnhanceYourCalm))
 	conn := connect(t, f.Addr())

@@ -14,15 +14,15 @@ const (
 	goAwaySize      = 8
 )
 
-// frames follows a stream of HTTP/2 frames, however it is cut into pieces.
+// frames finds the boundaries of frames in an HTTP/2 stream that arrives in pieces of any size.
 type frames struct {
 	header  [frameHeaderSize]byte
-	have    int // bytes of header read
-	payload int // bytes of the payload to come
+	have    int // bytes of the header that were read
+	payload int // remaining bytes of the payload
 }
 
-// next takes bytes from p up to the end of a frame's header or of its payload, and returns how many.
-// started says that a frame's header is complete; it is then what kind and endHeaders speak of.
+// next consumes bytes of p, up to the end of a frame's header or payload, and returns how many. started says that they complete
+// the header of a frame; kind and complete then describe that frame.
 func (f *frames) next(p []byte) (n int, started bool) {
 	if f.have == frameHeaderSize && f.payload == 0 {
 		f.have = 0
@@ -43,7 +43,7 @@ func (f *frames) next(p []byte) (n int, started bool) {
 
 func (f *frames) kind() http2.FrameType { return http2.FrameType(f.header[3]) }
 
-// complete says that the last frame is whole and that no CONTINUATION must follow it.
+// complete reports whether another frame may begin now: the last one is whole, and no CONTINUATION must follow it.
 func (f *frames) complete() bool {
 	if f.have < frameHeaderSize || f.payload > 0 {
 		return false
@@ -55,7 +55,7 @@ func (f *frames) complete() bool {
 	return true
 }
 
-// injector writes a server's frames to a client and slips frames of ours between them.
+// injector writes a server's frames to a client, and inserts frames between them.
 type injector struct {
 	w io.Writer
 
@@ -64,12 +64,12 @@ type injector struct {
 	pending []byte
 }
 
-// inject writes a frame now, or as soon as the server's frame under way is through.
+// inject writes a frame as soon as a frame may begin.
 func (i *injector) inject(frame []byte) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.pending = append(i.pending, frame...)
-	return i.flush()
+	return i.flushLocked()
 }
 
 func (i *injector) Write(p []byte) (int, error) {
@@ -80,12 +80,12 @@ func (i *injector) Write(p []byte) (int, error) {
 		n, _ := i.frames.next(p[from:])
 		from += n
 		if from < len(p) && (len(i.pending) == 0 || !i.frames.complete()) {
-			continue // one write for as much as possible
+			continue // write as much as possible at once
 		}
 		n, err := i.w.Write(p[written:from])
 		written += n
 		if err == nil {
-			err = i.flush()
+			err = i.flushLocked()
 		}
 		if err != nil {
 			return written, err
@@ -94,8 +94,8 @@ func (i *injector) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-// flush writes what is pending where a frame may begin. The caller holds mu.
-func (i *injector) flush() error {
+// flushLocked writes the pending frames if a frame may begin. The caller holds mu.
+func (i *injector) flushLocked() error {
 	if len(i.pending) == 0 || !i.frames.complete() {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (i *injector) flush() error {
 	return err
 }
 
-// goAwayFrame is a GOAWAY without debug data (RFC 9113, section 6.8).
+// goAwayFrame returns a GOAWAY without debug data (RFC 9113, section 6.8).
 func goAwayFrame(lastStreamID uint32, code http2.ErrCode) []byte {
 	frame := []byte{0, 0, goAwaySize, byte(http2.FrameGoAway), 0, 0, 0, 0, 0}
 	frame = binary.BigEndian.AppendUint32(frame, lastStreamID)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// serverFrames is a server's stream with everything that matters for where a frame may begin: an
-// empty payload, a header block in two frames, and payloads of several bytes.
+// serverFrames returns a server's stream with every case that matters for where a frame may begin: an empty payload, a header
+// block in two frames, and payloads of several bytes.
 func serverFrames(t *testing.T) []byte {
 	t.Helper()
 	var stream bytes.Buffer
@@ -30,7 +30,7 @@ func serverFrames(t *testing.T) []byte {
 	return stream.Bytes()
 }
 
-// TestInjectorWritesBetweenFrames cuts the stream in two at every place and injects there.
+// TestInjectorWritesBetweenFrames injects a frame after every byte of the stream.
 func TestInjectorWritesBetweenFrames(t *testing.T) {
 	t.Parallel()
 	stream := serverFrames(t)
@@ -51,7 +51,7 @@ func TestInjectorWritesBetweenFrames(t *testing.T) {
 
 		var rest bytes.Buffer
 		injected := 0
-		framer := http2.NewFramer(&rest, &out) // its reader also minds the order of CONTINUATION
+		framer := http2.NewFramer(&rest, &out) // its reader also checks the order of CONTINUATION
 		for {
 			frame, err := framer.ReadFrame()
 			if errors.Is(err, io.EOF) {
@@ -75,7 +75,7 @@ func TestInjectorWritesBetweenFrames(t *testing.T) {
 	}
 }
 
-// copyFrame writes one of serverFrames.
+// copyFrame writes a frame of serverFrames.
 func copyFrame(t *testing.T, framer *http2.Framer, frame http2.Frame) {
 	t.Helper()
 	header := frame.Header()
@@ -103,7 +103,7 @@ func copyFrame(t *testing.T, framer *http2.Framer, frame http2.Frame) {
 	}
 }
 
-// TestRequestCutterStopsBeforeHeaders cuts what the client sends in two at every place.
+// TestRequestCutterStopsBeforeHeaders splits what the client sends in two, after every byte.
 func TestRequestCutterStopsBeforeHeaders(t *testing.T) {
 	t.Parallel()
 	stream := bytes.NewBufferString(http2.ClientPreface)
@@ -128,7 +128,7 @@ func TestRequestCutterStopsBeforeHeaders(t *testing.T) {
 			t.Errorf("cut at %d: got %v", cut, err)
 		}
 		if out.Len() < before || out.Len() >= before+frameHeaderSize || !bytes.HasPrefix(stream.Bytes(), out.Bytes()) {
-			t.Errorf("cut at %d: passed on %d bytes, the request begins at %d", cut, out.Len(), before)
+			t.Errorf("cut at %d: forwarded %d bytes, the request begins at %d", cut, out.Len(), before)
 		}
 	}
 }

@@ -18,8 +18,8 @@ import (
 
 const grpcContentType = "application/grpc"
 
-// FrontEnd is a plaintext HTTP/2 server on loopback that is not the gRPC server it should be. All
-// methods are safe for concurrent use.
+// FrontEnd is a plaintext HTTP/2 server on loopback that does not answer as a gRPC server should. Its methods are safe for
+// concurrent use.
 type FrontEnd struct {
 	t        testing.TB
 	listener net.Listener
@@ -34,32 +34,32 @@ type FrontEnd struct {
 	ended bool
 }
 
-// Fault is how a FrontEnd misbehaves.
+// Fault is what a FrontEnd does wrong.
 type Fault struct {
 	noSettings bool
-	// connected runs after the server's SETTINGS; nil does nothing.
+	// connected runs after the server has sent its SETTINGS; nil does nothing.
 	connected func(*responder) error
-	// requested runs when a request's HEADERS have arrived; nil does nothing.
+	// requested runs when a request's HEADERS arrive; nil does nothing.
 	requested func(*responder, uint32) error
-	// answer runs when a request has arrived whole; nil never answers.
+	// answer runs when a request is complete; nil never answers.
 	answer func(*responder, uint32) error
 }
 
-// HTTPStatus answers every request with an HTTP status and a page, as nginx does with 502.
+// HTTPStatus answers every request with an HTTP status and an HTML page, as nginx does with 502.
 func HTTPStatus(code int) Fault {
 	return Fault{answer: func(r *responder, stream uint32) error {
 		return r.page(stream, code, "text/html", "<html><body>not what you wanted</body></html>")
 	}}
 }
 
-// ContentType answers every request with HTTP status 200 and a body of a type that is not gRPC's.
+// ContentType answers every request with HTTP status 200 and a body of a content type that is not gRPC's.
 func ContentType(contentType string) Fault {
 	return Fault{answer: func(r *responder, stream uint32) error {
 		return r.page(stream, 200, contentType, "hello")
 	}}
 }
 
-// TrailersOnly answers every request with an RPC status and nothing else.
+// TrailersOnly answers every request with an RPC status and no message.
 func TrailersOnly(code codes.Code, message string) Fault {
 	return Fault{answer: func(r *responder, stream uint32) error {
 		return r.headers(stream, true, ":status", "200", "content-type", grpcContentType,
@@ -67,26 +67,16 @@ func TrailersOnly(code codes.Code, message string) Fault {
 	}}
 }
 
-// WithoutTrailers answers every request with a message, SERVING, and ends without an RPC status.
+// WithoutTrailers answers every request with the message SERVING, and ends the stream without an RPC status.
 func WithoutTrailers() Fault {
-	return Fault{answer: func(r *responder, stream uint32) error {
-		if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
-			return err
-		}
-		serving := []byte{0x08, 0x01} // HealthCheckResponse{status: SERVING}
-		return r.framer.WriteData(stream, true, append(messagePrefix(uint32(len(serving))), serving...))
-	}}
+	return Fault{answer: func(r *responder, stream uint32) error { return r.serving(stream, true) }}
 }
 
-// GoAwayBeforeTrailers answers every request with a message, SERVING, then says GOAWAY and that it
-// processed none, and ends with RPC status OK all the same.
+// GoAwayBeforeTrailers answers every request with the message SERVING, sends a GOAWAY that claims that no request was
+// processed, and then ends the stream with RPC status OK.
 func GoAwayBeforeTrailers() Fault {
 	return Fault{answer: func(r *responder, stream uint32) error {
-		if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
-			return err
-		}
-		serving := []byte{0x08, 0x01} // HealthCheckResponse{status: SERVING}
-		if err := r.framer.WriteData(stream, false, append(messagePrefix(uint32(len(serving))), serving...)); err != nil {
+		if err := r.serving(stream, false); err != nil {
 			return err
 		}
 		if err := r.framer.WriteGoAway(0, http2.ErrCodeNo, nil); err != nil {
@@ -96,8 +86,7 @@ func GoAwayBeforeTrailers() Fault {
 	}}
 }
 
-// TooLarge answers every request with the beginning of a message that claims to be that many bytes;
-// grpc-go accepts 4 MiB unless told otherwise.
+// TooLarge answers every request with the beginning of a message of size bytes. By default grpc-go accepts 4 MiB.
 func TooLarge(size uint32) Fault {
 	return Fault{answer: func(r *responder, stream uint32) error {
 		if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
@@ -114,20 +103,20 @@ func ResetStream(code http2.ErrCode) Fault {
 	}}
 }
 
-// GoAwayAtOnce sends GOAWAY right after SETTINGS, and answers nothing.
+// GoAwayAtOnce sends GOAWAY right after SETTINGS, and never answers.
 func GoAwayAtOnce(code http2.ErrCode) Fault {
 	return Fault{connected: func(r *responder) error { return r.framer.WriteGoAway(0, code, nil) }}
 }
 
-// GoAwayOnRequest sends GOAWAY when the first request begins, and says that it processed none.
+// GoAwayOnRequest sends a GOAWAY when a request begins, which claims that no request was processed.
 func GoAwayOnRequest(code http2.ErrCode) Fault {
 	return Fault{requested: func(r *responder, _ uint32) error { return r.framer.WriteGoAway(0, code, nil) }}
 }
 
-// NoSettings reads what the client sends, and never says anything.
+// NoSettings reads what the client sends, and sends nothing.
 func NoSettings() Fault { return Fault{noSettings: true} }
 
-// StartFrontEnd starts a front end that ends with the test.
+// StartFrontEnd starts a FrontEnd. It ends with the test.
 func StartFrontEnd(t testing.TB, fault Fault) *FrontEnd {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -140,7 +129,7 @@ func StartFrontEnd(t testing.TB, fault Fault) *FrontEnd {
 	return f
 }
 
-// Addr is the address that the front end listens on, "127.0.0.1:34567"; also grpc-go's target.
+// Addr returns the address that the front end listens on, "127.0.0.1:34567". It is also a target for grpc-go.
 func (f *FrontEnd) Addr() string { return f.listener.Addr().String() }
 
 // SetFault replaces the fault for new connections.
@@ -150,10 +139,10 @@ func (f *FrontEnd) SetFault(fault Fault) {
 	f.fault = fault
 }
 
-// Connections counts the connections accepted.
+// Connections returns how many connections were accepted since the start.
 func (f *FrontEnd) Connections() int { return int(f.accepted.Load()) }
 
-// Requests counts the requests whose HEADERS have arrived.
+// Requests returns how many requests have arrived, counted by their HEADERS.
 func (f *FrontEnd) Requests() int { return int(f.requests.Load()) }
 
 func (f *FrontEnd) end() {
@@ -189,14 +178,14 @@ func (f *FrontEnd) accept() {
 				f.mu.Unlock()
 			}()
 			if !ended {
-				f.speak(conn, fault)
+				f.serveConn(conn, fault)
 			}
 		})
 	}
 }
 
-// speak serves a connection until it breaks; a client that closes or misbehaves ends it.
-func (f *FrontEnd) speak(conn net.Conn, fault Fault) {
+// serveConn serves a connection until it breaks, or the client closes it or violates HTTP/2.
+func (f *FrontEnd) serveConn(conn net.Conn, fault Fault) {
 	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
 		return
 	}
@@ -215,13 +204,13 @@ func (f *FrontEnd) speak(conn net.Conn, fault Fault) {
 	}
 	for {
 		frame, err := r.framer.ReadFrame()
-		if err != nil || f.react(r, fault, frame) != nil {
+		if err != nil || f.handle(r, fault, frame) != nil {
 			return
 		}
 	}
 }
 
-func (f *FrontEnd) react(r *responder, fault Fault, frame http2.Frame) error {
+func (f *FrontEnd) handle(r *responder, fault Fault, frame http2.Frame) error {
 	switch frame := frame.(type) {
 	case *http2.SettingsFrame:
 		if !frame.IsAck() {
@@ -262,7 +251,7 @@ func newResponder(conn net.Conn) *responder {
 	return r
 }
 
-// headers writes HEADERS of names and values in turn.
+// headers writes HEADERS. fields are names and values in turn.
 func (r *responder) headers(stream uint32, end bool, fields ...string) error {
 	r.block.Reset()
 	for i := 0; i < len(fields); i += 2 {
@@ -278,6 +267,15 @@ func (r *responder) headers(stream uint32, end bool, fields ...string) error {
 	})
 }
 
+// serving writes the response headers and the message SERVING.
+func (r *responder) serving(stream uint32, end bool) error {
+	if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
+		return err
+	}
+	message := []byte{0x08, 0x01} // HealthCheckResponse{status: SERVING}
+	return r.framer.WriteData(stream, end, append(messagePrefix(uint32(len(message))), message...))
+}
+
 func (r *responder) page(stream uint32, code int, contentType, body string) error {
 	if err := r.headers(stream, false, ":status", strconv.Itoa(code), "content-type", contentType); err != nil {
 		return err
@@ -285,7 +283,7 @@ func (r *responder) page(stream uint32, code int, contentType, body string) erro
 	return r.framer.WriteData(stream, true, []byte(body))
 }
 
-// messagePrefix is the frame of an uncompressed gRPC message of that size.
+// messagePrefix returns what precedes an uncompressed gRPC message of that size.
 func messagePrefix(size uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{0}, size)
 }

@@ -7,8 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	// The upstream understands compressed requests. Note that this registers the compressor for
-	// clients in the same process too.
+	// Lets the upstream accept compressed requests. It also registers the compressor for clients in the same process.
 	_ "google.golang.org/grpc/encoding/gzip"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
@@ -22,19 +21,19 @@ type Handler func(ctx context.Context, service string) (*healthpb.HealthCheckRes
 // ListHandler answers a List. It must return when ctx ends.
 type ListHandler func(ctx context.Context) (*healthpb.HealthListResponse, error)
 
-// Call is what the server saw of an RPC.
+// Call is an RPC as the server received it.
 type Call struct {
 	Service   string
 	Metadata  metadata.MD
 	Authority string
 	UserAgent string
-	// Timeout is what the client's grpc-timeout left when the RPC arrived; 0 where it sent none.
+	// Timeout is the remaining time of the client's deadline when the RPC arrived; 0 if there was no deadline.
 	Timeout time.Duration
 	// Compression is the client's grpc-encoding, empty for none.
 	Compression string
 }
 
-// health is what an Upstream's health service does and has seen; its methods are the Upstream's.
+// health is the state of an Upstream's health service: the answers to give, and the RPCs so far. Upstream embeds it.
 type health struct {
 	mu       sync.Mutex
 	services map[string]*service
@@ -47,11 +46,11 @@ type health struct {
 	last     Call
 }
 
-// service is how the server deals with the RPCs for one name.
+// service is how to answer the RPCs for one name, and how many there were.
 type service struct {
-	handler                     Handler       // nil leaves it to health.unknown
+	handler                     Handler       // nil: health.unknown answers
 	delay                       time.Duration // before the answer
-	gate                        chan struct{} // where RPCs wait; nil lets them pass
+	gate                        chan struct{} // RPCs wait until it is closed; nil: they do not wait
 	rpcs, inFlight, maxInFlight int
 }
 
@@ -67,14 +66,13 @@ func newHealth() *health {
 	return h
 }
 
-// SetStatus makes a service answer with a status; this also puts it in the answer of List. Like
-// SetError and Handle it replaces what was set before, and holds for every answer from now on, also
-// to RPCs that are waiting in a delay or a hang.
+// SetStatus makes a service answer with a status, and List include the service. Like SetError and Handle it replaces what was
+// set before. It applies to every answer from now on, also to RPCs that are in flight because of SetDelay or Hang.
 func (h *health) SetStatus(name string, s healthpb.HealthCheckResponse_ServingStatus) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.statuses[name] = s
-	h.service(name).handler = func(context.Context, string) (*healthpb.HealthCheckResponse, error) {
+	h.serviceLocked(name).handler = func(context.Context, string) (*healthpb.HealthCheckResponse, error) {
 		return &healthpb.HealthCheckResponse{Status: s}, nil
 	}
 }
@@ -91,84 +89,84 @@ func (h *health) Handle(name string, handler Handler) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.statuses, name)
-	h.service(name).handler = handler
+	h.serviceLocked(name).handler = handler
 }
 
-// HandleUnknown makes every service for which nothing was set answer with what handler returns.
+// HandleUnknown makes every service that has no answer of its own answer with what handler returns.
 func (h *health) HandleUnknown(handler Handler) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.unknown = handler
 }
 
-// HandleList makes List answer with what handler returns, instead of the statuses set.
+// HandleList makes List answer with what handler returns, instead of the statuses of SetStatus.
 func (h *health) HandleList(handler ListHandler) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.list = handler
 }
 
-// SetDelay makes RPCs for a service that arrive from now on wait before they are answered.
+// SetDelay delays the answers to RPCs for a service that arrive from now on.
 func (h *health) SetDelay(name string, d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.service(name).delay = d
+	h.serviceLocked(name).delay = d
 }
 
-// Hang makes RPCs for a service that arrive from now on wait until release is called or the client
-// gives up; release also lets later RPCs pass.
+// Hang leaves RPCs for a service that arrive from now on without an answer, until release is called or the client gives up.
+// After release, later RPCs are answered at once.
 func (h *health) Hang(name string) (release func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	gate := make(chan struct{})
-	h.service(name).gate = gate
+	h.serviceLocked(name).gate = gate
 	return sync.OnceFunc(func() { close(gate) })
 }
 
-// RPCs counts the Check RPCs that have arrived.
+// RPCs returns how many Check RPCs have arrived.
 func (h *health) RPCs() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.total
 }
 
-// RPCsFor counts the Check RPCs that have arrived for a service.
+// RPCsFor returns how many Check RPCs have arrived for a service.
 func (h *health) RPCsFor(name string) int { return h.counters(name).rpcs }
 
-// Lists counts the List RPCs that have arrived.
+// Lists returns how many List RPCs have arrived.
 func (h *health) Lists() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.lists
 }
 
-// InFlight counts the Check RPCs that have not ended yet.
+// InFlight returns how many Check RPCs are in flight.
 func (h *health) InFlight() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.inFlight
 }
 
-// InFlightFor counts the Check RPCs for a service that have not ended yet.
+// InFlightFor returns how many Check RPCs for a service are in flight.
 func (h *health) InFlightFor(name string) int { return h.counters(name).inFlight }
 
-// MaxInFlightFor is the largest number of RPCs for a service that were in flight at the same time.
+// MaxInFlightFor returns the largest number of RPCs for a service that were in flight at the same time.
 func (h *health) MaxInFlightFor(name string) int { return h.counters(name).maxInFlight }
 
-// Last is the Check RPC that arrived last; the zero Call where none has.
+// Last returns the Check RPC that arrived last, or the zero Call.
 func (h *health) Last() Call {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.last
 }
 
-// rpcs is the side of health that faces grpc-go. Watch is unimplemented.
+// rpcs implements grpc-go's interfaces for health: the health service, without Watch, and a stats handler.
 type rpcs struct {
 	healthpb.UnimplementedHealthServer
 	*health
 }
 
-// Check is the RPC.
+// Check implements the RPC.
 func (h rpcs) Check(ctx context.Context, request *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
 	name := request.GetService()
 	delay, gate := h.begin(ctx, name)
@@ -179,7 +177,7 @@ func (h rpcs) Check(ctx context.Context, request *healthpb.HealthCheckRequest) (
 	return h.handlerFor(name)(ctx, name)
 }
 
-// List is the RPC.
+// List implements the RPC.
 func (h rpcs) List(ctx context.Context, _ *healthpb.HealthListRequest) (*healthpb.HealthListResponse, error) {
 	h.mu.Lock()
 	h.lists++
@@ -195,8 +193,8 @@ func (h rpcs) List(ctx context.Context, _ *healthpb.HealthListRequest) (*healthp
 	return response, nil
 }
 
-// service returns the entry for a name. The caller holds mu.
-func (h *health) service(name string) *service {
+// serviceLocked returns the entry for a name. The caller holds mu.
+func (h *health) serviceLocked(name string) *service {
 	s := h.services[name]
 	if s == nil {
 		s = &service{}
@@ -208,13 +206,13 @@ func (h *health) service(name string) *service {
 func (h *health) counters(name string) service {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return *h.service(name)
+	return *h.serviceLocked(name)
 }
 
 func (h *health) handlerFor(name string) Handler {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if handler := h.service(name).handler; handler != nil {
+	if handler := h.serviceLocked(name).handler; handler != nil {
 		return handler
 	}
 	return h.unknown
@@ -224,7 +222,7 @@ func (h *health) begin(ctx context.Context, name string) (delay time.Duration, g
 	call := callOf(ctx, name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := h.service(name)
+	s := h.serviceLocked(name)
 	h.total++
 	h.inFlight++
 	s.rpcs++
@@ -238,7 +236,7 @@ func (h *health) end(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.inFlight--
-	h.service(name).inFlight--
+	h.serviceLocked(name).inFlight--
 }
 
 func wait(ctx context.Context, delay time.Duration, gate chan struct{}) error {
@@ -282,8 +280,7 @@ func first(values []string) string {
 	return values[0]
 }
 
-// compressionKey is the context key of what the stats handler learns about an RPC's compression,
-// which grpc-go tells nobody else.
+// compressionKey is the context key of an RPC's compression, which grpc-go reports to stats handlers only.
 type compressionKey struct{}
 
 // TagRPC implements stats.Handler.

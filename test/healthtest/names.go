@@ -10,10 +10,10 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// nameServed is the one name that a NameServer knows.
+// nameServed is the name that a NameServer knows.
 const nameServed = "upstream.test"
 
-// NameServer is a DNS server on loopback. All methods are safe for concurrent use.
+// NameServer is a DNS server on loopback that knows one name, upstream.test. Its methods are safe for concurrent use.
 type NameServer struct {
 	conn    net.PacketConn
 	running sync.WaitGroup
@@ -23,8 +23,8 @@ type NameServer struct {
 	silent    bool
 }
 
-// StartNameServer starts a name server that ends with the test. It knows upstream.test by these IPv4
-// addresses; where there are none, no name exists (NXDOMAIN).
+// StartNameServer starts a name server. It ends with the test. addresses are the IPv4 addresses of upstream.test; without any,
+// the name does not exist (NXDOMAIN).
 func StartNameServer(t testing.TB, addresses ...string) *NameServer {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -44,19 +44,19 @@ func StartNameServer(t testing.TB, addresses ...string) *NameServer {
 	return n
 }
 
-// Target is a port of upstream.test as grpc-go's target, to be looked up here.
+// Target returns grpc-go's target for a port of upstream.test. It makes the client ask this name server.
 func (n *NameServer) Target(port string) string {
 	return "dns://" + n.conn.LocalAddr().String() + "/" + nameServed + ":" + port
 }
 
-// SetAddresses replaces the addresses; with none the name is gone.
+// SetAddresses replaces the addresses. Without any, the name does not exist.
 func (n *NameServer) SetAddresses(addresses ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.addresses = addresses
 }
 
-// SetSilent makes the server answer nothing any more.
+// SetSilent makes the server stop answering.
 func (n *NameServer) SetSilent() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -64,8 +64,8 @@ func (n *NameServer) SetSilent() {
 }
 
 func (n *NameServer) serve() error {
-	const most = 1500 // bytes of a query
-	for buffer := make([]byte, most); ; {
+	const maxQuery = 1500 // bytes
+	for buffer := make([]byte, maxQuery); ; {
 		size, from, err := n.conn.ReadFrom(buffer)
 		if err != nil {
 			return err
@@ -75,7 +75,7 @@ func (n *NameServer) serve() error {
 		n.mu.Unlock()
 		answer, err := answerQuery(buffer[:size], addresses)
 		if silent || err != nil {
-			continue // what is no query gets no answer either
+			continue // an invalid query gets no answer either
 		}
 		if _, err := n.conn.WriteTo(answer, from); err != nil {
 			return err

@@ -13,8 +13,8 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// A process that is being started has copies of the files of the one that starts it.
-func TestNobodyListensWhileProcessesStart(t *testing.T) {
+// TestRefusesWhileProcessesStart: a process that is being started has copies of its parent's files, also of the listener.
+func TestRefusesWhileProcessesStart(t *testing.T) {
 	t.Parallel()
 	program, err := os.Executable()
 	if err != nil {
@@ -25,7 +25,7 @@ func TestNobodyListensWhileProcessesStart(t *testing.T) {
 	for range 4 {
 		starting.Go(func() {
 			for ctx.Err() == nil {
-				// It ends at once: no test has this name.
+				// No test has this name, so the program ends at once.
 				if out, err := exec.Command(program, "-test.run=^$").CombinedOutput(); err != nil {
 					t.Errorf("%v: %s", err, out)
 				}

@@ -6,7 +6,7 @@ import "net"
 
 func stopListening(listener net.Listener) { listener.Close() }
 
-// reservation does nothing where sockets cannot be bound without listening.
+// reservation does nothing on systems without Unix sockets' options.
 type reservation struct{}
 
 func reserve(string) *reservation { return nil }

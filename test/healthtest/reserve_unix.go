@@ -9,16 +9,16 @@ import (
 	"syscall"
 )
 
-// stopListening closes a TCP listener. A process that is being started has copies of all open files until it
-// runs, and would go on listening for so long: shutting the listener down reaches the copies, too. (Linux
-// does that; elsewhere it has no effect.)
+// stopListening closes a listener. A process that is being started has copies of all open files until its exec, and would keep
+// the address listening until then. On Linux, shutting the socket down also stops the copies from listening; elsewhere it has
+// no effect.
 func stopListening(listener net.Listener) {
 	tcp, ok := listener.(*net.TCPListener)
 	if !ok {
 		listener.Close()
 		return
 	}
-	// Closed first, for Accept to say so.
+	// Close first, so that Accept returns net.ErrClosed.
 	ours, err := tcp.File()
 	tcp.Close()
 	if err != nil {
@@ -30,15 +30,15 @@ func stopListening(listener net.Listener) {
 	}
 }
 
-// reservation keeps a TCP address from being given to anybody else while nothing listens there: a
-// socket that is bound and does not listen. Dials are refused, and since it has SO_REUSEADDR, as the
-// listeners of package net have, one of them can still be bound to the address.
+// reservation keeps the system from giving a TCP address to another program while nothing listens there. It is a socket that is
+// bound and does not listen, so connections are refused. It has SO_REUSEADDR, as listeners of package net have, so that one of
+// them can bind the address again.
 type reservation struct {
 	once sync.Once
 	fd   int
 }
 
-// reserve returns nil where the address cannot be had, in which case it is just not reserved.
+// reserve reserves an address. It returns nil if that is not possible; the address is then not reserved.
 func reserve(address string) *reservation {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {

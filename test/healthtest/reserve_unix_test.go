@@ -11,7 +11,7 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// TestAddressesStayReserved binds without SO_REUSEADDR, as the system does for who takes any port.
+// TestAddressesStayReserved binds without SO_REUSEADDR, which is what the system does for port 0.
 func TestAddressesStayReserved(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
@@ -29,7 +29,7 @@ func TestAddressesStayReserved(t *testing.T) {
 	}}
 	for _, address := range []string{up.Addr(), f.Addr()} {
 		if listener, err := exclusive.Listen(t.Context(), "tcp", address); !errors.Is(err, syscall.EADDRINUSE) {
-			t.Errorf("%s is free to take: %v, %v", address, listener, err)
+			t.Errorf("%s is not reserved: %v, %v", address, listener, err)
 		}
 	}
 }

@@ -17,14 +17,13 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// takenWithin bounds how long GoAway waits for a server to read from the connections that it was given.
-const takenWithin = time.Second
+// readsWithin bounds how long GoAway waits until a server has begun to read from all of its connections.
+const readsWithin = time.Second
 
-// restartWithin bounds how long Restart tries to get its address back.
+// restartWithin bounds how long Restart tries to listen at its address again.
 const restartWithin = 10 * time.Second
 
-// Upstream is a real gRPC server on loopback with a health service that does what a test asks. All
-// methods are safe for concurrent use.
+// Upstream is a gRPC server on loopback whose health service answers as the test says. Its methods are safe for concurrent use.
 type Upstream struct {
 	*health
 
@@ -37,7 +36,7 @@ type Upstream struct {
 
 	lifecycle   sync.Mutex // held while the server starts or stops
 	listener    net.Listener
-	reservation *reservation // keeps the address while there is no listener
+	reservation *reservation // of the address, while there is no listener
 	servers     []*grpc.Server
 	running     sync.WaitGroup
 
@@ -59,7 +58,7 @@ func Listen(network, address string) Option {
 // IPv6 serves on [::1].
 func IPv6() Option { return Listen("tcp", "[::1]:0") }
 
-// Unix serves on a unix socket in a directory of its own, whose path is short enough for one.
+// Unix serves on a unix socket. Its directory has a short path, since the length of a socket's path is limited.
 func Unix() Option {
 	return func(u *Upstream) {
 		dir, err := os.MkdirTemp("", "ht")
@@ -76,17 +75,17 @@ func TLS(config *tls.Config) Option {
 	return func(u *Upstream) { u.tls.Store(config) }
 }
 
-// WithoutALPN makes a TLS upstream agree on no application protocol, which HTTP/2 requires.
+// WithoutALPN makes a TLS upstream not negotiate an application protocol (ALPN), which HTTP/2 requires.
 func WithoutALPN() Option { return func(u *Upstream) { u.noALPN = true } }
 
 // WithoutHealth makes the upstream a gRPC server that has no health service.
 func WithoutHealth() Option { return func(u *Upstream) { u.withoutHealth = true } }
 
-// MaxConcurrentStreams limits the RPCs under way on one connection.
+// MaxConcurrentStreams limits how many RPCs may be in flight on one connection.
 func MaxConcurrentStreams(n uint32) Option { return func(u *Upstream) { u.maxStreams = n } }
 
-// Start starts an upstream that ends with the test. The whole server (the empty name) is SERVING,
-// every other service is NOT_FOUND, until the test says otherwise.
+// Start starts an upstream. It ends with the test. At first the whole server (the empty name) is SERVING, and every other
+// service NOT_FOUND.
 func Start(t testing.TB, options ...Option) *Upstream {
 	t.Helper()
 	u := &Upstream{
@@ -105,7 +104,7 @@ func Start(t testing.TB, options ...Option) *Upstream {
 	}
 	u.address = listener.Addr().String()
 	u.lifecycle.Lock()
-	u.serve(listener)
+	u.serveLocked(listener)
 	u.lifecycle.Unlock()
 	t.Cleanup(func() {
 		u.Stop()
@@ -114,10 +113,10 @@ func Start(t testing.TB, options ...Option) *Upstream {
 	return u
 }
 
-// Addr is the address that the upstream listens on: "127.0.0.1:34567", or a socket's path.
+// Addr returns the address that the upstream listens on: "127.0.0.1:34567", or a socket's path.
 func (u *Upstream) Addr() string { return u.address }
 
-// Target is the upstream as grpc-go's target: the address, or "unix://" and the socket's path.
+// Target returns the upstream's target for grpc-go: the address, or "unix://" and the socket's path.
 func (u *Upstream) Target() string {
 	if u.network == "unix" {
 		return "unix://" + u.address
@@ -129,10 +128,10 @@ func (u *Upstream) Target() string {
 // with TLS.
 func (u *Upstream) SetTLS(config *tls.Config) { u.tls.Store(config) }
 
-// Connections counts the connections accepted since Start.
+// Connections returns how many connections were accepted since Start.
 func (u *Upstream) Connections() int { return int(u.accepted.Load()) }
 
-// OpenConnections counts the connections that are open now, as the server sees it.
+// OpenConnections returns how many connections the server has not closed.
 func (u *Upstream) OpenConnections() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -143,13 +142,13 @@ func (u *Upstream) OpenConnections() int {
 func (u *Upstream) Stop() {
 	u.lifecycle.Lock()
 	defer u.lifecycle.Unlock()
-	u.stop()
+	u.stopLocked()
 }
 
-// stop is Stop for who holds lifecycle.
-func (u *Upstream) stop() {
-	u.closeListener()
-	// grpc-go waits for handshakes under way before it stops: a silent client would hold it up.
+// stopLocked does what Stop says. The caller holds lifecycle.
+func (u *Upstream) stopLocked() {
+	u.closeListenerLocked()
+	// grpc-go waits for handshakes in progress before it stops, and would wait for a silent client.
 	for _, conn := range u.openConns() {
 		conn.Close()
 	}
@@ -160,10 +159,10 @@ func (u *Upstream) stop() {
 	u.running.Wait()
 }
 
-// GracefulStop closes the listener, sends GOAWAY, and returns when the RPCs under way have ended.
+// GracefulStop closes the listener, sends GOAWAY, and returns when the RPCs in flight have ended.
 func (u *Upstream) GracefulStop() {
 	u.lifecycle.Lock()
-	u.closeListener()
+	u.closeListenerLocked()
 	servers := u.servers
 	u.lifecycle.Unlock()
 	for _, s := range servers {
@@ -171,13 +170,12 @@ func (u *Upstream) GracefulStop() {
 	}
 }
 
-// Restart stops what still runs and starts the server again at the same address, with the same
-// services and counters.
+// Restart stops the server, if it runs, and starts it again at the same address, with the same services and counters.
 func (u *Upstream) Restart() {
 	u.t.Helper()
 	u.lifecycle.Lock()
 	defer u.lifecycle.Unlock()
-	u.stop()
+	u.stopLocked()
 	listener, err := listenAgain(u.network, u.address)
 	if err != nil {
 		u.t.Errorf("restart upstream: %v", err)
@@ -185,11 +183,11 @@ func (u *Upstream) Restart() {
 	}
 	u.reservation.release()
 	u.reservation = nil
-	u.serve(listener)
+	u.serveLocked(listener)
 }
 
-// GoAway sends a NO_ERROR GOAWAY on every connection there is, while new ones are served. RPCs
-// under way end as usual, and so do handshakes. The channel is closed when the old connections are gone.
+// GoAway sends a GOAWAY with NO_ERROR on every open connection, and keeps accepting new ones. RPCs in flight and handshakes in
+// progress are completed. The channel is closed when the old connections are.
 func (u *Upstream) GoAway() <-chan struct{} {
 	u.lifecycle.Lock()
 	defer u.lifecycle.Unlock()
@@ -199,11 +197,11 @@ func (u *Upstream) GoAway() <-chan struct{} {
 		return drained
 	}
 	old, in := u.servers[len(u.servers)-1], u.intake
-	u.startServer()
+	u.startServerLocked()
 	u.running.Go(func() {
 		defer close(drained)
-		// A connection that grpc-go has only just got it would close without a word.
-		for end := time.Now().Add(takenWithin); u.untaken(in) && time.Now().Before(end); {
+		// grpc-go would close a connection that it does not read from yet without a GOAWAY.
+		for end := time.Now().Add(readsWithin); u.unread(in) && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
 		old.GracefulStop()
@@ -211,15 +209,15 @@ func (u *Upstream) GoAway() <-chan struct{} {
 	return drained
 }
 
-// serve starts a server on listener. The caller holds lifecycle.
-func (u *Upstream) serve(listener net.Listener) {
+// serveLocked starts a server on listener. The caller holds lifecycle.
+func (u *Upstream) serveLocked(listener net.Listener) {
 	u.listener = listener
-	u.startServer()
+	u.startServerLocked()
 	u.running.Go(func() { u.accept(listener) })
 }
 
-// startServer directs new connections to a new grpc.Server. The caller holds lifecycle.
-func (u *Upstream) startServer() {
+// startServerLocked makes a new grpc.Server serve new connections. The caller holds lifecycle.
+func (u *Upstream) startServerLocked() {
 	options := []grpc.ServerOption{grpc.StatsHandler(rpcs{health: u.health})}
 	if u.maxStreams > 0 {
 		options = append(options, grpc.MaxConcurrentStreams(u.maxStreams))
@@ -253,7 +251,7 @@ func (u *Upstream) startServer() {
 	u.mu.Unlock()
 }
 
-// accept hands connections to the server of the moment until the listener is closed.
+// accept gives new connections to the current server until the listener is closed.
 func (u *Upstream) accept(listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
@@ -264,11 +262,11 @@ func (u *Upstream) accept(listener net.Listener) {
 			return
 		}
 		u.accepted.Add(1)
-		u.hand(conn)
+		u.give(conn)
 	}
 }
 
-func (u *Upstream) hand(conn net.Conn) {
+func (u *Upstream) give(conn net.Conn) {
 	counted := &countedConn{Conn: conn, upstream: u}
 	u.mu.Lock()
 	in := u.intake
@@ -282,8 +280,8 @@ func (u *Upstream) hand(conn net.Conn) {
 	}
 }
 
-// closeListener leaves the address reserved. The caller holds lifecycle.
-func (u *Upstream) closeListener() {
+// closeListenerLocked closes the listener and reserves its address. The caller holds lifecycle.
+func (u *Upstream) closeListenerLocked() {
 	if u.listener == nil {
 		return
 	}
@@ -307,12 +305,12 @@ func (u *Upstream) openConns() []*countedConn {
 	return conns
 }
 
-// untaken says whether a server has not begun to read from all the connections that it was given.
-func (u *Upstream) untaken(in *intake) bool {
-	return slices.ContainsFunc(u.openConns(), func(c *countedConn) bool { return c.intake == in && !c.taken.Load() })
+// unread reports whether there is a connection from which the server of an intake has not begun to read.
+func (u *Upstream) unread(in *intake) bool {
+	return slices.ContainsFunc(u.openConns(), func(c *countedConn) bool { return c.intake == in && !c.read.Load() })
 }
 
-// listenAgain binds an address that was in use a moment ago.
+// listenAgain listens at an address that was in use a moment ago.
 func listenAgain(network, address string) (net.Listener, error) {
 	deadline := time.Now().Add(restartWithin)
 	for {
@@ -324,16 +322,16 @@ func listenAgain(network, address string) (net.Listener, error) {
 	}
 }
 
-// countedConn tells its upstream when it is closed.
+// countedConn is a connection that its upstream counts until it is closed.
 type countedConn struct {
 	net.Conn
 	upstream *Upstream
-	intake   *intake     // of the server that got it
-	taken    atomic.Bool // that server reads from it
+	intake   *intake     // of the server that serves it
+	read     atomic.Bool // the server has begun to read from it
 }
 
 func (c *countedConn) Read(p []byte) (int, error) {
-	c.taken.Store(true)
+	c.read.Store(true)
 	return c.Conn.Read(p)
 }
 
@@ -344,8 +342,8 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// intake is the listener that one grpc.Server sees: the connections that the upstream's own
-// listener gives it. Closing it leaves that listener open, so the next server can go on with it.
+// intake is the listener of one grpc.Server. Its connections come from the upstream's own listener, which stays open for the next
+// server when an intake is closed.
 type intake struct {
 	addr   net.Addr
 	conns  chan net.Conn

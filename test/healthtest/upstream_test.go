@@ -26,7 +26,7 @@ const patience = 20 * time.Second
 
 const echo = "echo.EchoServer"
 
-// dial returns a plain grpc-go client; without options it is plaintext.
+// dial returns a grpc-go client. It is plaintext unless the options say otherwise.
 func dial(t *testing.T, target string, options ...grpc.DialOption) healthpb.HealthClient {
 	t.Helper()
 	options = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, options...)
@@ -43,7 +43,7 @@ func dialTLS(t *testing.T, target string, config *tls.Config) healthpb.HealthCli
 	return dial(t, target, grpc.WithTransportCredentials(credentials.NewTLS(config)))
 }
 
-// checkOnce makes one RPC and returns the status's name, or the code's.
+// checkOnce makes one RPC and returns the name of the serving status, or of the gRPC code.
 func checkOnce(client healthpb.HealthClient, service string, within time.Duration, options ...grpc.CallOption) string {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
@@ -54,7 +54,7 @@ func checkOnce(client healthpb.HealthClient, service string, within time.Duratio
 	return response.GetStatus().String()
 }
 
-// checkUntil makes one RPC for the whole server that ends with its answer or with giveUp.
+// checkUntil makes one RPC for the whole server, without a deadline. It ends when it is answered, or with giveUp.
 func checkUntil(t *testing.T, client healthpb.HealthClient) (result <-chan string, giveUp func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -67,20 +67,22 @@ func checkUntil(t *testing.T, client healthpb.HealthClient) (result <-chan strin
 	return results, cancel
 }
 
+// hanging makes the upstream hang, and makes an RPC for the whole server. It returns when the RPC is in flight; result receives
+// what checkOnce returns.
+func hanging(t *testing.T, up *healthtest.Upstream, client healthpb.HealthClient) (release func(), result <-chan string) {
+	t.Helper()
+	arrived := up.RPCs() + 1
+	release = up.Hang("")
+	results := make(chan string, 1)
+	go func() { results <- checkOnce(client, "", patience) }()
+	healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.RPCs() == arrived })
+	return release, results
+}
+
 func want(t *testing.T, client healthpb.HealthClient, service, wanted string, options ...grpc.CallOption) {
 	t.Helper()
 	if got := checkOnce(client, service, patience, options...); got != wanted {
 		t.Fatalf("check of %q: got %s, want %s", service, got, wanted)
-	}
-}
-
-// eventually waits for a condition that other goroutines bring about.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not come to pass: %s", what)
-		}
 	}
 }
 
@@ -169,7 +171,7 @@ func TestUpstreamDelays(t *testing.T) {
 	if got := checkOnce(client, "", 100*time.Millisecond); got != "DeadlineExceeded" {
 		t.Errorf("got %s, want DeadlineExceeded", got)
 	}
-	eventually(t, "the RPC that was given up ends at the server", func() bool { return up.InFlight() == 0 })
+	healthtest.Eventually(t, "the RPC ends at the server after the client gave up", func() bool { return up.InFlight() == 0 })
 }
 
 func TestUpstreamHangsUntilReleased(t *testing.T) {
@@ -181,7 +183,7 @@ func TestUpstreamHangsUntilReleased(t *testing.T) {
 	for range cap(results) {
 		go func() { results <- checkOnce(client, "", patience) }()
 	}
-	eventually(t, "three RPCs in flight", func() bool { return up.InFlightFor("") == 3 && up.InFlight() == 3 })
+	healthtest.Eventually(t, "three RPCs in flight", func() bool { return up.InFlightFor("") == 3 && up.InFlight() == 3 })
 	up.SetStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	select {
 	case got := <-results:
@@ -191,17 +193,17 @@ func TestUpstreamHangsUntilReleased(t *testing.T) {
 	release()
 	for range cap(results) {
 		if got := <-results; got != "NOT_SERVING" {
-			t.Errorf("after the release: got %s, want the status of now", got)
+			t.Errorf("after the release: got %s, want the status that was set last", got)
 		}
 	}
 	want(t, client, "", "NOT_SERVING")
-	eventually(t, "no RPC in flight", func() bool { return up.InFlightFor("") == 0 })
+	healthtest.Eventually(t, "no RPC in flight", func() bool { return up.InFlightFor("") == 0 })
 	if got := up.MaxInFlightFor(""); got != 3 {
 		t.Errorf("most in flight: got %d, want 3", got)
 	}
 }
 
-func TestUpstreamSeesTheCall(t *testing.T) {
+func TestUpstreamRecordsTheCall(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	client := dial(t, up.Target(), grpc.WithUserAgent("tester/1"), grpc.WithAuthority("health.example"))
@@ -241,7 +243,7 @@ func TestUpstreamRestarts(t *testing.T) {
 		t.Run(network.name, func(t *testing.T) {
 			t.Parallel()
 			up := healthtest.Start(t, network.option)
-			// A client each time: one that is kept would back off.
+			// Use a new client for each check: a kept one would back off.
 			check := func() string { return checkOnce(dial(t, up.Target()), "", patience) }
 			for range 3 {
 				if got := check(); got != "SERVING" {
@@ -267,10 +269,7 @@ func TestUpstreamStopBreaksRPCs(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	client := dial(t, up.Target())
-	up.Hang("")
-	result := make(chan string, 1)
-	go func() { result <- checkOnce(client, "", patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	_, result := hanging(t, up, client)
 	up.Stop()
 	if got := <-result; got != "Unavailable" {
 		t.Errorf("got %s, want Unavailable", got)
@@ -284,17 +283,14 @@ func TestUpstreamGracefulStopAnswersFirst(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	client := dial(t, up.Target())
-	release := up.Hang("")
-	result := make(chan string, 1)
-	go func() { result <- checkOnce(client, "", patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	release, result := hanging(t, up, client)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		up.GracefulStop()
 	}()
-	eventually(t, "new connections are refused", func() bool {
-		// One that comes before the stop hangs too.
+	healthtest.Eventually(t, "new connections are refused", func() bool {
+		// A connection that is accepted before the stop hangs.
 		return checkOnce(dial(t, up.Target()), "", notNow) == "Unavailable"
 	})
 	release()
@@ -309,38 +305,35 @@ func TestUpstreamGoAwayServesNewConnections(t *testing.T) {
 	up := healthtest.Start(t)
 	client := dial(t, up.Target())
 	want(t, client, "", "SERVING")
-	release := up.Hang("")
-	result := make(chan string, 1)
-	go func() { result <- checkOnce(client, "", patience) }()
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	release, result := hanging(t, up, client)
 
 	drained := up.GoAway()
 	up.SetStatus(echo, healthpb.HealthCheckResponse_SERVING)
-	eventually(t, "a second connection", func() bool {
+	healthtest.Eventually(t, "a second connection", func() bool {
 		return checkOnce(client, echo, patience) == "SERVING" && up.Connections() == 2
 	})
 	select {
 	case <-drained:
-		t.Fatal("drained with an RPC under way")
+		t.Fatal("drained with an RPC in flight")
 	default:
 	}
 	release()
 	if got := <-result; got != "SERVING" {
-		t.Errorf("RPC under way: got %s, want SERVING", got)
+		t.Errorf("RPC in flight: got %s, want SERVING", got)
 	}
 	<-drained
-	eventually(t, "the old connection is gone", func() bool { return up.OpenConnections() == 1 })
+	healthtest.Eventually(t, "the old connection is gone", func() bool { return up.OpenConnections() == 1 })
 }
 
 func TestUpstreamLimitsStreams(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t, healthtest.MaxConcurrentStreams(1))
 	client := dial(t, up.Target())
-	want(t, client, "", "SERVING") // the limit is known once SETTINGS came
+	want(t, client, "", "SERVING") // now the client has the SETTINGS, and knows the limit
 	release := up.Hang("")
 	defer release()
 	go checkOnce(client, "", patience)
-	eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
+	healthtest.Eventually(t, "the RPC is in flight", func() bool { return up.InFlight() == 1 })
 	if got := checkOnce(client, "", 200*time.Millisecond); got != "DeadlineExceeded" {
 		t.Errorf("got %s, want DeadlineExceeded", got)
 	}
@@ -405,7 +398,7 @@ func TestUpstreamChangesItsCertificate(t *testing.T) {
 	want(t, old, "", "SERVING")
 	up.SetTLS(ca.ServerTLS(t, healthtest.Expired()))
 	want(t, dialTLS(t, up.Target(), config), "", "Unavailable")
-	want(t, old, "", "SERVING") // on the connection it has
+	want(t, old, "", "SERVING") // reuses its connection
 }
 
 func TestStopDoesNotWaitForASilentHandshake(t *testing.T) {
@@ -413,14 +406,14 @@ func TestStopDoesNotWaitForASilentHandshake(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
 	silent := connect(t, up.Addr())
-	eventually(t, "the connection is accepted", func() bool { return up.OpenConnections() == 1 })
+	healthtest.Eventually(t, "the connection is accepted", func() bool { return up.OpenConnections() == 1 })
 	up.Stop()
 	if _, err := silent.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is still open")
 	}
 }
 
-func TestLeaves(t *testing.T) {
+func TestLeafOptionsAndFiles(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
 	id := &url.URL{Scheme: "spiffe", Host: "domain.example", Path: "/upstream"}

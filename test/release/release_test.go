@@ -1,5 +1,5 @@
-// Package release keeps the releases' configuration true. It has tests only: they build the commands as
-// .goreleaser.yaml says, and ask them which build they are.
+// Package release tests the configuration of releases. It builds the commands as .goreleaser.yaml says, runs their -version, and
+// checks the images' Dockerfiles and the workflows.
 package release
 
 import (
@@ -21,11 +21,11 @@ import (
 const (
 	root   = "../.."
 	module = "example.com/grpc-health-http"
-	// tag and commit are those of the release that the tests make.
+	// tag and commit are those of the release that the tests build.
 	tag, commit = "v1.2.3-test", "0123456789abcdef0123456789abcdef01234567"
 )
 
-// TestReproducible builds every binary of a release from two directories, of which one is a git checkout.
+// TestReproducible builds every binary of a release in two directories, one of them a git checkout. They must be the same.
 func TestReproducible(t *testing.T) {
 	t.Parallel()
 	build := builds(t)
@@ -61,7 +61,7 @@ func TestReproducible(t *testing.T) {
 	}
 }
 
-// TestImages compares the image of a release with the one that people build: they are used in the same way.
+// TestImages compares the image of a release with the one that the Dockerfile builds. Both must be used in the same way.
 func TestImages(t *testing.T) {
 	t.Parallel()
 	used := func(name string) []string {
@@ -72,7 +72,7 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// TestWorkflows finds what is used by a name that somebody can move, and rights that no job has asked for.
+// TestWorkflows checks that workflows pin actions by commit, since tags can be moved, and that jobs have no permissions by default.
 func TestWorkflows(t *testing.T) {
 	t.Parallel()
 	workflows, err := filepath.Glob(filepath.Join(root, ".github/workflows/*.yml"))
@@ -88,16 +88,16 @@ func TestWorkflows(t *testing.T) {
 		content := read(t, name)
 		for _, use := range regexp.MustCompile(`(?m)^.*\buses:.*$`).FindAllString(content, -1) {
 			if !pinned.MatchString(use) {
-				t.Errorf("%s: not pinned by a commit: %s", name, use)
+				t.Errorf("%s: not pinned to a commit: %s", name, use)
 			}
 		}
 		if !strings.Contains(content, "\npermissions: {}\n") {
-			t.Errorf("%s: jobs have rights by default", name)
+			t.Errorf("%s: jobs have permissions by default", name)
 		}
 	}
 }
 
-// TestVersion asks programs that are no release which build they are.
+// TestVersion checks the -version of programs that are not built as a release.
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	const version = "v0.1.0"
@@ -119,7 +119,7 @@ func TestVersion(t *testing.T) {
 	wantVersion(t, install(t, version), version, "unknown")
 }
 
-// install does what `go install module/probe@version` does with a published version, and returns the program.
+// install runs `go install module/probe@version` as if the version were published, and returns the program.
 func install(t *testing.T, version string) string {
 	t.Helper()
 	published := t.TempDir() // a module proxy's files: https://go.dev/ref/mod#goproxy-protocol
@@ -150,7 +150,7 @@ func install(t *testing.T, version string) string {
 	env := goEnv(t, "GOMODCACHE", "GOPROXY")
 	bin := t.TempDir()
 	cmd := exec.Command("go", "install", "-trimpath", module+"/probe@"+version)
-	cmd.Dir = bin // outside of this module
+	cmd.Dir = bin // outside this module
 	cmd.Env = append(os.Environ(), "GOBIN="+bin, "GOSUMDB=off", "GOFLAGS=-modcacherw", "GOMODCACHE="+t.TempDir(),
 		"GOPROXY=file://"+published+",file://"+env[0]+"/cache/download,"+env[1])
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -159,7 +159,7 @@ func install(t *testing.T, version string) string {
 	return filepath.Join(bin, "probe")
 }
 
-// builds returns the section of .goreleaser.yaml. It is read by its lines: a parser would be one more dependency.
+// builds returns the section builds of .goreleaser.yaml. It uses no YAML parser, which would be another dependency.
 func builds(t *testing.T) string {
 	t.Helper()
 	section := regexp.MustCompile(`(?ms)^builds:\n(.*?)^\w`).FindStringSubmatch(read(t, ".goreleaser.yaml"))
@@ -169,12 +169,12 @@ func builds(t *testing.T) string {
 	return section[1]
 }
 
-// list returns the items under a key, which it has once, as [a, b] in its line or each in a line of its own.
+// list returns the items of a key, which are written as [a, b], or one per line. The section must have the key exactly once.
 func list(t *testing.T, section, key string) []string {
 	t.Helper()
 	m := regexp.MustCompile(`(?m)^ +`+key+`:(?: \[(.*)\].*|((?:\n +- .*)+))$`).FindAllStringSubmatch(section, -1)
 	if len(m) != 1 {
-		t.Fatalf("%s is there %d times, want 1, in\n%s", key, len(m), section)
+		t.Fatalf("key %s: found %d times, want 1, in\n%s", key, len(m), section)
 	}
 	if m[0][1] != "" {
 		return strings.Split(m[0][1], ", ")
@@ -198,7 +198,7 @@ func compile(t *testing.T, dir string, env []string, args ...string) string {
 	return program
 }
 
-// wantVersion compares what a program says of itself.
+// wantVersion checks the -version of a program.
 func wantVersion(t *testing.T, program, tag, commit string) {
 	t.Helper()
 	out, err := exec.Command(program, "-version").Output()
@@ -217,7 +217,7 @@ func sum(t *testing.T, path string) [sha256.Size]byte {
 	return sha256.Sum256(content)
 }
 
-// goEnv returns the values of the toolchain's variables.
+// goEnv returns values of go env.
 func goEnv(t *testing.T, names ...string) []string {
 	t.Helper()
 	out, err := exec.Command("go", append([]string{"env"}, names...)...).Output()
@@ -227,7 +227,7 @@ func goEnv(t *testing.T, names ...string) []string {
 	return strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
 }
 
-// git runs git as nobody in particular, and returns what it prints.
+// git runs git with a test's identity, and returns its output.
 func git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("git", append([]string{"-c", "user.name=test", "-c", "user.email=test@example.com"}, args...)...)
@@ -245,7 +245,7 @@ func commitAll(t *testing.T, dir string) {
 	git(t, dir, "commit", "-q", "-m", "everything")
 }
 
-// files are those that the commands are built of.
+// files returns the paths of the files that the commands are built from.
 func files(t *testing.T) []string {
 	t.Helper()
 	names := []string{"go.mod", "go.sum"}

@@ -76,11 +76,11 @@ func issue(s *session, ts *testscript.TestScript, args []string) {
 	s.hidePEM(leaf.KeyPEM)
 }
 
-// pemLine is the least length of a line of PEM that is looked for: the last of a block may be so short that it is
-// part of other texts.
+// pemLine is the minimum length of a PEM line that counts as secret. The last line of a block may be so short that other output
+// contains it by chance.
 const pemLine = 16
 
-// hidePEM keeps each line of the content from being printed.
+// hidePEM marks each line of the content as secret.
 func (s *session) hidePEM(content []byte) {
 	for line := range strings.Lines(string(content)) {
 		line = strings.TrimSpace(line)

@@ -17,19 +17,19 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// rotation is what the contract gives a rotated file until it is in use at the listener.
+// rotation is how long the proxy may take until it uses a file that has changed.
 const rotation = 10 * time.Second
 
-// reply is the answer to a request, printed.
+// reply is the answer to a request, as text.
 type reply struct {
 	text string
 	err  error
 }
 
-// caller makes the request that the arguments of get describe, each time it is called.
+// caller makes the request that the arguments of get describe.
 type caller struct {
 	send  func() *reply
-	until *regexp.Regexp // nil where any answer will do
+	until *regexp.Regexp // what the answer must match; nil if any will do
 }
 
 func newCaller(s *session, ts *testscript.TestScript, args []string) *caller {
@@ -45,9 +45,9 @@ func newCaller(s *session, ts *testscript.TestScript, args []string) *caller {
 		config.RootCAs = pool(ts, *ca)
 	}
 	if *cert != "" {
-		shown := pair(ts, *cert, *key)
-		// Certificates alone would not be shown to a server that names other authorities.
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &shown, nil }
+		certificate := pair(ts, *cert, *key)
+		// With config.Certificates, the certificate would not be sent to a server that names other authorities.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
 	}
 	request, err := http.NewRequestWithContext(context.Background(), *method, url, nil)
 	ts.Check(err)
@@ -64,7 +64,7 @@ func newCaller(s *session, ts *testscript.TestScript, args []string) *caller {
 	}
 	c := &caller{send: func() *reply {
 		r := send(config, request)
-		s.print(r.text)
+		s.record(r.text)
 		return r
 	}}
 	if *until != "" {
@@ -80,7 +80,7 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	if c.until != nil {
 		for end := time.Now().Add(rotation); !c.until.MatchString(r.text); r = c.send() {
 			if time.Now().After(end) {
-				ts.Fatalf("no answer matches within %v, the last one: %v %s", rotation, r.err, r.text)
+				ts.Fatalf("no answer matches within %v; the last one: %v %s", rotation, r.err, r.text)
 			}
 			time.Sleep(interval)
 		}
@@ -91,13 +91,13 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	switch {
 	case neg && r.err == nil:
-		ts.Fatalf("there is an answer")
+		ts.Fatalf("got an answer, want none")
 	case !neg && r.err != nil:
 		ts.Fatalf("no answer")
 	}
 }
 
-// send makes a request over a connection of its own.
+// send makes a request on a new connection.
 func send(config *tls.Config, request *http.Request) *reply {
 	transport := &http.Transport{TLSClientConfig: config}
 	defer transport.CloseIdleConnections()
@@ -109,7 +109,7 @@ func send(config *tls.Config, request *http.Request) *reply {
 	defer response.Body.Close()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s\n", response.Proto, response.Status)
-	_ = response.Header.Write(&b) // a Builder takes everything
+	_ = response.Header.Write(&b) // writing to a Builder cannot fail
 	if response.Close && response.Header.Get("Connection") == "" {
 		b.WriteString("Connection: close\n")
 	}
@@ -131,9 +131,9 @@ func ask(s *session, ts *testscript.TestScript, args []string) {
 func answered(s *session, ts *testscript.TestScript, args []string) {
 	answer := s.answers[args[0]]
 	if answer == nil {
-		ts.Fatalf("%s was not asked", args[0])
+		ts.Fatalf("no request %s", args[0])
 	}
-	r := <-answer // the client's time-out bounds it
+	r := <-answer // send has a time-out
 	ts.Check(r.err)
 	_, _ = io.WriteString(ts.Stdout(), r.text)
 }
@@ -160,7 +160,7 @@ func metadataServer(s *session, ts *testscript.TestScript, args []string) {
 	ts.Setenv(args[0], server.Listener.Addr().String())
 }
 
-// idToken is a JWT with the audience, good for an hour. Nobody here verifies the signature.
+// idToken returns a JWT for an audience, valid for an hour. Its signature is not a valid one: nothing verifies it here.
 func idToken(audience string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	payload := fmt.Sprintf(`{"aud":%q,"exp":%d}`, audience, time.Now().Add(time.Hour).Unix())

@@ -2,5 +2,5 @@
 
 package scripttest
 
-// raceDetector says that the test runs with the race detector: then so does the command.
+// raceDetector says whether this test was built with the race detector. Build then uses it too.
 const raceDetector = false

@@ -18,10 +18,10 @@ import (
 type process struct {
 	cmd            *exec.Cmd
 	stdout, stderr output
-	done           chan struct{} // closed at its end
+	done           chan struct{} // closed when the process has ended
 }
 
-// output is what a process writes, to be read while it does.
+// output is what a process has written so far. It can be read while the process writes.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -39,26 +39,26 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// run starts the command line: variables, the program's name, arguments.
+// run starts a command line: variables, the program's name, arguments.
 func (s *session) run(ts *testscript.TestScript, line []string) *process {
 	environment := []string{
 		"HOME=/no-home",
 		"TMPDIR=" + s.dir,
-		"GORACE=atexit_sleep_ms=0", // by default each process would last a second longer
+		"GORACE=atexit_sleep_ms=0", // the default is a second
 	}
 	for len(line) > 0 && variable.MatchString(line[0]) {
 		environment, line = append(environment, line[0]), line[1:]
 	}
 	if len(line) == 0 || line[0] != filepath.Base(s.program) {
-		ts.Fatalf("only %s can be run", filepath.Base(s.program))
+		ts.Fatalf("the program must be %s", filepath.Base(s.program))
 	}
 	p := &process{cmd: exec.Command(s.program, line[1:]...), done: make(chan struct{})}
 	p.cmd.Env, p.cmd.Dir = environment, ts.MkAbs(".")
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	ts.Check(p.cmd.Start())
 	go func() {
-		_ = p.cmd.Wait() // the exit code tells
-		s.print(p.stdout.String() + p.stderr.String())
+		_ = p.cmd.Wait() // expect looks at the exit code
+		s.record(p.stdout.String() + p.stderr.String())
 		close(p.done)
 	}()
 	return p
@@ -66,9 +66,9 @@ func (s *session) run(ts *testscript.TestScript, line []string) *process {
 
 var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
 
-// end kills the process unless it has ended.
+// end kills the process, unless it has ended, and waits for its end.
 func (p *process) end() {
-	_ = p.cmd.Process.Kill() // an error says that it has ended
+	_ = p.cmd.Process.Kill() // fails only if the process has ended
 	<-p.done
 }
 
@@ -81,7 +81,7 @@ func (p *process) ended() bool {
 	}
 }
 
-// expect waits for the end, and compares the exit code.
+// expect waits for the end of the process, and checks its exit code.
 func (p *process) expect(ts *testscript.TestScript, code string) {
 	want, err := strconv.Atoi(code)
 	ts.Check(err)
@@ -133,7 +133,7 @@ func proxy(s *session, ts *testscript.TestScript, args []string) {
 	}
 }
 
-// Where the proxy says that it answers, in both formats of the log.
+// The lines that announce the proxy's URLs, in both log formats.
 var (
 	answering        = regexp.MustCompile(`answering health checks"[ ,]"?url"?[=:]"?(https?://[^/\s"]+)`)
 	answeringMetrics = regexp.MustCompile(`answering Prometheus"[ ,]"?url"?[=:]"?(https?://[^/\s"]+)`)
@@ -144,7 +144,7 @@ func (p *process) await(ts *testscript.TestScript, pattern *regexp.Regexp) []str
 	return p.awaitWhile(ts, pattern, func() {})
 }
 
-// awaitWhile does the same, and something between two looks.
+// awaitWhile does the same, and calls do before each look.
 func (p *process) awaitWhile(ts *testscript.TestScript, pattern *regexp.Regexp, do func()) []string {
 	var match []string
 	poll(ts, "standard error matches "+pattern.String(), func() bool {
@@ -152,7 +152,7 @@ func (p *process) awaitWhile(ts *testscript.TestScript, pattern *regexp.Regexp, 
 		ended := p.ended()
 		match = pattern.FindStringSubmatch(p.stderr.String())
 		if match == nil && ended {
-			ts.Fatalf("ended, and standard error does not match %s:\n%s", pattern, p.stderr.String())
+			ts.Fatalf("the process ended, and standard error does not match %s:\n%s", pattern, p.stderr.String())
 		}
 		return match != nil
 	})

@@ -1,71 +1,74 @@
-// Package scripttest runs the executable manuals of the commands: testscript scripts
-// (https://pkg.go.dev/github.com/rogpeppe/go-internal/testscript) against the built command, with real
-// upstreams, certificates and HTTP requests. Only tests import it.
+// Package scripttest runs scripts against a built command, with real upstreams, certificates and HTTP requests. The scripts are
+// testscript's (https://pkg.go.dev/github.com/rogpeppe/go-internal/testscript), and show how to use the command. Build builds a
+// command for other tests, too. Only tests import the package, and the soak.
 //
-// Beside testscript's own commands a script has:
+// In addition to testscript's own commands, a script has:
 //
 //	exits CODE [NAME=VALUE...] PROGRAM [ARGUMENT...]
-//	    Run the command to its end, with these variables, and none but these, in its environment.
+//	    Run the command, and check its exit code. Its environment has only these variables.
 //	start PROCESS [NAME=VALUE...] PROGRAM [ARGUMENT...]
-//	    Run it in the background.
+//	    Run the command in the background.
 //	proxy PROCESS [NAME=VALUE...] [ARGUMENT...]
-//	    start grpc_health_proxy, on ports that the system chooses unless the line says otherwise, and wait
-//	    until it answers. $PROCESS is then its URL, without the path, and $PROCESS_metrics that of its metrics.
+//	    Start grpc_health_proxy in the background, and wait until it answers. The system chooses its ports, unless the line
+//	    sets them. $PROCESS is its URL without the path, and $PROCESS_metrics the URL of its metrics.
 //	logs PROCESS PATTERN [ARGUMENTS OF GET]
-//	    Wait until what the process wrote to standard error matches, with a request of get at each look: files
-//	    are read again when they are used.
+//	    Wait until the standard error of the process matches. With arguments of get, make that request before each look, since
+//	    the proxy reads files again only when it uses them.
 //	signal PROCESS TERM|INT
+//	    Send a signal to the process.
 //	ended PROCESS CODE
-//	    Wait for its end. stdout and stderr are then what it wrote.
+//	    Wait until the process has ended, and check its exit code. stdout and stderr are what it wrote.
 //
 //	upstream [-unix] [-ipv6] [-no-health] [-cert FILE -key FILE [-client-ca FILE] [-no-alpn]] UPSTREAM
-//	    Start a gRPC server. $UPSTREAM is its address. The whole server is SERVING, any other service NOT_FOUND.
+//	    Start a gRPC server. $UPSTREAM is its address. The whole server is SERVING, every other service NOT_FOUND.
 //	answer UPSTREAM SERVICE STATUS
-//	    Make the server answer a service with a serving status; an empty SERVICE, two quotes, is the whole server.
+//	    Make RPCs for the service return a serving status. An empty SERVICE ('') is the whole server.
 //	refuse UPSTREAM SERVICE CODE
-//	    Make it answer with a gRPC code, NOT_FOUND for example.
+//	    Make RPCs for the service return a gRPC code, such as NOT_FOUND.
 //	hang UPSTREAM SERVICE, release UPSTREAM SERVICE
-//	    Leave it without an answer, and answer after all.
+//	    Leave RPCs for the service without an answer; answer them again.
 //	halt UPSTREAM, restart UPSTREAM
+//	    Stop the server; start it again.
 //	saw UPSTREAM
-//	    Print what the server saw of the latest RPC, or that there was none.
+//	    Print the service, compression and metadata of the latest RPC, or "no RPC".
 //	faulty NAME FAULT [UPSTREAM]
-//	    Start what only looks like a gRPC server, with a fault of the table faults, in front of an upstream
-//	    where the fault needs one. $NAME is its address.
+//	    Start a server that does not behave as a gRPC server, see the variable faults. Some of them forward to the upstream.
+//	    $NAME is its address.
 //	heal NAME
-//	    Forward to the upstream from now on.
+//	    Make it forward everything to the upstream.
 //	connected NAME N, asked UPSTREAM N
-//	    Wait until N connections, or RPCs, have arrived.
+//	    Wait until N connections have been accepted, or N RPCs have arrived.
 //
 //	ca NAME
-//	    Make a certificate authority, and write NAME_crt.pem.
+//	    Make a certificate authority, and write its certificate to NAME_crt.pem.
 //	certificate [-client] [-expired] [-name HOST[,ADDRESS]] [-spiffe ID] CA NAME
-//	    Issue a certificate, for localhost, 127.0.0.1 and ::1 or for what -name and -spiffe say alone, and write
-//	    NAME_crt.pem and NAME_key.pem.
+//	    Issue a certificate, and write NAME_crt.pem and NAME_key.pem. Without -name and -spiffe it is for localhost, 127.0.0.1
+//	    and ::1.
 //	workloadapi NAME
-//	    Start a SPIFFE Workload API. $NAME is its address. It gives no identity until issue says so.
+//	    Start a SPIFFE Workload API. $NAME is its address. At first it issues no identity.
 //	issue NAME CA ID
-//	    Make it give a new identity with this ID, and the trust of the authority.
+//	    Make it issue a new identity with this ID, and the CA's trust bundle.
 //
 //	[!] get [-ca FILE] [-cert FILE -key FILE] [-bearer TOKEN] [-basic USER:PASSWORD] [-method METHOD]
 //	    [-accept TYPE] [-until PATTERN] URL
-//	    Print the answer's status, headers, certificate and body; with ! fail for want of an answer, and print the
-//	    cause to standard error. -until asks again until the print matches, for 10 s, which is what a rotation may take.
-//	ask NAME ARGUMENTS OF GET
-//	    Send the request of get in the background.
+//	    Make a request, and print the status, headers, certificate and body of its answer. With ! there must be no answer; the
+//	    cause is printed to standard error. -until repeats the request until the printed text matches, for at most 10 s, which is
+//	    how long a rotation may take.
+//	ask NAME [ARGUMENTS OF GET]
+//	    Make a request in the background.
 //	answered NAME
-//	    Wait for the answer to it, and print it.
+//	    Wait for the answer to that request, and print it.
 //	taken NAME
-//	    Listen on a port, so that nobody else can. $NAME is its address.
+//	    Listen on a port, so that no other program can. $NAME is its address.
 //	metadataserver NAME
-//	    Start a Google metadata server that gives ID tokens. $NAME is its address.
+//	    Start a Google metadata server that issues ID tokens. $NAME is its address.
 //	secret TEXT
-//	    Name a text that must not be printed.
+//	    Mark a text as secret.
 //
 // The condition [googlecloud] holds on Google Cloud's machines.
 //
-// At the end of each script everything that its processes wrote and answered is searched for secrets: the
-// content of every PEM file, ID tokens, the tokens that callers sent, and what the script named with secret.
+// At the end of each script, the output and the answers of its processes must contain no secret. Secrets are the contents of
+// PEM files, ID tokens, the tokens that callers sent, and what the script marked with secret.
 package scripttest
 
 import (
@@ -87,14 +90,14 @@ import (
 )
 
 const (
-	// patience bounds every wait for what must happen.
+	// patience bounds every wait.
 	patience = 30 * time.Second
-	// interval is the time between two looks.
+	// interval is the time between two tries.
 	interval = 10 * time.Millisecond
 )
 
-// Run builds the command of the current directory under its name, with further flags for go build,
-// and runs the scripts of testdata side by side.
+// Run builds the command of the current directory, with these additional flags for go build, and runs the scripts of testdata in
+// parallel. name is the name of the program.
 func Run(t *testing.T, name string, flags ...string) {
 	t.Helper()
 	program := Build(t, ".", name, flags...)
@@ -138,24 +141,24 @@ func Run(t *testing.T, name string, flags ...string) {
 			if name != "googlecloud" {
 				return false, fmt.Errorf("unknown condition %q", name)
 			}
-			// As ALTS itself finds out.
-			product, _ := os.ReadFile("/sys/class/dmi/id/product_name") // elsewhere there may be none
+			// ALTS looks at the same file.
+			product, _ := os.ReadFile("/sys/class/dmi/id/product_name") // the file does not exist everywhere
 			return strings.HasPrefix(string(product), "Google"), nil
 		},
 		RequireUniqueNames: true,
 	})
 }
 
-// Build builds the command of a folder under its name: as it is released, or with the race detector, which
-// needs cgo, where the test has it too. It returns the program's path.
-func Build(t testing.TB, folder, name string, flags ...string) string {
+// Build builds the command of a package, and returns the program's path, which ends in name. It builds as a release is built, or
+// with the race detector, which needs cgo, if this test has it too.
+func Build(t testing.TB, pkg, name string, flags ...string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), name)
 	args, cgo := []string{"build", "-trimpath", "-o", program}, "0"
 	if raceDetector {
 		args, cgo = []string{"build", "-race", "-o", program}, "1"
 	}
-	cmd := exec.Command("go", append(append(args, flags...), folder)...)
+	cmd := exec.Command("go", append(append(args, flags...), pkg)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", name, err, out)
@@ -163,7 +166,7 @@ func Build(t testing.TB, folder, name string, flags ...string) string {
 	return program
 }
 
-// session is what one script has started and made.
+// session is the state of one script.
 type session struct {
 	t       testing.TB
 	dir     string
@@ -178,7 +181,7 @@ type session struct {
 	answers      map[string]chan *reply
 
 	mu      sync.Mutex
-	printed bytes.Buffer // by all processes, and in all answers
+	printed bytes.Buffer // all output and all answers of the processes
 	secrets []string
 }
 
@@ -201,7 +204,7 @@ func newSession(env *testscript.Env, program string) *session {
 	return s
 }
 
-// end ends the processes, and looks for secrets in what they wrote.
+// end ends the processes, and searches their output for secrets.
 func (s *session) end() {
 	for name, p := range s.processes {
 		p.end()
@@ -212,40 +215,40 @@ func (s *session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, found := range leaks(s.printed.String(), s.secrets) {
-		s.t.Errorf("printed, though it is secret: %s", found)
+		s.t.Errorf("a secret was printed: %s", found)
 	}
 }
 
-// print notes what was printed, for the search for secrets.
-func (s *session) print(text string) {
+// record keeps a printed text, for the search for secrets.
+func (s *session) record(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.printed.WriteString(text)
 	s.printed.WriteByte('\n')
 }
 
-// hide notes secrets.
+// hide marks texts as secret.
 func (s *session) hide(secrets ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.secrets = append(s.secrets, secrets...)
 }
 
-// leaks returns the secrets that are part of a text.
+// leaks returns the secrets that a text contains.
 func leaks(text string, secrets []string) []string {
 	return slices.DeleteFunc(slices.Clone(secrets), func(secret string) bool {
 		return !strings.Contains(text, secret)
 	})
 }
 
-// command adapts a command of this package that takes no !, and that many arguments at least.
-func command(least int, run func(*session, *testscript.TestScript, []string)) func(*testscript.TestScript, bool, []string) {
+// command makes a script's command of run. It cannot be negated with !, and needs minArgs arguments or more.
+func command(minArgs int, run func(*session, *testscript.TestScript, []string)) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		if neg {
-			ts.Fatalf("this command takes no !")
+			ts.Fatalf("this command cannot be negated with !")
 		}
-		if len(args) < least {
-			ts.Fatalf("%d arguments, want %d", len(args), least)
+		if len(args) < minArgs {
+			ts.Fatalf("%d arguments, want %d", len(args), minArgs)
 		}
 		run(ts.Value(sessionKey{}).(*session), ts, args)
 	}
@@ -253,11 +256,11 @@ func command(least int, run func(*session, *testscript.TestScript, []string)) fu
 
 func secret(s *session, _ *testscript.TestScript, args []string) { s.hide(args[0]) }
 
-// poll looks until the condition holds, within patience.
+// poll waits until a condition holds, and ends the script if that takes longer than patience.
 func poll(ts *testscript.TestScript, what string, holds func() bool) {
 	for end := time.Now().Add(patience); !holds(); time.Sleep(interval) {
 		if time.Now().After(end) {
-			ts.Fatalf("%s: not within %v", what, patience)
+			ts.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// parse reads flags, and returns that many arguments.
+// parse parses flags, and returns the arguments after them, of which there must be want.
 func parse(ts *testscript.TestScript, flags *flag.FlagSet, args []string, want int) []string {
 	flags.SetOutput(io.Discard)
 	ts.Check(flags.Parse(args))
@@ -88,7 +88,7 @@ func (s *session) upstream(ts *testscript.TestScript, name string) *healthtest.U
 func answer(s *session, ts *testscript.TestScript, args []string) {
 	number, ok := healthpb.HealthCheckResponse_ServingStatus_value[args[2]]
 	if n, err := strconv.ParseInt(args[2], 10, 32); err == nil {
-		number, ok = int32(n), true // one that the protocol does not know
+		number, ok = int32(n), true // a value that the protocol does not define
 	}
 	if !ok {
 		ts.Fatalf("no serving status %s", args[2])
@@ -107,11 +107,11 @@ func hang(s *session, ts *testscript.TestScript, args []string) {
 }
 
 func release(s *session, ts *testscript.TestScript, args []string) {
-	let := s.releases[args[0]+" "+args[1]]
-	if let == nil {
-		ts.Fatalf("nothing hangs there")
+	releaseRPCs := s.releases[args[0]+" "+args[1]]
+	if releaseRPCs == nil {
+		ts.Fatalf("the service does not hang")
 	}
-	let()
+	releaseRPCs()
 }
 
 func halt(s *session, ts *testscript.TestScript, args []string)    { s.upstream(ts, args[0]).Stop() }
@@ -132,24 +132,24 @@ func saw(s *session, ts *testscript.TestScript, args []string) {
 	}
 }
 
-// frontEnd is what stands in front of an upstream, or in its place.
+// frontEnd is a server in front of an upstream, or in place of one.
 type frontEnd interface {
 	Addr() string
 	Connections() int
 }
 
-// faults are the ways not to be the gRPC server that was expected.
+// faults are the faults that the command faulty knows, besides bad-gateway.
 var faults = map[string]healthtest.Mode{
-	"refuse":           healthtest.Refuse,         // nobody listens
-	"silent":           healthtest.Silent,         // accepts, and says nothing
+	"refuse":           healthtest.Refuse,         // does not listen
+	"silent":           healthtest.Silent,         // accepts, and sends nothing
 	"reset":            healthtest.ResetOnAccept,  // resets every connection at once
-	"garbage":          healthtest.Garbage,        // says something that is neither TLS nor HTTP
-	"http1":            healthtest.HTTP1,          // knows HTTP/1.1 only
-	"close-on-request": healthtest.CloseOnRequest, // loses the connection when the RPC comes
+	"garbage":          healthtest.Garbage,        // sends text that is neither TLS nor HTTP
+	"http1":            healthtest.HTTP1,          // supports only HTTP/1.1
+	"close-on-request": healthtest.CloseOnRequest, // closes the connection when the RPC arrives
 }
 
 func faulty(s *session, ts *testscript.TestScript, args []string) {
-	if args[1] == "bad-gateway" { // a load balancer's own page
+	if args[1] == "bad-gateway" { // like a load balancer without back ends
 		front := healthtest.StartFrontEnd(s.t, healthtest.HTTPStatus(502))
 		s.frontEnds[args[0]] = front
 		ts.Setenv(args[0], front.Addr())
@@ -172,7 +172,7 @@ func faulty(s *session, ts *testscript.TestScript, args []string) {
 func heal(s *session, ts *testscript.TestScript, args []string) {
 	forwarder, ok := s.frontEnds[args[0]].(*healthtest.Forwarder)
 	if !ok {
-		ts.Fatalf("%s forwards to nothing", args[0])
+		ts.Fatalf("%s is not a forwarder", args[0])
 	}
 	forwarder.SetMode(healthtest.Pass)
 }
@@ -184,12 +184,12 @@ func connected(s *session, ts *testscript.TestScript, args []string) {
 	}
 	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	poll(ts, "connections have arrived", func() bool { return front.Connections() >= n })
+	poll(ts, args[1]+" connections were accepted", func() bool { return front.Connections() >= n })
 }
 
 func asked(s *session, ts *testscript.TestScript, args []string) {
 	u := s.upstream(ts, args[0])
 	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	poll(ts, "RPCs have arrived", func() bool { return u.RPCs() >= n })
+	poll(ts, args[1]+" RPCs have arrived", func() bool { return u.RPCs() >= n })
 }

@@ -1,4 +1,5 @@
-// Package secretstest is for tests: AWS Secrets Manager as far as GetSecretValue goes, on loopback.
+// Package secretstest serves AWS Secrets Manager's GetSecretValue on loopback. A test stores secrets, makes the service fail or
+// answer slowly, and counts the requests. Only tests import it.
 package secretstest
 
 import (
@@ -19,15 +20,15 @@ type Manager struct {
 
 	mu            sync.Mutex
 	values        map[string]any // by ARN: a string, bytes, or a failure
-	down          bool
-	hung          bool
-	delay         time.Duration
+	down          bool           // closes connections without an answer
+	hung          bool           // leaves requests without an answer
+	delay         time.Duration  // before each answer
 	fetches       map[string]int
 	connections   map[string]bool // by the caller's address
 	authorization string
 }
 
-// failure is an answer other than a secret.
+// failure is an answer that is not a secret.
 type failure struct {
 	status int
 	body   string
@@ -52,7 +53,7 @@ func (m *Manager) SetString(arn, value string) { m.set(arn, value) }
 // SetBinary stores a secret as SecretBinary.
 func (m *Manager) SetBinary(arn string, value []byte) { m.set(arn, value) }
 
-// SetError makes the service answer with an error of a type such as "AccessDeniedException".
+// SetError makes the service answer with an error of a type, such as "AccessDeniedException".
 func (m *Manager) SetError(arn, kind string) {
 	m.SetAnswer(arn, http.StatusBadRequest, `{"__type":"`+kind+`","Message":"set by the test"}`)
 }
@@ -60,43 +61,43 @@ func (m *Manager) SetError(arn, kind string) {
 // SetAnswer makes the service answer with any status and body.
 func (m *Manager) SetAnswer(arn string, status int, body string) { m.set(arn, failure{status, body}) }
 
-// SetDown makes the service close every connection without an answer, or no longer do so.
+// SetDown makes the service close the connection of every request without an answer, or stop doing so.
 func (m *Manager) SetDown(down bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.down = down
 }
 
-// SetHung makes the service swallow the requests that come from now on, or no longer do so. What it
-// has swallowed is never answered.
+// SetHung makes the service leave requests that arrive from now on without an answer, or stop doing so. It never answers them
+// later.
 func (m *Manager) SetHung(hung bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.hung = hung
 }
 
-// SetDelay keeps each answer back for a time.
+// SetDelay delays each answer.
 func (m *Manager) SetDelay(delay time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.delay = delay
 }
 
-// Connections counts the connections that requests came on.
+// Connections returns how many connections had a request.
 func (m *Manager) Connections() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.connections)
 }
 
-// Fetches counts the requests for a secret.
+// Fetches returns how many requests there were for a secret.
 func (m *Manager) Fetches(arn string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.fetches[arn]
 }
 
-// Authorization is the latest request's header, which names key, region and service.
+// Authorization returns the Authorization header of the latest request. It names the access key, the region and the service.
 func (m *Manager) Authorization() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -114,7 +115,7 @@ func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var request struct{ SecretId string }
 	body, err := io.ReadAll(r.Body)
 	if err != nil || json.Unmarshal(body, &request) != nil || r.Header.Get("X-Amz-Target") != "secretsmanager.GetSecretValue" {
-		http.Error(w, "not understood", http.StatusBadRequest)
+		http.Error(w, "not a GetSecretValue request", http.StatusBadRequest)
 		return
 	}
 	m.mu.Lock()
@@ -139,7 +140,7 @@ func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case string:
 		answer["SecretString"] = value
 	case []byte:
-		answer["SecretBinary"] = value // JSON has bytes in Base64, as the service has
+		answer["SecretBinary"] = value // JSON encodes bytes in Base64, as the service does
 	case failure:
 		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 		w.WriteHeader(value.status)

@@ -9,7 +9,7 @@ import (
 	"example.com/grpc-health-http/internal/health"
 )
 
-// The settings of the program, which the judge holds it to.
+// The program's settings. They limit how long its answers may take.
 const (
 	connectTimeout = time.Second
 	rpcTimeout     = time.Second
@@ -17,20 +17,20 @@ const (
 )
 
 const (
-	// tolerance is what an answer may take above the budgets: HTTP, and a program that waits for a processor.
+	// tolerance is how much longer than both timeouts an answer may take, for HTTP and for waiting for a processor.
 	tolerance = 500 * time.Millisecond
-	// starved is how long the machine must have stood still for a failure to be the machine's: half a budget.
-	starved = 500 * time.Millisecond
+	// longStall is how long the machine must have stalled to excuse a TIMEOUT: half of a timeout.
+	longStall = 500 * time.Millisecond
 )
 
-// answer is what a caller got, and when.
+// answer is the answer to one request.
 type answer struct {
-	span          // from the request's arrival to the answer
+	span          // from the request to its answer
 	service       string
 	Status, Phase string
 	Code          string `json:"grpc_code"`
 	evidence      string
-	unanswered    error // there is no verdict
+	unanswered    error // why there is no verdict; nil if there is one
 }
 
 func (a answer) String() string {
@@ -40,16 +40,16 @@ func (a answer) String() string {
 	return fmt.Sprintf("%s: %s, phase %q, code %q, after %v", a.service, a.Status, a.Phase, a.Code, a.to.Sub(a.from))
 }
 
-// states are what the judge knows of the upstream, the way to it, the program and the machine. It knows no
-// faults: a drain, a connection that loses everything, a slow server, a rotated certificate and a stopped
-// process change none of these, and so they explain nothing.
+// states is the history of the upstream, the network, the program and the machine. A verdict must be explained by what was possible
+// between its request and the answer. Faults that a checker must survive change nothing here, so they excuse no false verdict: a
+// drain, a connection that loses everything, a slow server, a rotated certificate and a stopped program.
 type states struct {
 	serving   map[string]*condition // by service: SERVING, else NOT_SERVING
 	answering map[string]*condition // by service: RPCs are answered
-	reachable *condition            // the server runs, and the connections there are lead to it
-	open      *condition            // new connections come about
-	stopped   timeline              // the program did not run, for it was told to stop
-	stalls    timeline              // this process did not run, for the machine was busy
+	reachable *condition            // the server runs, and established connections lead to it
+	open      *condition            // new connections can be made
+	stopped   timeline              // SIGSTOP had stopped the program
+	stalls    timeline              // this process did not run because the machine was busy
 }
 
 func newStates(services []string) *states {
@@ -63,7 +63,7 @@ func newStates(services []string) *states {
 	return s
 }
 
-// finding is what the judge says of an answer.
+// finding is the result of judging an answer.
 type finding string
 
 const (
@@ -72,11 +72,11 @@ const (
 	falseComfort finding = "false comfort"
 	late         finding = "answer over budget"
 	noAnswer     finding = "no answer"
-	// excused: it would be a false alarm, but for the machine, which stood still.
+	// excused: it would be a false alarm, but the machine had stalled.
 	excused finding = "excused"
 )
 
-// judge finds what no state explains that the upstream had between a request's arrival and its answer.
+// judge compares an answer with the states between its request and the answer.
 func (s *states) judge(a answer) finding {
 	if a.unanswered != nil {
 		return noAnswer
@@ -86,7 +86,7 @@ func (s *states) judge(a answer) finding {
 		switch {
 		case a.Status == health.Serving.String():
 			return falseComfort
-		case a.Status == health.Timeout.String() && stalled >= starved:
+		case a.Status == health.Timeout.String() && stalled >= longStall:
 			return excused
 		}
 		return falseAlarm
@@ -97,6 +97,7 @@ func (s *states) judge(a answer) finding {
 	return sound
 }
 
+// explained reports whether the states allow the verdict.
 func (s *states) explained(a answer) bool {
 	broken := s.reachable.mayNot(a.span) || s.open.mayNot(a.span)
 	switch a.Status {
@@ -104,7 +105,7 @@ func (s *states) explained(a answer) bool {
 		return s.said(a, s.serving[a.service].yes.in(a.span))
 	case health.NotServing.String():
 		return s.said(a, s.serving[a.service].no.in(a.span))
-	case health.ConnectionFailed.String(), health.RPCFailed.String(): // a server that is being stopped may say so
+	case health.ConnectionFailed.String(), health.RPCFailed.String(): // a server that is stopping may answer with an error
 		return broken
 	case health.Timeout.String():
 		return broken || s.answering[a.service].mayNot(a.span)
@@ -112,8 +113,8 @@ func (s *states) explained(a answer) bool {
 	return false
 }
 
-// said says whether the server can have given an answer that it may have had in these spans: it was
-// answering then, and a connection that is not too old leads to it.
+// said reports whether the server can have sent an answer that was right during these spans: it was answering RPCs then, and was
+// reachable over a connection that was not older than connMaxAge.
 func (s *states) said(a answer, when []span) bool {
 	if len(s.open.may(span{a.from.Add(-connMaxAge), a.to})) == 0 {
 		return false

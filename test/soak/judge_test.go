@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TestJudge gives the judge a history in seconds: the server says SERVING until 10, and NOT_SERVING until 20; it
-// is out of reach from 20 to 30, takes no new connection from 40 to 50, and leaves RPCs without an answer from 60
-// to 70. The program is stopped from 80 to 90, the machine stands still from 100 to 101.
+// TestJudge judges answers against this history, in seconds: the server is SERVING until 10, NOT_SERVING from 10 to 20, and
+// SERVING again. It is unreachable from 20 to 30, accepts no new connections from 40 to 50, and does not answer RPCs from 60 to 70.
+// The program is stopped from 80 to 90, and the machine stalls from 100 to 101.
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
@@ -39,33 +39,33 @@ func TestJudge(t *testing.T) {
 		status   string
 		want     finding
 	}{
-		{"as it is", 5, 5.1, "SERVING", sound},
-		{"as it is not", 5, 5.1, "NOT_SERVING", falseAlarm},
+		{"the right status", 5, 5.1, "SERVING", sound},
+		{"the wrong status", 5, 5.1, "NOT_SERVING", falseAlarm},
 		{"a failure without a cause", 5, 5.1, "CONNECTION_FAILED", falseAlarm},
 		{"a time-out without a cause", 5, 6, "TIMEOUT", falseAlarm},
-		{"the server says what it never says", 5, 5.1, "SERVICE_UNKNOWN", falseAlarm},
-		{"too late", 5, 7.6, "SERVING", late},
-		{"before the change, answered after it", 9.9, 10.1, "SERVING", sound},
-		{"the same, the other way round", 9.9, 10.1, "NOT_SERVING", sound},
-		{"what was before the request", 10.1, 10.2, "SERVING", falseComfort},
-		{"out of reach", 21, 21.1, "CONNECTION_FAILED", sound},
-		{"out of reach in time", 19, 20.5, "TIMEOUT", sound},
-		{"out of reach, and yet", 21, 21.1, "SERVING", falseComfort},
-		{"out of reach, and stale", 21, 21.1, "NOT_SERVING", falseAlarm},
-		{"within reach again", 30.1, 30.2, "CONNECTION_FAILED", falseAlarm},
-		{"no new connection", 41, 41.1, "CONNECTION_FAILED", sound},
-		{"no new connection, one that is young", 41, 41.1, "SERVING", sound},
-		{"no new connection, one that is too old", 43, 43.1, "SERVING", falseComfort},
+		{"a status that the server never has", 5, 5.1, "SERVICE_UNKNOWN", falseAlarm},
+		{"over budget", 5, 7.6, "SERVING", late},
+		{"during a change, the old status", 9.9, 10.1, "SERVING", sound},
+		{"during a change, the new status", 9.9, 10.1, "NOT_SERVING", sound},
+		{"the status from before the request", 10.1, 10.2, "SERVING", falseComfort},
+		{"unreachable", 21, 21.1, "CONNECTION_FAILED", sound},
+		{"unreachable before the answer", 19, 20.5, "TIMEOUT", sound},
+		{"unreachable, and SERVING", 21, 21.1, "SERVING", falseComfort},
+		{"unreachable, and NOT_SERVING", 21, 21.1, "NOT_SERVING", falseAlarm},
+		{"reachable again", 30.1, 30.2, "CONNECTION_FAILED", falseAlarm},
+		{"no new connections", 41, 41.1, "CONNECTION_FAILED", sound},
+		{"no new connections, and a kept one", 41, 41.1, "SERVING", sound},
+		{"no new connections, and a kept one that is too old", 43, 43.1, "SERVING", falseComfort},
 		{"no answer to RPCs", 61, 62, "TIMEOUT", sound},
-		{"no answer to RPCs, no lost connection", 61, 62, "CONNECTION_FAILED", falseAlarm},
-		{"no answer to RPCs, and yet", 61, 62, "SERVING", falseComfort},
+		{"no answer to RPCs, which breaks no connection", 61, 62, "CONNECTION_FAILED", falseAlarm},
+		{"no answer to RPCs, and SERVING", 61, 62, "SERVING", falseComfort},
 		{"stopped", 79.5, 91, "SERVING", sound},
-		{"stopped, and late all the same", 79, 92.6, "SERVING", late},
-		{"stopping is no excuse", 79.5, 91, "TIMEOUT", falseAlarm},
-		{"the machine stood still", 99.5, 101, "TIMEOUT", excused},
-		{"the machine stood still, which breaks nothing", 99.5, 101, "CONNECTION_FAILED", falseAlarm},
-		{"the machine stood still for a moment", 100.6, 101.5, "TIMEOUT", falseAlarm},
-		{"the machine's time is left out", 98.9, 101.9, "SERVING", sound},
+		{"stopped, and over budget nevertheless", 79, 92.6, "SERVING", late},
+		{"stopped, which does not excuse a TIMEOUT", 79.5, 91, "TIMEOUT", falseAlarm},
+		{"a stall", 99.5, 101, "TIMEOUT", excused},
+		{"a stall, which breaks no connection", 99.5, 101, "CONNECTION_FAILED", falseAlarm},
+		{"a stall that is too short", 100.6, 101.5, "TIMEOUT", falseAlarm},
+		{"the time of a stall is subtracted", 98.9, 101.9, "SERVING", sound},
 	} {
 		a := answer{span: span{at(row.from), at(row.to)}, service: "s", Status: row.status}
 		if got := s.judge(a); got != row.want {

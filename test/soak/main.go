@@ -1,12 +1,12 @@
 //go:build unix
 
-// Command soak looks for false verdicts: it runs grpc_health_proxy, lets 32 callers check through it while
-// it does to the upstream, the way to it, the certificates and the process what goes wrong in practice, and
-// judges every answer by what the upstream was between the request's arrival and the answer.
+// Command soak looks for false verdicts. It runs grpc_health_proxy with 32 callers. Meanwhile it causes what goes wrong in practice:
+// faults of the upstream, the network, the certificates and the process. It judges each verdict by the state of the upstream between
+// the request and the answer.
 //
 //	go run ./test/soak -for 2m
 //
-// The exit code is 1 where a verdict was false or late, 2 where the run failed.
+// The exit code is 1 if a verdict was false or late, and 2 if the run failed.
 package main
 
 import (
@@ -15,14 +15,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"example.com/grpc-health-http/test/scripttest"
 )
 
 func main() {
@@ -31,12 +31,12 @@ func main() {
 	os.Exit(command(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// command is main without the process.
+// command runs the soak, and returns the exit code.
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	length := flags.Duration("for", 2*time.Minute, "how long to let callers check")
-	seed := flags.Uint64("seed", 0, "repeats the faults of a run; 0 takes one from the clock")
+	length := flags.Duration("for", 2*time.Minute, "how long the callers make requests")
+	seed := flags.Uint64("seed", 0, "repeats the faults of a run; 0 takes a seed from the clock")
 	program := flags.String("program", "", "the `path` of the proxy to run; empty builds it")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -45,15 +45,15 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		*seed = uint64(time.Now().UnixNano())
 	}
 	fmt.Fprintf(stdout, "seed %d\n", *seed)
-	o := &outside{stderr: stderr}
+	o := &standalone{stderr: stderr}
 	var r *report
 	done := make(chan struct{})
-	go func() { // a fatal error ends it
+	go func() { // Fatal ends this goroutine
 		defer close(done)
 		defer o.end()
 		c := config{program: *program, length: *length, seed: *seed}
 		if c.program == "" {
-			c.program = build(o)
+			c.program = scripttest.Build(o, "example.com/grpc-health-http/cloudrun", "grpc_health_proxy")
 		}
 		r = run(ctx, o, c)
 	}()
@@ -70,20 +70,9 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// build builds the proxy, as it is released.
-func build(t testing.TB) string {
-	program := filepath.Join(t.TempDir(), "grpc_health_proxy")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", program, "example.com/grpc-health-http/cloudrun")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the proxy: %v\n%s", err, out)
-	}
-	return program
-}
-
-// outside is what a test is for the packages that tests share, where there is no test.
-type outside struct {
-	testing.TB // nil: they use nothing else of it
+// standalone implements what the shared test packages use of testing.TB, for a program that is not a test.
+type standalone struct {
+	testing.TB // nil: no other method is called
 	stderr     io.Writer
 
 	mu       sync.Mutex
@@ -91,29 +80,29 @@ type outside struct {
 	cleanups []func()
 }
 
-func (o *outside) Helper() {}
+func (o *standalone) Helper() {}
 
-func (o *outside) Cleanup(f func()) {
+func (o *standalone) Cleanup(f func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.cleanups = append(o.cleanups, f)
 }
 
-func (o *outside) Errorf(format string, args ...any) {
+func (o *standalone) Errorf(format string, args ...any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.failed = true
 	fmt.Fprintf(o.stderr, format+"\n", args...)
 }
 
-func (o *outside) Fatalf(format string, args ...any) {
+func (o *standalone) Fatalf(format string, args ...any) {
 	o.Errorf(format, args...)
 	runtime.Goexit()
 }
 
-func (o *outside) Fatal(args ...any) { o.Fatalf("%s", fmt.Sprintln(args...)) }
+func (o *standalone) Fatal(args ...any) { o.Fatalf("%s", fmt.Sprintln(args...)) }
 
-func (o *outside) TempDir() string {
+func (o *standalone) TempDir() string {
 	dir, err := os.MkdirTemp("", "soak")
 	if err != nil {
 		o.Fatal(err)
@@ -122,8 +111,8 @@ func (o *outside) TempDir() string {
 	return dir
 }
 
-// end runs what was to be done at the end, the latest first.
-func (o *outside) end() {
+// end runs the cleanup functions, the last one first.
+func (o *standalone) end() {
 	for {
 		o.mu.Lock()
 		n := len(o.cleanups)

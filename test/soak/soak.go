@@ -22,26 +22,26 @@ import (
 )
 
 const (
-	// callers ask side by side, each with a pause of up to thinkTime behind each answer.
+	// callers make requests in parallel, each with a pause of up to thinkTime after each answer.
 	callers   = 32
 	thinkTime = 40 * time.Millisecond
-	// shown is how many false verdicts are told with their history.
+	// shown is how many false verdicts are reported with their history.
 	shown = 10
-	// historyBefore is how long before a request its history begins.
+	// historyBefore is how long before the request a history begins.
 	historyBefore = time.Second
-	// settledWithin bounds how long a fault waits for the requests that it may have met.
+	// settledWithin bounds how long the next fault waits for the requests that the last one may have affected.
 	settledWithin = 20 * time.Second
 )
 
-// services are those that callers ask for.
+// services are the services that callers ask for.
 var services = [...]string{"a", "b", "c"}
 
 // config is what to run.
 type config struct {
-	program string   // the proxy's
-	env     []string // further variables for it
-	length  time.Duration
-	seed    uint64
+	program  string   // the proxy's
+	settings []string // additional variables for it
+	length   time.Duration
+	seed     uint64
 }
 
 // soak is a run.
@@ -50,34 +50,34 @@ type soak struct {
 	config
 	random *rand.Rand // of the faults
 	states *states
-	world  *world
+	env    *environment
 	proxy  *proxytest.Proxy
 
 	mu       sync.Mutex
-	inFlight map[int]time.Time // arrivals, by caller
+	inFlight map[int]time.Time // the start of each caller's request
 	events   []event
 	report   report
 }
 
-// event is something that was done.
+// event is something that the soak did.
 type event struct {
 	at   time.Time
 	what string
 }
 
-// report is what a run has found.
+// report is the result of a run.
 type report struct {
 	config
 	checks   map[string]int // by status
 	faults   map[string]int // by kind
-	flips    int
+	toggles  int
 	findings map[finding]int
-	history  []string // of what is wrong
+	history  []string // of each false or late verdict
 	stalls   []span
 	exit     int
 }
 
-// run lets callers check while faults go on, and judges every verdict.
+// run lets callers make requests while it causes faults, and judges every verdict.
 func run(ctx context.Context, t testing.TB, c config) *report {
 	t.Helper()
 	s := &soak{
@@ -85,12 +85,12 @@ func run(ctx context.Context, t testing.TB, c config) *report {
 		inFlight: make(map[int]time.Time),
 		report:   report{config: c, checks: make(map[string]int), faults: make(map[string]int), findings: make(map[finding]int)},
 	}
-	s.world = newWorld(t, s.states)
-	s.proxy = proxytest.Start(t, c.program, append(s.world.env(), c.env...)...)
+	s.env = newEnvironment(t, s.states)
+	s.proxy = proxytest.Start(t, c.program, append(s.env.settings(), c.settings...)...)
 
 	ctx, stop := context.WithTimeout(ctx, c.length)
 	defer stop()
-	stopWatching := sync.OnceFunc(healthtest.WatchStandstills(func(from, to time.Time) { s.states.stalls.add(span{from, to}) }))
+	stopWatching := sync.OnceFunc(healthtest.WatchStalls(func(from, to time.Time) { s.states.stalls.add(span{from, to}) }))
 	defer stopWatching()
 	var all sync.WaitGroup
 	for i := range callers {
@@ -105,13 +105,13 @@ func run(ctx context.Context, t testing.TB, c config) *report {
 			}
 		})
 	}
-	flips := rand.New(rand.NewPCG(c.seed, callers+1))
-	all.Go(func() { s.flip(ctx, flips) })
+	toggles := rand.New(rand.NewPCG(c.seed, callers+1))
+	all.Go(func() { s.toggle(ctx, toggles) })
 	s.inject(ctx)
 	all.Wait()
-	// All is well again: so says the first check of each service.
+	// The faults are over, so the first check of each service must be SERVING.
 	for i, service := range services {
-		s.world.say(service, true)
+		s.env.say(service, true)
 		a := s.ask(http.DefaultClient, i)
 		f := s.states.judge(a)
 		if a.Status != health.Serving.String() {
@@ -124,7 +124,7 @@ func run(ctx context.Context, t testing.TB, c config) *report {
 	s.report.stalls = s.states.stalls.spans
 	s.report.exit = s.proxy.End(t, syscall.SIGTERM)
 	if s.report.exit != 0 {
-		s.report.history = append(s.report.history, "the program's log ends with", strings.Join(last(s.proxy.Log(""), 100), "\n"))
+		s.report.history = append(s.report.history, "the end of the program's log:", strings.Join(last(s.proxy.Log(""), 100), "\n"))
 	}
 	return &s.report
 }
@@ -153,8 +153,8 @@ func (s *soak) ask(client *http.Client, caller int) (a answer) {
 		a.unanswered = err
 		return a
 	}
-	told := struct{ Services []*answer }{[]*answer{&a}}
-	if err := json.Unmarshal(body, &told); err != nil || a.Status == "" {
+	verdicts := struct{ Services []*answer }{[]*answer{&a}}
+	if err := json.Unmarshal(body, &verdicts); err != nil || a.Status == "" {
 		a.unanswered = fmt.Errorf("%s: %s", response.Status, body)
 	}
 	a.evidence = response.Header.Get("Grpc-Health-Evidence")
@@ -168,12 +168,12 @@ func (s *soak) take(a answer, f finding) {
 	s.report.checks[a.Status]++
 	s.report.findings[f]++
 	if f != sound && f != excused {
-		s.wrong(f, a)
+		s.wrongLocked(f, a)
 	}
 }
 
-// wrong keeps the history of an answer. The mutex is held.
-func (s *soak) wrong(f finding, a answer) {
+// wrongLocked keeps the history of an answer. The caller holds mu.
+func (s *soak) wrongLocked(f finding, a answer) {
 	if len(s.report.history) >= shown {
 		return
 	}
@@ -185,7 +185,7 @@ func (s *soak) wrong(f finding, a answer) {
 		}
 	}
 	for _, stall := range s.states.stalls.in(a.span) {
-		fmt.Fprintf(&b, "  %+6.0f ms  the machine stood still for %v\n", float64(stall.from.Sub(a.from).Microseconds())/1000, stall.to.Sub(stall.from))
+		fmt.Fprintf(&b, "  %+6.0f ms  the machine stalled for %v\n", float64(stall.from.Sub(a.from).Microseconds())/1000, stall.to.Sub(stall.from))
 	}
 	if a.evidence != "" {
 		for _, line := range s.proxy.Log(a.evidence) {
@@ -195,28 +195,28 @@ func (s *soak) wrong(f finding, a answer) {
 	s.report.history = append(s.report.history, b.String())
 }
 
-// oldest is when the oldest request under way arrived; now where there is none.
+// oldest returns the start of the oldest request in flight, or the current time if there is none.
 func (s *soak) oldest() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	oldest := time.Now()
-	for _, arrived := range s.inFlight {
-		if arrived.Before(oldest) {
-			oldest = arrived
+	for _, started := range s.inFlight {
+		if started.Before(oldest) {
+			oldest = started
 		}
 	}
 	return oldest
 }
 
-// note keeps what is being done, for histories.
+// note records an event for the histories.
 func (s *soak) note(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events = append(s.events, event{time.Now(), fmt.Sprintf(format, args...)})
 }
 
-// flip turns services over.
-func (s *soak) flip(ctx context.Context, random *rand.Rand) {
+// toggle toggles services between SERVING and NOT_SERVING until ctx ends.
+func (s *soak) toggle(ctx context.Context, random *rand.Rand) {
 	const longest = 300 * time.Millisecond
 	serving := map[string]bool{}
 	for _, service := range services {
@@ -225,33 +225,33 @@ func (s *soak) flip(ctx context.Context, random *rand.Rand) {
 	for pause(ctx, random, longest) {
 		service := services[random.IntN(len(services))]
 		serving[service] = !serving[service]
-		s.world.say(service, serving[service])
+		s.env.say(service, serving[service])
 		s.note("%s: serving %v", service, serving[service])
-		s.report.flips++
+		s.report.toggles++
 	}
 }
 
-// inject makes faults until ctx ends; the last one is over then.
+// inject causes one fault after the other until ctx ends, and completes the last one.
 func (s *soak) inject(ctx context.Context) {
 	const longest = 200 * time.Millisecond
 	kinds := faults()
 	for pause(ctx, s.random, longest) {
 		f := kinds[s.random.IntN(len(kinds))]
 		s.note("%s", f.kind)
-		if f.make(s) {
+		if f.cause(s) {
 			s.report.faults[f.kind]++
 		}
-		// A check that meets two faults, each on a connection that was dialled for it, may fail: that is
-		// proof. So the next one waits until those who may have met this one have their answer.
-		made := time.Now()
+		// A check may fail rightly if two faults break two connections that were dialled for it. So the next fault waits until
+		// all requests that this one may have affected are answered.
+		over := time.Now()
 		s.note("%s: over", f.kind)
-		for end := made.Add(settledWithin); !s.oldest().After(made) && time.Now().Before(end); {
+		for end := over.Add(settledWithin); !s.oldest().After(over) && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
 	}
 }
 
-// pause waits for a random time, and says whether ctx let it.
+// pause waits for a random time. It returns false if ctx ended first.
 func pause(ctx context.Context, random *rand.Rand, longest time.Duration) bool {
 	timer := time.NewTimer(time.Duration(random.Int64N(int64(longest))))
 	defer timer.Stop()
@@ -263,15 +263,15 @@ func pause(ctx context.Context, random *rand.Rand, longest time.Duration) bool {
 	}
 }
 
-// last returns the last n lines at most.
+// last returns at most the last n lines.
 func last(lines []string, n int) []string { return lines[max(len(lines)-n, 0):] }
 
-// faulty says whether the run has found what must not be.
+// faulty reports whether a verdict was false, late or missing, or the program failed.
 func (r *report) faulty() bool {
 	return r.findings[falseAlarm]+r.findings[falseComfort]+r.findings[late]+r.findings[noAnswer] > 0 || r.exit != 0
 }
 
-// print tells the report.
+// print writes the report.
 func (r *report) print(w io.Writer) {
 	for _, history := range r.history {
 		fmt.Fprintln(w, history)
@@ -279,13 +279,13 @@ func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "seed %d, %v, %d callers\n", r.seed, r.length, callers)
 	fmt.Fprintf(w, "checks %s\n", counts(r.checks))
 	fmt.Fprintf(w, "faults %s\n", counts(r.faults))
-	fmt.Fprintf(w, "changes of what the server says %d\n", r.flips)
+	fmt.Fprintf(w, "toggles between SERVING and NOT_SERVING %d\n", r.toggles)
 	var sum, longest time.Duration
 	for _, stall := range r.stalls {
 		sum += stall.to.Sub(stall.from)
 		longest = max(longest, stall.to.Sub(stall.from))
 	}
-	fmt.Fprintf(w, "the machine stood still %d times, %v in all, %v at most: left out of times; TIMEOUT that it excuses %d\n",
+	fmt.Fprintf(w, "stalls of the machine %d, %v in all, %v at most: not counted as time of an answer; verdicts TIMEOUT that they excuse %d\n",
 		len(r.stalls), sum.Round(time.Millisecond), longest.Round(time.Millisecond), r.findings[excused])
 	fmt.Fprintf(w, "false alarms %d\nfalse comforts %d\nanswers over budget %d\n", r.findings[falseAlarm], r.findings[falseComfort], r.findings[late])
 	if n := r.findings[noAnswer]; n > 0 {
@@ -296,7 +296,7 @@ func (r *report) print(w io.Writer) {
 	}
 }
 
-// counts is a sum with its parts.
+// counts returns the sum of the values, and each of them.
 func counts(of map[string]int) string {
 	sum := 0
 	var parts []string

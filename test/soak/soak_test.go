@@ -31,23 +31,23 @@ import (
 	"example.com/grpc-health-http/test/scripttest"
 )
 
-var seed = flag.Uint64("soak.seed", 0, "repeats the faults of a run; 0 takes one from the clock")
+var seed = flag.Uint64("soak.seed", 0, "repeats the faults of a run; 0 takes a seed from the clock")
 
-// TestNoFalseVerdict is the soak, shorter than its command's, with the race detector where the test has it.
+// TestNoFalseVerdict is a shorter soak than the command's. The program has the race detector if the test has it.
 func TestNoFalseVerdict(t *testing.T) {
 	t.Parallel()
 	program := scripttest.Build(t, "../../cloudrun", "grpc_health_proxy")
 	r := soaked(t, config{program: program, length: 20 * time.Second})
 	if r.faulty() {
-		t.Error("the soak has found what must not be")
+		t.Error("the soak found a false or late verdict, or the program failed")
 	}
 	if r.findings[sound] < 300 || len(r.faults) < 5 {
-		t.Errorf("%d sound verdicts beside %d kinds of faults: it was no soak", r.findings[sound], len(r.faults))
+		t.Errorf("only %d sound verdicts and %d kinds of faults", r.findings[sound], len(r.faults))
 	}
 }
 
-// TestWithoutProof judges the judge: a checker that believes its one connection raises false alarms, and one
-// that remembers gives false comfort.
+// TestWithoutProof shows that the soak finds false verdicts: a checker that trusts its one connection raises false alarms, and one
+// that caches verdicts also gives false comfort.
 func TestWithoutProof(t *testing.T) {
 	t.Parallel()
 	program, err := os.Executable()
@@ -63,9 +63,9 @@ func TestWithoutProof(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// Which faults a run has is left to chance, so there are several.
+			// Each run has other faults, so run several times.
 			for range 8 {
-				r := soaked(t, config{program: program, env: []string{naiveCache + "=" + test.cache}, length: 6 * time.Second})
+				r := soaked(t, config{program: program, settings: []string{naiveCache + "=" + test.cache}, length: 6 * time.Second})
 				test.wants = slices.DeleteFunc(test.wants, func(f finding) bool { return r.findings[f] > 0 })
 				if len(test.wants) == 0 {
 					return
@@ -86,8 +86,7 @@ func soaked(t *testing.T, c config) *report {
 	return r
 }
 
-// naiveCache is the variable that makes this test binary a naive checker; its value is how long that
-// believes what it was told.
+// naiveCache is the variable that makes this test binary a naive checker. Its value is how long that checker caches verdicts.
 const naiveCache = "SOAK_NAIVE_CACHE"
 
 func TestMain(m *testing.M) {
@@ -101,8 +100,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// naive answers as the proxy does, with the same credentials, from one connection that grpc-go keeps as it
-// sees fit.
+// naive answers like the proxy, with the same credentials, over one connection that grpc-go manages.
 func naive(keep string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -118,11 +116,11 @@ func naive(keep string) error {
 	if err != nil {
 		return err
 	}
-	held, err := tc(ctx, false)
+	current, err := tc(ctx, false)
 	if err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient(s.Addr, grpc.WithTransportCredentials(rereading{held, tc}))
+	conn, err := grpc.NewClient(s.Addr, grpc.WithTransportCredentials(rereading{current, tc}))
 	if err != nil {
 		return err
 	}
@@ -137,7 +135,7 @@ func naive(keep string) error {
 	return nil
 }
 
-// rereading are credentials whose files are read for every handshake.
+// rereading are credentials that read their files for every handshake.
 type rereading struct {
 	credentials.TransportCredentials
 	read func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)

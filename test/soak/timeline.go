@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// span is from a time to another; an open one has no end yet.
+// span is the time from one moment to another. to is zero while the span has no end yet.
 type span struct{ from, to time.Time }
 
-// timeline keeps the spans in which something was so, in the order of their beginning and of their end.
+// timeline keeps the spans during which something held, in the order of their beginnings, which is also that of their ends.
 type timeline struct {
 	mu    sync.Mutex
 	spans []span
@@ -22,21 +22,21 @@ func (l *timeline) begin() {
 	l.spans = append(l.spans, span{from: time.Now()})
 }
 
-// end ends the span that begin began last.
+// end ends the span that the last begin began.
 func (l *timeline) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.spans[len(l.spans)-1].to = time.Now()
 }
 
-// add keeps a span that has ended.
+// add adds a span that has ended.
 func (l *timeline) add(s span) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.spans = append(l.spans, s)
 }
 
-// in returns the spans as far as they lie in another.
+// in returns the parts of the spans that lie in w.
 func (l *timeline) in(w span) []span {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,7 +60,7 @@ func (l *timeline) in(w span) []span {
 	return found
 }
 
-// sum is how long it was so in a span.
+// sum returns how long it held during w.
 func (l *timeline) sum(w span) (d time.Duration) {
 	for _, s := range l.in(w) {
 		d += s.to.Sub(s.from)
@@ -68,18 +68,17 @@ func (l *timeline) sum(w span) (d time.Duration) {
 	return d
 }
 
-// condition is something that is so or not. While it changes it may be either: the times are taken on
-// both sides of each change.
+// condition is something that holds or does not hold. While it changes, both are possible: the spans of yes and no overlap.
 type condition struct{ yes, no timeline }
 
-// newCondition returns one that holds from now on.
+// newCondition returns a condition that holds from now on.
 func newCondition() *condition {
 	c := &condition{}
 	c.yes.begin()
 	return c
 }
 
-// change makes it so, or not so, with do.
+// change calls do, which makes the condition hold, or not.
 func (c *condition) change(to bool, do func()) {
 	begins, ends := &c.yes, &c.no
 	if !to {
@@ -90,8 +89,8 @@ func (c *condition) change(to bool, do func()) {
 	ends.end()
 }
 
-// may returns when in a span it may have been so.
+// may returns when the condition may have held during w.
 func (c *condition) may(w span) []span { return c.yes.in(w) }
 
-// mayNot says whether it may not have been so, at any time in a span.
+// mayNot reports whether there is a time in w when the condition may not have held.
 func (c *condition) mayNot(w span) bool { return len(c.no.in(w)) > 0 }

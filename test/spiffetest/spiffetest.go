@@ -1,5 +1,6 @@
-// Package spiffetest serves a SPIFFE Workload API on a unix socket
-// (https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE_Workload_API.md). Only tests import it.
+// Package spiffetest serves the SPIFFE Workload API on a unix socket
+// (https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE_Workload_API.md), as far as X.509 SVIDs go. A test says which
+// identity it issues. Only tests import it.
 package spiffetest
 
 import (
@@ -22,9 +23,9 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
-// WorkloadAPI gives what the test issues; until then it issues no identity.
+// WorkloadAPI is a running Workload API. At first it issues no identity.
 type WorkloadAPI struct {
-	// Address is for SPIFFE_ENDPOINT_SOCKET: "unix:///tmp/…/agent.sock".
+	// Address is the value for SPIFFE_ENDPOINT_SOCKET: "unix:///tmp/…/agent.sock".
 	Address string
 
 	fetches atomic.Int64
@@ -37,7 +38,7 @@ type WorkloadAPI struct {
 // Start serves until the test ends.
 func Start(t testing.TB) *WorkloadAPI {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "wa") // a test's own directory can be too long for a socket's path
+	dir, err := os.MkdirTemp("", "wa") // the path of a test's own directory can be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,15 +51,16 @@ func Start(t testing.TB) *WorkloadAPI {
 	a := &WorkloadAPI{Address: "unix://" + socket}
 	server := grpc.NewServer()
 	workload.RegisterSpiffeWorkloadAPIServer(server, service{WorkloadAPI: a})
-	go func() { _ = server.Serve(listener) }() // an error is that of the listener, which ends with the test
+	go func() { _ = server.Serve(listener) }() // it fails only when the listener is closed
 	t.Cleanup(server.Stop)
 	return a
 }
 
-// Fetches counts the requests for an X.509 SVID.
+// Fetches returns how many requests for an X.509 SVID there were.
 func (a *WorkloadAPI) Fetches() int { return int(a.fetches.Load()) }
 
-// Issue makes the API answer with the leaf, which must carry the ID, and with the trust of the CA.
+// Issue makes the API answer new requests with the leaf, which must have the ID, and with the CA's certificate as the trust
+// bundle.
 func (a *WorkloadAPI) Issue(t testing.TB, id string, ca *healthtest.CA, leaf *healthtest.Leaf) {
 	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(leaf.TLS.PrivateKey)
@@ -81,14 +83,14 @@ func (a *WorkloadAPI) Refuse() {
 	a.answer = nil
 }
 
-// Hang makes the API take requests, and send nothing.
+// Hang makes the API accept requests and send nothing. Issue ends it.
 func (a *WorkloadAPI) Hang() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.silent = true
 }
 
-// ID is the option of a certificate that carries a SPIFFE ID.
+// ID returns the option for a certificate with a SPIFFE ID.
 func ID(t testing.TB, id string) healthtest.LeafOption {
 	t.Helper()
 	uri, err := url.Parse(id)
@@ -98,13 +100,13 @@ func ID(t testing.TB, id string) healthtest.LeafOption {
 	return healthtest.URI(uri)
 }
 
-// service is the side of the API that faces grpc-go.
+// service implements grpc-go's interface for the API.
 type service struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
 	*WorkloadAPI
 }
 
-// FetchX509SVID sends one answer, and keeps the stream open, for updates.
+// FetchX509SVID implements the RPC. It sends one answer and keeps the stream open, as the API does to send updates.
 func (s service) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
 	s.fetches.Add(1)
 	md, _ := metadata.FromIncomingContext(stream.Context())
