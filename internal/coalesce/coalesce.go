@@ -183,7 +183,7 @@ func (l *line[K, R, W]) waitLocked(now clock.Reading) time.Duration {
 func (l *line[K, R, W]) setAlarmLocked(now clock.Reading) {
 	due := clock.Never
 	for _, c := range l.running {
-		if len(c.cohorts) > 0 {
+		if len(c.cohorts) > 0 && !c.ended {
 			due = c.cohorts[0].first.Running + l.group.o.Budget
 			break // earlier calls have earlier callers
 		}
@@ -215,7 +215,7 @@ func (g *Group[K, R, W]) run(c *call[K, R, W]) {
 // finish gives the call's callers their result. It returns the call that may start now, which the caller must run.
 func (g *Group[K, R, W]) finish(c *call[K, R, W], result R, asOf clock.Reading) (next *call[K, R, W]) {
 	g.mu.Lock()
-	served := !c.ended
+	served := !c.ended && len(c.cohorts) > 0 // the last caller may be about to leave
 	c.ended = true
 	g.mu.Unlock()
 	if served {
@@ -281,15 +281,15 @@ func (c *call[K, R, W]) endIfUnusedLocked() {
 // leave takes a caller whose context has ended off its call.
 func (g *Group[K, R, W]) leave(ctx context.Context, c *call[K, R, W], mine *cohort[R], arrived clock.Reading) R {
 	g.mu.Lock()
-	select {
-	case <-mine.done:
+	i := slices.Index(c.cohorts, mine)
+	if i < 0 || c.ended { // its result is there, or is being completed
 		g.mu.Unlock()
+		<-mine.done
 		return mine.result
-	default:
 	}
 	work, started := c.line.workOfLocked(c)
 	if mine.callers--; mine.callers == 0 {
-		c.removeLocked(slices.Index(c.cohorts, mine), 1)
+		c.removeLocked(i, 1)
 	}
 	g.mu.Unlock()
 	result := g.o.Unanswered(ctx, c.line.key, arrived, work, started) // before the work ends
@@ -302,9 +302,6 @@ func (g *Group[K, R, W]) leave(ctx context.Context, c *call[K, R, W], mine *coho
 
 // removeLocked takes n cohorts off the call. One that has not started ends with the last of them.
 func (c *call[K, R, W]) removeLocked(first, n int) {
-	if first < 0 {
-		return // its time was up at this very moment
-	}
 	c.cohorts = slices.Delete(slices.Clone(c.cohorts), first, first+n)
 	if c.line.next == c {
 		c.endIfUnusedLocked()

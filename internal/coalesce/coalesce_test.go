@@ -633,6 +633,85 @@ func TestStoppedProcess(t *testing.T) {
 	})
 }
 
+// While Finish or Unanswered completes a result, a caller who leaves waits for it: nothing is completed that nobody gets, and no caller's
+// verdict is told twice.
+func TestLeavingWhileTheResultIsCompleted(t *testing.T) {
+	t.Parallel()
+	slowly := func(o *options) {
+		finish, unanswered := o.Finish, o.Unanswered
+		o.Finish = func(ctx context.Context, key string, began clock.Reading, r *result) *result {
+			time.Sleep(10 * ms)
+			return finish(ctx, key, began, r)
+		}
+		o.Unanswered = func(ctx context.Context, key string, arrived clock.Reading, work *call, started bool) *result {
+			time.Sleep(10 * ms)
+			return unanswered(ctx, key, arrived, work, started)
+		}
+	}
+	t.Run("Finish", func(t *testing.T) {
+		t.Parallel()
+		bubble(t, func(t *testing.T, g *group) {
+			a := g.call(t.Context(), "k")
+			g.until(1 * ms)
+			g.calls[0].end(0)
+			g.until(5 * ms)
+			a.leave(nil)
+			g.until(30 * ms)
+			a.from(g.calls[0])
+			if len(g.results) != 1 {
+				t.Errorf("%d results were completed for one caller", len(g.results))
+			}
+		}, slowly)
+	})
+	t.Run("Unanswered", func(t *testing.T) {
+		t.Parallel()
+		bubble(t, func(t *testing.T, g *group) {
+			a := g.call(t.Context(), "k")
+			g.until(budget + 5*ms)
+			a.leave(nil)
+			g.until(budget + 30*ms)
+			if a.answered(); len(g.results) != 1 {
+				t.Errorf("%d results were completed for one caller", len(g.results))
+			}
+		}, slowly)
+	})
+	t.Run("the call ends meanwhile", func(t *testing.T) {
+		t.Parallel()
+		bubble(t, func(t *testing.T, g *group) {
+			a := g.call(t.Context(), "k")
+			g.until(1 * ms)
+			a.leave(nil)
+			g.until(5 * ms)
+			g.calls[0].end(0)
+			g.until(30 * ms)
+			if r := a.answered(); !r.unanswered || len(g.results) != 1 {
+				t.Errorf("got %+v, and %d results were completed for one caller", *r, len(g.results))
+			}
+		}, slowly)
+	})
+}
+
+// A Finish that takes until after the caller's deadline costs no processor.
+func TestFinishBeyondTheDeadline(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, g *group) {
+		a := g.call(t.Context(), "k")
+		g.until(budget - 10*ms)
+		g.calls[0].end(0)
+		g.until(2 * budget)
+		a.from(g.calls[0])
+		if g.reads > 1000 {
+			t.Errorf("the clock was read %d times", g.reads)
+		}
+	}, func(o *options) {
+		finish := o.Finish
+		o.Finish = func(ctx context.Context, key string, began clock.Reading, r *result) *result {
+			time.Sleep(budget / 2)
+			return finish(ctx, key, began, r)
+		}
+	})
+}
+
 // A caller who is still about to leave when its line ends must not disturb the line that the key has by then: the callers of that
 // still share calls.
 func TestLineThatIsGone(t *testing.T) {
