@@ -34,6 +34,7 @@ type Upstream struct {
 	noALPN           bool
 	withoutHealth    bool
 	maxStreams       uint32
+	memory           *Memory // nil is a socket
 
 	lifecycle   sync.Mutex // held while the server starts or stops
 	listener    net.Listener
@@ -99,7 +100,7 @@ func Start(t testing.TB, options ...Option) *Upstream {
 	for _, option := range options {
 		option(u)
 	}
-	listener, err := net.Listen(u.network, u.address)
+	listener, err := u.listen(net.Listen)
 	if err != nil {
 		t.Fatalf("start upstream: %v", err)
 	}
@@ -178,7 +179,7 @@ func (u *Upstream) Restart() {
 	u.lifecycle.Lock()
 	defer u.lifecycle.Unlock()
 	u.stop()
-	listener, err := listenAgain(u.network, u.address)
+	listener, err := u.listen(listenAgain)
 	if err != nil {
 		u.t.Errorf("restart upstream: %v", err)
 		return
@@ -209,6 +210,14 @@ func (u *Upstream) GoAway() <-chan struct{} {
 		old.GracefulStop()
 	})
 	return drained
+}
+
+// listen listens at the upstream's address, on a socket in the given way.
+func (u *Upstream) listen(onSocket func(network, address string) (net.Listener, error)) (net.Listener, error) {
+	if u.memory != nil {
+		return u.memory.listen(), nil
+	}
+	return onSocket(u.network, u.address)
 }
 
 // serve starts a server on listener. The caller holds lifecycle.
@@ -287,7 +296,11 @@ func (u *Upstream) closeListener() {
 	if u.listener == nil {
 		return
 	}
-	stopListening(u.listener)
+	if u.memory != nil {
+		u.memory.listenNoMore()
+	} else {
+		stopListening(u.listener)
+	}
 	u.listener = nil
 	if u.network == "tcp" {
 		u.reservation = reserve(u.address)
