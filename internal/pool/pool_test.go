@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -513,6 +514,49 @@ func TestLeaving(t *testing.T) {
 	})
 }
 
+// No more than so many dials are in progress. Those whose callers have left make room for others: for one who comes then, and for one who
+// has waited for room already.
+func TestAbandonedDialsMakeRoom(t *testing.T) {
+	t.Parallel()
+	gone := errors.New("gone")
+	bubble(t, time.Minute, func(t *testing.T, w *world) {
+		var stuck []*getter
+		for n := range most {
+			w.until(time.Duration(n) * share)
+			stuck = append(stuck, w.get(pool.Any))
+			w.dialled(n + 1)
+		}
+		w.until(most * share)
+		waiting := w.get(pool.Any)
+		w.until(20 * share)
+		w.dialled(most)
+		stuck[3].leave(gone)
+		synctest.Wait()
+		stuck[3].failed(gone)
+		mine := w.dialled(most + 1)
+		if w.dials[3].ctx.Err() == nil {
+			t.Error("the dial of who has left goes on")
+		}
+		stuck[5].leave(gone)
+		w.until(21 * share)
+		next := w.get(pool.Any)
+		latest := w.dialled(most + 2)
+		if w.dials[5].ctx.Err() == nil {
+			t.Error("the dial of who has left goes on")
+		}
+		mine.fail(errRefused)
+		waiting.failed(errRefused)
+		latest.succeed()
+		next.got()
+		for _, g := range stuck {
+			if g != stuck[3] && g != stuck[5] {
+				g.got().Release()
+			}
+		}
+		next.conn.Release()
+	})
+}
+
 // One who waits for room dials as soon as a dial has failed.
 func TestFailedDialMakesRoom(t *testing.T) {
 	t.Parallel()
@@ -603,6 +647,34 @@ func TestRedial(t *testing.T) {
 		}
 		stuck.leave(nil)
 	})
+}
+
+// A dial that fails just after another one has succeeded is no failure for who waits: the connection serves.
+func TestSuccessBesideFailure(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		bubble(t, time.Minute, func(t *testing.T, w *world) {
+			a := w.get(pool.Any)
+			w.until(share)
+			b := w.get(pool.Any)
+			w.dialled(2).beforeFailing = func() { // and who waits has not noticed yet, if the test is lucky
+				for conn := w.Kept(w.moment()); ; conn = w.Kept(w.moment()) {
+					if conn != nil {
+						conn.Release()
+						return
+					}
+					runtime.Gosched()
+				}
+			}
+			w.dials[1].ends <- errRefused
+			w.dials[0].succeed()
+			if b.got() != a.got() {
+				t.Error("different connections")
+			}
+			a.conn.Release()
+			b.conn.Release()
+		})
+	}
 }
 
 // Callers come and go in any order, with every kind of outcome: in the end no connection is left.
