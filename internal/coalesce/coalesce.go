@@ -181,7 +181,7 @@ func (l *line[K, R, W]) waitLocked(now clock.Reading) time.Duration {
 func (l *line[K, R, W]) setAlarmLocked(now clock.Reading) {
 	due := clock.Never
 	for _, c := range l.running {
-		if len(c.cohorts) > 0 {
+		if len(c.cohorts) > 0 && !c.ended {
 			due = c.cohorts[0].first.Running + l.group.o.Budget
 			break // earlier calls have earlier callers
 		}
@@ -279,15 +279,15 @@ func (c *call[K, R, W]) endIfUnusedLocked() {
 // leave takes a caller whose context has ended off its call.
 func (g *Group[K, R, W]) leave(ctx context.Context, c *call[K, R, W], mine *cohort[R], arrived clock.Reading) R {
 	g.mu.Lock()
-	select {
-	case <-mine.done:
+	i := slices.Index(c.cohorts, mine)
+	if i < 0 || c.ended { // its result is there, or is being completed
 		g.mu.Unlock()
+		<-mine.done
 		return mine.result
-	default:
 	}
 	work, started := c.line.workOfLocked(c)
 	if mine.callers--; mine.callers == 0 {
-		c.removeLocked(slices.Index(c.cohorts, mine), 1)
+		c.removeLocked(i, 1)
 	}
 	g.mu.Unlock()
 	result := g.o.Unanswered(ctx, c.line.key, arrived, work, started) // before the work ends
@@ -300,9 +300,6 @@ func (g *Group[K, R, W]) leave(ctx context.Context, c *call[K, R, W], mine *coho
 
 // removeLocked takes n cohorts off the call. One that has not started ends with the last of them.
 func (c *call[K, R, W]) removeLocked(first, n int) {
-	if first < 0 {
-		return // its time was up at this very moment
-	}
 	c.cohorts = slices.Delete(slices.Clone(c.cohorts), first, first+n)
 	if c.line.next == c {
 		c.endIfUnusedLocked()

@@ -84,7 +84,7 @@ type Pool struct {
 	mu      sync.Mutex
 	kept    *Conn         // nil where there is none
 	dials   []*dialing    // in progress, in the order of their start
-	changed chan struct{} // closed, and replaced, when a dial ends
+	changed chan struct{} // closed, and replaced, when a dial ends or has no callers any more
 	waiting int           // callers of Get that wait
 	redial  *time.Timer   // a Redial that is still too early; nil where there is none
 	closed  bool          // no connection is kept any more
@@ -138,15 +138,18 @@ func (p *Pool) Get(ctx context.Context, need Need, since clock.Moment, progress 
 	var mine *dialing
 	for {
 		now := p.clock.Now()
-		if mine != nil && mine.ended {
+		if mine != nil && mine.conn != nil {
 			return mine.conn, mine.result // in use since the dial ended
 		}
 		if p.usableLocked(now.Moment) && (need == Any || !p.kept.Began.Before(since)) {
 			if mine != nil {
-				mine.waiting--
+				p.leaveLocked(mine)
 			}
 			p.kept.use()
 			return p.kept, health.Dial{}
+		}
+		if mine != nil && mine.ended {
+			return nil, mine.result
 		}
 		var mayDial <-chan time.Time
 		if mine == nil {
@@ -166,7 +169,7 @@ func (p *Pool) Get(ctx context.Context, need Need, since clock.Moment, progress 
 			switch {
 			case mine == nil:
 			case !mine.ended:
-				mine.waiting--
+				p.leaveLocked(mine)
 			case mine.conn != nil:
 				mine.conn.Release()
 			}
@@ -194,6 +197,19 @@ func (p *Pool) joinLocked(ctx context.Context, now clock.Reading, since clock.Mo
 	d = p.startLocked(ctx, now)
 	d.waiting++
 	return d, nil
+}
+
+// leaveLocked takes a caller off a dial. Once all have left, the dial makes room for that of another caller.
+func (p *Pool) leaveLocked(d *dialing) {
+	if d.waiting--; d.waiting == 0 {
+		p.wakeLocked()
+	}
+}
+
+// wakeLocked has everyone who waits look again.
+func (p *Pool) wakeLocked() {
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
 // doneWaitingLocked ends the dials when nobody waits for a connection any more.
@@ -272,8 +288,7 @@ func (p *Pool) startLocked(ctx context.Context, now clock.Reading) *dialing {
 			d.conn = &Conn{Conn: c, Began: d.began, users: d.waiting}
 			p.keepLocked(d.conn)
 		}
-		close(p.changed)
-		p.changed = make(chan struct{})
+		p.wakeLocked()
 	}()
 	return d
 }

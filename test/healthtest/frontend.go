@@ -18,6 +18,9 @@ import (
 
 const grpcContentType = "application/grpc"
 
+// errClosedByFault ends a connection.
+var errClosedByFault = errors.New("closed by the test")
+
 // FrontEnd is a plaintext HTTP/2 server on loopback that does not answer as a gRPC server should. Its methods are safe for
 // concurrent use.
 type FrontEnd struct {
@@ -26,6 +29,7 @@ type FrontEnd struct {
 
 	accepted atomic.Int64
 	requests atomic.Int64
+	pings    atomic.Int64
 	running  sync.WaitGroup
 
 	mu    sync.Mutex
@@ -56,6 +60,32 @@ func HTTPStatus(code int) Fault {
 func ContentType(contentType string) Fault {
 	return Fault{answer: func(r *responder, stream uint32) error {
 		return r.page(stream, 200, contentType, "hello")
+	}}
+}
+
+// WithoutHTTPStatus answers every request with headers that lack ":status", which are none of HTTP/2's.
+func WithoutHTTPStatus() Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		return r.headers(stream, true, "content-type", "text/html")
+	}}
+}
+
+// Message answers every request with RPC status OK and a message of any bytes, in an encoding; "" is none.
+func Message(message, encoding string) Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		prefix := messagePrefix(uint32(len(message)))
+		fields := []string{":status", "200", "content-type", grpcContentType}
+		if encoding != "" {
+			fields = append(fields, "grpc-encoding", encoding)
+			prefix[0] = 1 // compressed
+		}
+		if err := r.headers(stream, false, fields...); err != nil {
+			return err
+		}
+		if err := r.framer.WriteData(stream, false, append(prefix, message...)); err != nil {
+			return err
+		}
+		return r.headers(stream, true, "grpc-status", "0")
 	}}
 }
 
@@ -103,6 +133,42 @@ func ResetStream(code http2.ErrCode) Fault {
 	}}
 }
 
+// ResetStreamAfterHeaders begins every answer, and cuts it off with RST_STREAM.
+func ResetStreamAfterHeaders(code http2.ErrCode) Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
+			return err
+		}
+		return r.framer.WriteRSTStream(stream, code)
+	}}
+}
+
+// RefuseThenGoAway refuses the first request of a connection, which a client may then send again, and follows the second with a GOAWAY
+// that says that it processed none.
+func RefuseThenGoAway() Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		if stream == 1 {
+			return r.framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+		}
+		return r.framer.WriteGoAway(0, http2.ErrCodeNo, nil)
+	}}
+}
+
+// CloseAfterHeaders begins every answer, and closes the connection.
+func CloseAfterHeaders() Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		if err := r.headers(stream, false, ":status", "200", "content-type", grpcContentType); err != nil {
+			return err
+		}
+		return errClosedByFault
+	}}
+}
+
+// CloseOnEveryRequest closes the connection when a request has arrived.
+func CloseOnEveryRequest() Fault {
+	return Fault{answer: func(*responder, uint32) error { return errClosedByFault }}
+}
+
 // GoAwayAtOnce sends GOAWAY right after SETTINGS, and never answers.
 func GoAwayAtOnce(code http2.ErrCode) Fault {
 	return Fault{connected: func(r *responder) error { return r.framer.WriteGoAway(0, code, nil) }}
@@ -144,6 +210,9 @@ func (f *FrontEnd) Connections() int { return int(f.accepted.Load()) }
 
 // Requests returns how many requests have arrived, counted by their HEADERS.
 func (f *FrontEnd) Requests() int { return int(f.requests.Load()) }
+
+// Pings counts the PINGs that have arrived.
+func (f *FrontEnd) Pings() int { return int(f.pings.Load()) }
 
 func (f *FrontEnd) end() {
 	f.listener.Close()
@@ -218,6 +287,7 @@ func (f *FrontEnd) handle(r *responder, fault Fault, frame http2.Frame) error {
 		}
 	case *http2.PingFrame:
 		if !frame.IsAck() {
+			f.pings.Add(1)
 			return r.framer.WritePing(true, frame.Data)
 		}
 	case *http2.HeadersFrame:

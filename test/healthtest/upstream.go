@@ -33,6 +33,7 @@ type Upstream struct {
 	noALPN           bool
 	withoutHealth    bool
 	maxStreams       uint32
+	memory           *Memory // nil is a socket
 
 	lifecycle   sync.Mutex // held while the server starts or stops
 	listener    net.Listener
@@ -98,7 +99,7 @@ func Start(t testing.TB, options ...Option) *Upstream {
 	for _, option := range options {
 		option(u)
 	}
-	listener, err := net.Listen(u.network, u.address)
+	listener, err := u.listen(net.Listen)
 	if err != nil {
 		t.Fatalf("start upstream: %v", err)
 	}
@@ -176,7 +177,7 @@ func (u *Upstream) Restart() {
 	u.lifecycle.Lock()
 	defer u.lifecycle.Unlock()
 	u.stopLocked()
-	listener, err := listenAgain(u.network, u.address)
+	listener, err := u.listen(listenAgain)
 	if err != nil {
 		u.t.Errorf("restart upstream: %v", err)
 		return
@@ -207,6 +208,14 @@ func (u *Upstream) GoAway() <-chan struct{} {
 		old.GracefulStop()
 	})
 	return drained
+}
+
+// listen listens at the upstream's address, on a socket in the given way.
+func (u *Upstream) listen(onSocket func(network, address string) (net.Listener, error)) (net.Listener, error) {
+	if u.memory != nil {
+		return u.memory.listen(), nil
+	}
+	return onSocket(u.network, u.address)
 }
 
 // serveLocked starts a server on listener. The caller holds lifecycle.
@@ -285,7 +294,11 @@ func (u *Upstream) closeListenerLocked() {
 	if u.listener == nil {
 		return
 	}
-	stopListening(u.listener)
+	if u.memory != nil {
+		u.memory.listenNoMore()
+	} else {
+		stopListening(u.listener)
+	}
 	u.listener = nil
 	if u.network == "tcp" {
 		u.reservation = reserve(u.address)
