@@ -142,7 +142,7 @@ func onePackage(dir string) error {
 }
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := healthtest.RunMany(m)
 	if program, err := buildFunction(); err == nil {
 		os.RemoveAll(filepath.Dir(program))
 	}

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 // bootstrap is the program as it is deployed: out of the zip that the command of the manual builds.
@@ -49,7 +51,7 @@ var bootstrap = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := healthtest.RunMany(m)
 	if program, err := bootstrap(); err == nil {
 		os.RemoveAll(filepath.Dir(program))
 	}

@@ -1,5 +1,5 @@
-// Package release tests the configuration of releases. It builds the commands as .goreleaser.yaml says, runs their -version, and
-// checks the images' Dockerfiles and the workflows.
+//go:build long
+
 package release
 
 import (

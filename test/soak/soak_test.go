@@ -37,11 +37,11 @@ var seed = flag.Uint64("soak.seed", 0, "repeats the faults of a run; 0 takes a s
 func TestNoFalseVerdict(t *testing.T) {
 	t.Parallel()
 	program := scripttest.Build(t, "../../cloudrun", "grpc_health_proxy")
-	r := soaked(t, config{program: program, length: 20 * time.Second})
+	r := soaked(t, config{program: program, length: soakFor})
 	if r.faulty() {
 		t.Error("the soak found a false or late verdict, or the program failed")
 	}
-	if r.findings[sound] < 300 || len(r.faults) < 5 {
+	if r.findings[sound] < 15*int(soakFor/time.Second) || len(r.faults) < 3 {
 		t.Errorf("only %d sound verdicts and %d kinds of faults", r.findings[sound], len(r.faults))
 	}
 }
