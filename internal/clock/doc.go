@@ -5,6 +5,6 @@
 // clock (Moment.Before).
 //
 // A Running clock leaves out the time in which the process did not run. Budgets are counted in running time: WithBudget for
-// contexts, Alarm for functions. Both wake up every Slice while they wait, for a gap between two readings is the only sign of
+// contexts, Timer for functions. Both wake up every Slice while they wait, for a gap between two readings is the only sign of
 // a stop. Reading.Stops tells that there was one.
 package clock

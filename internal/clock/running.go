@@ -91,71 +91,71 @@ func (r Reading) Sleep(due time.Duration) time.Duration {
 // WithBudget returns a context that ends, with ErrBudget as its cause, once the process has run for d.
 func (c *Running) WithBudget(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	alarm := c.NewAlarm(func(Reading) { cancel(ErrBudget) })
+	timer := c.NewTimer(func(Reading) { cancel(ErrBudget) })
 	now := c.Now()
-	alarm.SetBy(now, now.Running+d)
+	timer.SetBy(now, now.Running+d)
 	return ctx, func() {
 		cancel(nil)
-		alarm.Stop()
+		timer.Stop()
 	}
 }
 
-// Alarm calls a function when the process has run for long enough.
-type Alarm struct {
+// Timer calls a function when the process has run for long enough.
+type Timer struct {
 	clock *Running
-	rings func(now Reading)
+	f     func(now Reading)
 
 	mu    sync.Mutex
 	due   time.Duration // running time; Never where it is not set
 	timer *time.Timer   // nil before it is first set
 }
 
-// NewAlarm returns an Alarm that is not set yet. rings runs in a goroutine of its own.
-func (c *Running) NewAlarm(rings func(now Reading)) *Alarm {
-	return &Alarm{clock: c, rings: rings, due: Never}
+// NewTimer returns a Timer that is not set yet. f runs in a goroutine of its own.
+func (c *Running) NewTimer(f func(now Reading)) *Timer {
+	return &Timer{clock: c, f: f, due: Never}
 }
 
-// SetBy has the alarm ring at the running time due at the latest: one that is set to an earlier time stays. After it has
-// rung it is not set.
-func (a *Alarm) SetBy(now Reading, due time.Duration) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if due >= a.due {
+// SetBy has the timer fire at the running time due at the latest: one that is set to an earlier time keeps it. After it has
+// fired it is not set.
+func (t *Timer) SetBy(now Reading, due time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if due >= t.due {
 		return
 	}
-	a.due = due
-	if a.timer == nil {
-		a.timer = time.AfterFunc(now.Sleep(due), a.look)
+	t.due = due
+	if t.timer == nil {
+		t.timer = time.AfterFunc(now.Sleep(due), t.wake)
 	} else {
-		a.timer.Reset(now.Sleep(due))
+		t.timer.Reset(now.Sleep(due))
 	}
 }
 
-// Stop unsets the alarm. It can still ring if it was just about to.
-func (a *Alarm) Stop() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.due = Never
-	if a.timer != nil {
-		a.timer.Stop()
+// Stop unsets the timer. It can still fire if it was just about to.
+func (t *Timer) Stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.due = Never
+	if t.timer != nil {
+		t.timer.Stop()
 	}
 }
 
-// look rings, or sleeps on: at most for a Slice at a time.
-func (a *Alarm) look() {
-	now := a.clock.Now()
-	a.mu.Lock()
-	due := a.due
+// wake fires, or sleeps again: for a Slice at most at a time.
+func (t *Timer) wake() {
+	now := t.clock.Now()
+	t.mu.Lock()
+	due := t.due
 	switch {
 	case due == Never:
-		a.mu.Unlock()
+		t.mu.Unlock()
 		return
 	case now.Running < due:
-		a.timer.Reset(now.Sleep(due))
-		a.mu.Unlock()
+		t.timer.Reset(now.Sleep(due))
+		t.mu.Unlock()
 		return
 	}
-	a.due = Never
-	a.mu.Unlock()
-	a.rings(now)
+	t.due = Never
+	t.mu.Unlock()
+	t.f(now)
 }

@@ -59,27 +59,27 @@ func TestWithBudget(t *testing.T) {
 	}
 }
 
-// An alarm set to an earlier time rings then, one set to a later time does not move, and a stopped one does not ring.
-func TestAlarm(t *testing.T) {
+// A timer set to an earlier time fires then, one set to a later time does not move, and a stopped one does not fire.
+func TestTimer(t *testing.T) {
 	t.Parallel()
 	c := NewRunning(System())
 	c.Begin()
 	defer c.End()
-	rang := make(chan Reading, 2)
-	a := c.NewAlarm(func(now Reading) { rang <- now })
+	fired := make(chan Reading, 2)
+	a := c.NewTimer(func(now Reading) { fired <- now })
 	now := c.Now()
 	early := now.Running + 150*time.Millisecond
 	a.SetBy(now, now.Running+time.Hour)
 	a.SetBy(now, early)
 	a.SetBy(now, early+time.Hour)
-	if at := <-rang; at.Running < early {
-		t.Errorf("rang %v early", early-at.Running)
+	if at := <-fired; at.Running < early {
+		t.Errorf("fired %v early", early-at.Running)
 	}
 	a.SetBy(c.Now(), c.Now().Running+time.Hour)
 	a.Stop()
 	a.SetBy(c.Now(), c.Now().Running) // after Stop any time is the earliest
-	<-rang
-	if len(rang) > 0 {
-		t.Error("rang once more")
+	<-fired
+	if len(fired) > 0 {
+		t.Error("fired once more")
 	}
 }

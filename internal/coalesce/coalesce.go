@@ -47,32 +47,32 @@ type Options[K comparable, R any, W Work[R]] struct {
 type Group[K comparable, R any, W Work[R]] struct {
 	o Options[K, R, W]
 
-	mu    sync.Mutex
-	lines map[K]*line[K, R, W] // those with callers
+	mu     sync.Mutex
+	queues map[K]*queue[K, R, W] // those with callers
 }
 
-// line is the calls of one key. The Group's mutex guards it and what follows.
-type line[K comparable, R any, W Work[R]] struct {
+// queue is the calls of one key. The Group's mutex guards it and what follows.
+type queue[K comparable, R any, W Work[R]] struct {
 	group   *Group[K, R, W]
 	key     K
 	running []*call[K, R, W] // in the order of their start
 	next    *call[K, R, W]   // not started: gathers callers; nil where there are none
-	alarm   *clock.Alarm     // for the next start, or the next deadline
+	timer   *clock.Timer     // for the next start, or the next deadline
 }
 
 // call serves callers who arrived before it began.
 type call[K comparable, R any, W Work[R]] struct {
-	line    *line[K, R, W]
+	queue   *queue[K, R, W]
 	ctx     context.Context
 	cancel  context.CancelFunc
-	cohorts []*cohort[R] // in the order of their arrival
+	batches []*batch[R] // in the order of their arrival
 	began   clock.Reading
 	work    W
 	ended   bool // its callers have their result, or have left
 }
 
-// cohort is callers who arrived within a short time and share a deadline and a result.
-type cohort[R any] struct {
+// batch is callers who arrived within a short time and share a deadline and a result.
+type batch[R any] struct {
 	first, last clock.Reading // arrivals
 	callers     int
 	done        chan struct{} // closed once result is set
@@ -81,7 +81,7 @@ type cohort[R any] struct {
 
 // New returns a Group.
 func New[K comparable, R any, W Work[R]](o Options[K, R, W]) *Group[K, R, W] {
-	return &Group[K, R, W]{o: o, lines: make(map[K]*line[K, R, W])}
+	return &Group[K, R, W]{o: o, queues: make(map[K]*queue[K, R, W])}
 }
 
 // Do returns the result of a call that begins after the caller has arrived. It does so within the Budget, and earlier where
@@ -106,98 +106,98 @@ func (g *Group[K, R, W]) Do(ctx context.Context, key K) R {
 
 // join puts a caller on the key's next call, and starts that if it may start. shared says that there were others before, and
 // queued that the call does not start yet.
-func (g *Group[K, R, W]) join(ctx context.Context, key K, arrived clock.Reading) (c *call[K, R, W], mine *cohort[R], shared, queued bool) {
+func (g *Group[K, R, W]) join(ctx context.Context, key K, arrived clock.Reading) (c *call[K, R, W], mine *batch[R], shared, queued bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	l := g.lines[key]
-	if l == nil {
-		l = &line[K, R, W]{group: g, key: key}
-		l.alarm = g.o.Clock.NewAlarm(l.ring)
-		g.lines[key] = l
+	q := g.queues[key]
+	if q == nil {
+		q = &queue[K, R, W]{group: g, key: key}
+		q.timer = g.o.Clock.NewTimer(q.fire)
+		g.queues[key] = q
 	}
-	if l.next == nil {
+	if q.next == nil {
 		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the first caller may leave before others
-		l.next = &call[K, R, W]{line: l, ctx: ctx, cancel: cancel}
+		q.next = &call[K, R, W]{queue: q, ctx: ctx, cancel: cancel}
 	}
-	c = l.next
-	if n := len(c.cohorts); n > 0 {
-		mine, shared = c.cohorts[n-1], true
+	c = q.next
+	if n := len(c.batches); n > 0 {
+		mine, shared = c.batches[n-1], true
 	}
 	if mine == nil || arrived.Running-mine.first.Running > min(g.o.Window, g.o.Budget/16) {
-		mine = &cohort[R]{first: arrived, done: make(chan struct{})}
-		c.cohorts = append(c.cohorts, mine)
+		mine = &batch[R]{first: arrived, done: make(chan struct{})}
+		c.batches = append(c.batches, mine)
 	}
 	if mine.last.Before(arrived.Moment) {
 		mine.last = arrived
 	}
 	mine.callers++
-	if started := l.startLocked(arrived); started != nil {
+	if started := q.startLocked(arrived); started != nil {
 		go g.run(started)
 	}
-	return c, mine, shared, l.next == c
+	return c, mine, shared, q.next == c
 }
 
-// ring starts what may start and answers whom no call has answered in time.
-func (l *line[K, R, W]) ring(now clock.Reading) {
-	l.group.expire(l, now)
-	l.group.mu.Lock()
-	started := l.startLocked(now)
-	l.group.mu.Unlock()
+// fire starts what may start and answers whom no call has answered in time.
+func (q *queue[K, R, W]) fire(now clock.Reading) {
+	q.group.expire(q, now)
+	q.group.mu.Lock()
+	started := q.startLocked(now)
+	q.group.mu.Unlock()
 	if started != nil {
-		l.group.run(started)
+		q.group.run(started)
 	}
 }
 
-// startLocked begins the line's next call if it may start, and otherwise sets the alarm. The caller must run the call.
-func (l *line[K, R, W]) startLocked(now clock.Reading) *call[K, R, W] {
-	o := &l.group.o
+// startLocked begins the queue's next call if it may start, and otherwise sets the timer. The caller must run the call.
+func (q *queue[K, R, W]) startLocked(now clock.Reading) *call[K, R, W] {
+	o := &q.group.o
 	var started *call[K, R, W]
-	if l.next != nil && len(l.running) < o.Max && l.waitLocked(now) <= 0 {
-		started, l.next = l.next, nil
+	if q.next != nil && len(q.running) < o.Max && q.waitLocked(now) <= 0 {
+		started, q.next = q.next, nil
 		started.began = o.Clock.Now() // now may be the arrival of one of its callers, and others arrived later
-		started.work = o.Start(started.ctx, l.key, started.began)
-		l.running = append(l.running, started)
+		started.work = o.Start(started.ctx, q.key, started.began)
+		q.running = append(q.running, started)
 	}
-	l.setAlarmLocked(now)
+	q.setTimerLocked(now)
 	return started
 }
 
-// waitLocked is how long the line's next call must wait because of those that run.
-func (l *line[K, R, W]) waitLocked(now clock.Reading) time.Duration {
-	n := len(l.running)
+// waitLocked is how long the queue's next call must wait because of those that run.
+func (q *queue[K, R, W]) waitLocked(now clock.Reading) time.Duration {
+	n := len(q.running)
 	if n == 0 {
 		return 0
 	}
-	o := &l.group.o
-	wait := o.Window - (now.Running - l.running[n-1].began.Running)
+	o := &q.group.o
+	wait := o.Window - (now.Running - q.running[n-1].began.Running)
 	if n >= o.Prompt {
-		latest := l.next.cohorts[0].first.Running + o.Budget - o.Reserve
+		latest := q.next.batches[0].first.Running + o.Budget - o.Reserve
 		wait = max(wait, latest-now.Running)
 	}
 	return wait
 }
 
-// setAlarmLocked has the line look again when something is due. A line without callers ends.
-func (l *line[K, R, W]) setAlarmLocked(now clock.Reading) {
+// setTimerLocked has the queue look again when something is due. A queue without callers ends.
+func (q *queue[K, R, W]) setTimerLocked(now clock.Reading) {
 	due := clock.Never
-	for _, c := range l.running {
-		if len(c.cohorts) > 0 && !c.ended {
-			due = c.cohorts[0].first.Running + l.group.o.Budget
+	for _, c := range q.running {
+		if len(c.batches) > 0 && !c.ended {
+			due = c.batches[0].first.Running + q.group.o.Budget
 			break // earlier calls have earlier callers
 		}
 	}
-	if l.next != nil {
-		due = min(due, l.next.cohorts[0].first.Running+l.group.o.Budget)
-		if len(l.running) < l.group.o.Max {
-			due = min(due, now.Running+l.waitLocked(now))
+	if q.next != nil {
+		due = min(due, q.next.batches[0].first.Running+q.group.o.Budget)
+		if len(q.running) < q.group.o.Max {
+			due = min(due, now.Running+q.waitLocked(now))
 		}
 	}
 	if due < clock.Never {
-		l.alarm.SetBy(now, due)
-	} else if len(l.running) == 0 {
-		l.alarm.Stop()
-		if l.group.lines[l.key] == l {
-			delete(l.group.lines, l.key)
+		q.timer.SetBy(now, due)
+	} else if len(q.running) == 0 {
+		q.timer.Stop()
+		if q.group.queues[q.key] == q {
+			delete(q.group.queues, q.key)
 		}
 	}
 }
@@ -213,37 +213,37 @@ func (g *Group[K, R, W]) run(c *call[K, R, W]) {
 // finish gives the call's callers their result. It returns the call that may start now, which the caller must run.
 func (g *Group[K, R, W]) finish(c *call[K, R, W], result R, asOf clock.Reading) (next *call[K, R, W]) {
 	g.mu.Lock()
-	served := !c.ended && len(c.cohorts) > 0 // the last caller may be leaving
+	served := !c.ended && len(c.batches) > 0 // the last caller may be leaving
 	c.ended = true
 	g.mu.Unlock()
 	if served {
-		result = g.o.Finish(c.ctx, c.line.key, c.began, result)
+		result = g.o.Finish(c.ctx, c.queue.key, c.began, result)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	l := c.line
+	q := c.queue
 	if served {
-		c.answerLocked(result, len(c.cohorts))
+		c.answerLocked(result, len(c.batches))
 		if asOf != (clock.Reading{}) {
-			l.serveOthersLocked(result, asOf)
+			q.serveOthersLocked(result, asOf)
 		}
 	}
 	c.cancel()
-	l.running = slices.DeleteFunc(l.running, func(o *call[K, R, W]) bool { return o == c })
-	return l.startLocked(g.o.Clock.Now())
+	q.running = slices.DeleteFunc(q.running, func(o *call[K, R, W]) bool { return o == c })
+	return q.startLocked(g.o.Clock.Now())
 }
 
 // serveOthersLocked gives a result to all who had arrived when it was found out.
-func (l *line[K, R, W]) serveOthersLocked(result R, asOf clock.Reading) {
-	for _, c := range l.running {
+func (q *queue[K, R, W]) serveOthersLocked(result R, asOf clock.Reading) {
+	for _, c := range q.running {
 		if !c.ended && !asOf.Before(c.began.Moment) {
-			c.answerLocked(result, len(c.cohorts))
+			c.answerLocked(result, len(c.batches))
 			c.endIfUnusedLocked()
 		}
 	}
-	if next := l.next; next != nil {
+	if next := q.next; next != nil {
 		n := 0
-		for n < len(next.cohorts) && next.cohorts[n].last.Before(asOf.Moment) {
+		for n < len(next.batches) && next.batches[n].last.Before(asOf.Moment) {
 			n++
 		}
 		next.answerLocked(result, n)
@@ -251,105 +251,105 @@ func (l *line[K, R, W]) serveOthersLocked(result R, asOf clock.Reading) {
 	}
 }
 
-// answerLocked gives the call's first n cohorts their result.
+// answerLocked gives the call's first n batches their result.
 func (c *call[K, R, W]) answerLocked(result R, n int) {
-	for _, o := range c.cohorts[:n] {
+	for _, o := range c.batches[:n] {
 		o.finish(result)
 	}
-	c.cohorts = c.cohorts[n:]
+	c.batches = c.batches[n:]
 }
 
-func (o *cohort[R]) finish(result R) {
+func (o *batch[R]) finish(result R) {
 	o.result = result
 	close(o.done)
 }
 
-// endIfUnusedLocked ends a call that has no callers. A running one leaves the line when its Run returns.
+// endIfUnusedLocked ends a call that has no callers. A running one leaves the queue when its Run returns.
 func (c *call[K, R, W]) endIfUnusedLocked() {
-	if len(c.cohorts) > 0 || c.ended {
+	if len(c.batches) > 0 || c.ended {
 		return
 	}
 	c.ended = true
 	c.cancel()
-	if c.line.next == c {
-		c.line.next = nil
+	if c.queue.next == c {
+		c.queue.next = nil
 	}
 }
 
 // leave takes a caller whose context has ended off its call.
-func (g *Group[K, R, W]) leave(ctx context.Context, c *call[K, R, W], mine *cohort[R], arrived clock.Reading) R {
+func (g *Group[K, R, W]) leave(ctx context.Context, c *call[K, R, W], mine *batch[R], arrived clock.Reading) R {
 	g.mu.Lock()
-	i := slices.Index(c.cohorts, mine)
+	i := slices.Index(c.batches, mine)
 	if i < 0 || c.ended { // its result is there, or is being completed
 		g.mu.Unlock()
 		<-mine.done
 		return mine.result
 	}
-	work, started := c.line.workOfLocked(c)
+	work, started := c.queue.workOfLocked(c)
 	if mine.callers--; mine.callers == 0 {
 		c.removeLocked(i, 1)
 	}
 	g.mu.Unlock()
-	result := g.o.Unanswered(ctx, c.line.key, arrived, work, started) // before the work ends
+	result := g.o.Unanswered(ctx, c.queue.key, arrived, work, started) // before the work ends
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c.endIfUnusedLocked()
-	c.line.setAlarmLocked(g.o.Clock.Now())
+	c.queue.setTimerLocked(g.o.Clock.Now())
 	return result
 }
 
-// removeLocked takes n cohorts off the call. One that has not started ends with the last of them.
+// removeLocked takes n batches off the call. One that has not started ends with the last of them.
 func (c *call[K, R, W]) removeLocked(first, n int) {
-	c.cohorts = slices.Delete(slices.Clone(c.cohorts), first, first+n)
-	if c.line.next == c {
+	c.batches = slices.Delete(slices.Clone(c.batches), first, first+n)
+	if c.queue.next == c {
 		c.endIfUnusedLocked()
 	}
 }
 
 // workOfLocked is the work of the call; for one that has not started, that of the latest which runs.
-func (l *line[K, R, W]) workOfLocked(c *call[K, R, W]) (work W, started bool) {
-	if l.next != c {
+func (q *queue[K, R, W]) workOfLocked(c *call[K, R, W]) (work W, started bool) {
+	if q.next != c {
 		return c.work, true
 	}
-	if n := len(l.running); n > 0 {
-		work = l.running[n-1].work
+	if n := len(q.running); n > 0 {
+		work = q.running[n-1].work
 	}
 	return work, false
 }
 
-// expire answers the callers of a line whose time is up.
-func (g *Group[K, R, W]) expire(l *line[K, R, W], now clock.Reading) {
+// expire answers the callers of a queue whose time is up.
+func (g *Group[K, R, W]) expire(q *queue[K, R, W], now clock.Reading) {
 	type late struct {
 		call    *call[K, R, W]
-		cohorts []*cohort[R]
+		batches []*batch[R]
 		work    W
 		started bool
 	}
 	var all []late
 	g.mu.Lock()
-	calls := slices.Clone(l.running)
-	if l.next != nil {
-		calls = append(calls, l.next)
+	calls := slices.Clone(q.running)
+	if q.next != nil {
+		calls = append(calls, q.next)
 	}
 	for _, c := range calls {
 		if c.ended {
 			continue
 		}
 		n := 0
-		for n < len(c.cohorts) && c.cohorts[n].first.Running+g.o.Budget <= now.Running {
+		for n < len(c.batches) && c.batches[n].first.Running+g.o.Budget <= now.Running {
 			n++
 		}
 		if n > 0 {
-			work, started := l.workOfLocked(c)
-			all = append(all, late{c, c.cohorts[:n], work, started})
+			work, started := q.workOfLocked(c)
+			all = append(all, late{c, c.batches[:n], work, started})
 			c.removeLocked(0, n)
 		}
 	}
 	g.mu.Unlock()
 	for _, e := range all {
-		result := g.o.Unanswered(context.WithoutCancel(e.call.ctx), l.key, e.cohorts[0].first, e.work, e.started)
+		result := g.o.Unanswered(context.WithoutCancel(e.call.ctx), q.key, e.batches[0].first, e.work, e.started)
 		g.mu.Lock()
-		for _, o := range e.cohorts {
+		for _, o := range e.batches {
 			o.finish(result)
 		}
 		e.call.endIfUnusedLocked()
