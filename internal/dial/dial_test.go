@@ -256,6 +256,41 @@ func TestStoppedProcess(t *testing.T) {
 	})
 }
 
+// A peer that gives up before its SETTINGS ends the dial at once, or after the short time in which the rest of what it says is
+// read; and never after the budget.
+func TestPeerGivesUpBeforeSettings(t *testing.T) {
+	t.Parallel()
+	const rest = 20 * ms
+	for _, at := range []time.Duration{2 * ms, budget - 5*ms} {
+		for _, row := range []struct {
+			name   string
+			handle func(server net.Conn)
+			within time.Duration
+			cause  string
+		}{
+			{"closes", func(server net.Conn) { server.Close() }, 0, "closed by the peer"},
+			{"speaks something else", func(server net.Conn) { io.WriteString(server, "220 mail.example ESMTP\r\n") }, rest, "what came is not HTTP/2"},
+			{"speaks HTTP/1", func(server net.Conn) { io.WriteString(server, "HTTP/1.1 400 Bad Request\r\n\r\n") }, rest, "it speaks HTTP/1"},
+		} {
+			bubble(t, func(t *testing.T, w *world) {
+				w.way.Handle(func(server net.Conn) {
+					go io.Copy(io.Discard, server)
+					time.Sleep(at)
+					row.handle(server)
+				})
+				d, took := w.dial()
+				want(t, d, health.PhaseHTTP2, "")
+				if took < at || took > min(at+row.within, budget) {
+					t.Errorf("%s after %v: took %v", row.name, at, took)
+				}
+				if at+row.within < budget && !strings.Contains(d.Err.Error(), row.cause) {
+					t.Errorf("%s after %v: %v", row.name, at, d.Err)
+				}
+			})
+		}
+	}
+}
+
 // four has the world look up four addresses.
 func (w *world) four() {
 	w.o.Target = parse(w.t, "upstream.test:1")

@@ -75,12 +75,15 @@ func TestAlerts(t *testing.T) {
 				bubble(t, func(t *testing.T, w *world) {
 					w.tlsServer(server, row.wrap)
 					w.o.Credentials, w.o.ServerName = always(row.client), "localhost"
-					d, _ := w.dial()
+					d, took := w.dial()
 					alert := row.alert
 					if version == tls.VersionTLS12 && alert == "certificate required" {
 						alert = "handshake failure"
 					}
 					want(t, d, health.PhaseTLS, "remote error: tls: "+alert)
+					if took > 0 {
+						t.Errorf("took %v", took)
+					}
 				})
 			})
 		}
@@ -135,8 +138,11 @@ func TestAlertAfterAFailedWrite(t *testing.T) {
 			raw, err := connect(ctx, network, address)
 			return &brokenConn{Conn: raw, left: handshakeRecords(tls.VersionTLS13)}, err
 		}
-		d, _ := w.dial()
+		d, took := w.dial()
 		want(t, d, health.PhaseTLS, "remote error: tls: bad certificate")
+		if took != 5*ms {
+			t.Errorf("took %v", took)
+		}
 	})
 }
 
@@ -171,6 +177,31 @@ func (c *corruptedConn) Read(p []byte) (int, error) {
 	n := copy(p, c.record)
 	c.record = c.record[n:]
 	return n, nil
+}
+
+// A handshake that fails on this side ends the dial at once.
+func TestHandshakeFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	ca, other := healthtest.NewCA(t), healthtest.NewCA(t)
+	now := at(time.Now())
+	for name, version := range versions {
+		server := ca.ServerTLS(t)
+		server.MinVersion, server.MaxVersion = version, version
+		bubble(t, func(t *testing.T, w *world) {
+			w.tlsServer(server, nil)
+			w.o.Credentials, w.o.ServerName = always(credentials.NewTLS(&tls.Config{RootCAs: other.Pool(), Time: now})), "localhost"
+			var shown []*x509.Certificate
+			w.o.Trace.PeerCertificate = func(leaf *x509.Certificate) { shown = append(shown, leaf) }
+			d, took := w.dial()
+			want(t, d, health.PhaseTLS, "unknown authority")
+			if took > 0 {
+				t.Errorf("%s: took %v", name, took)
+			}
+			if len(shown) != 1 || d.Addresses[0].Certificate != shown[0] || shown[0].Subject.CommonName != "healthtest server" {
+				t.Errorf("%s: the Trace was shown %d certificates, the evidence %v", name, len(shown), d.Addresses[0].Certificate)
+			}
+		})
+	}
 }
 
 // dialReal dials over sockets, and makes an RPC on what comes of it.
