@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -86,6 +88,19 @@ func (c *counted) retried(reason string) int {
 }
 
 func services(names ...string) func(*Options) { return func(o *Options) { o.Services = names } }
+
+// tlsFrom uses a client configuration as it is.
+func tlsFrom(config *tls.Config) func(*Options) {
+	tc := credentials.NewTLS(config)
+	return func(o *Options) {
+		o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) {
+			return tc, nil
+		}
+	}
+}
+
+// short budgets, for what can only end by time-out.
+func brief(o *Options) { o.ConnectTimeout, o.RPCTimeout = 300*time.Millisecond, 300*time.Millisecond }
 
 // want checks a verdict's status and phase.
 func want(t testing.TB, v health.Verdict, status health.Status, phase health.Phase) {

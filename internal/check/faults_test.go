@@ -302,21 +302,6 @@ func TestHealthyBesideHungServicesWithFewStreams(t *testing.T) {
 	}
 }
 
-// The addresses are raced within the budget, however short.
-func TestSecondAddressServesWithinAShortBudget(t *testing.T) {
-	t.Parallel()
-	up := healthtest.Start(t)
-	_, port, _ := net.SplitHostPort(up.Addr())
-	swallower, err := net.Listen("tcp", "127.0.0.2:"+port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { swallower.Close() })
-	c := checker(t, healthtest.StartNameServer(t, "127.0.0.2", "127.0.0.1").Target(port),
-		func(o *Options) { o.ConnectTimeout = 240 * time.Millisecond })
-	want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
-}
-
 // A caller whose time is up before its flight could start waited for RPCs under way, not for the connection.
 func TestPhaseOfACallerThatWaitsForItsFlight(t *testing.T) {
 	t.Parallel()

@@ -33,7 +33,7 @@ func (dl *Dialer) connect(ctx context.Context, to route, tc credentials.Transpor
 	a.Phase = health.PhaseTLS
 	tell(a)
 	began = time.Now()
-	peeked := peek(ctx, raw)
+	peeked := peek(raw)
 	secured, auth, err := tc.ClientHandshake(ctx, cmp.Or(dl.o.ServerName, dl.o.Target.Host()), peeked)
 	protocol := tc.Info().SecurityProtocol
 	encrypted := protocol != "insecure"
@@ -57,7 +57,8 @@ func (dl *Dialer) connect(ctx context.Context, to route, tc credentials.Transpor
 	a.Phase = health.PhaseHTTP2
 	tell(a)
 	began = time.Now()
-	wire := peek(ctx, secured)
+	wire := peek(secured)
+	wire.dialling = ctx
 	c, err := grpcconn.New(ctx, dl.conn, wire, auth)
 	a.HTTP2 = time.Since(began)
 	if err != nil {

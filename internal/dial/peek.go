@@ -11,7 +11,8 @@ import (
 // peekedConn remembers how a connection's reading began and ended, for the cause that grpc-go does not report.
 type peekedConn struct {
 	net.Conn
-	dialling context.Context // of the dial: who closes earlier waits no longer than this
+	dialling context.Context // of the dial; nil where Close does not wait
+	closing  sync.Once
 
 	mu    sync.Mutex
 	seen  [5]byte
@@ -20,23 +21,25 @@ type peekedConn struct {
 	ended chan struct{} // closed when reading has ended
 }
 
-func peek(ctx context.Context, c net.Conn) *peekedConn {
-	return &peekedConn{Conn: c, dialling: ctx, ended: make(chan struct{})}
-}
+func peek(c net.Conn) *peekedConn { return &peekedConn{Conn: c, ended: make(chan struct{})} }
 
 // readRest is how long Close waits for the rest that a peer has sent which gave up before its SETTINGS: a write can
 // fail before the TLS alert was read that explains it.
 const readRest = 20 * time.Millisecond
 
-// Close closes the connection. Before the server's SETTINGS it first waits until the peer's last bytes have been read.
+// Close closes the connection. Before the server's SETTINGS the first call waits, while the dial is in progress, until
+// the peer's last bytes have been read.
 func (w *peekedConn) Close() error {
-	if !w.SettingsSeen() {
+	w.closing.Do(func() {
+		if w.dialling == nil || w.SettingsSeen() {
+			return
+		}
 		select {
 		case <-w.ended:
 		case <-time.After(readRest):
 		case <-w.dialling.Done():
 		}
-	}
+	})
 	return w.Conn.Close()
 }
 

@@ -183,9 +183,13 @@ func (c *memoryConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.swallowed.Load() {
 		<-c.closed
-		return 0, net.ErrClosed
 	}
-	return n, err
+	select {
+	case <-c.closed:
+		return 0, net.ErrClosed // as sockets say
+	default:
+		return n, err
+	}
 }
 
 func (c *memoryConn) Write(p []byte) (int, error) {
