@@ -1,8 +1,8 @@
 // Package check wires a Checker of one upstream: it asks how the upstream's services are, through the gRPC Health Checking
 // Protocol v1 (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 //
-// One check goes down one floor at a time. Checker.Check asks coalesce, which lets identical checks share calls. A call runs
-// prove, which makes the attempts. An attempt gets a connection from pool, which dials if need be (dial), and makes the RPC on it
+// One check goes from room to room. Checker.Check asks coalesce, which lets identical checks share calls. A call (call.Run,
+// here) runs prove, which makes the attempts. An attempt gets a connection from pool, which dials if need be (dial), and makes the RPC on it
 // (grpcconn). The verdict comes back the same way; report completes it and tells the Trace, before any caller gets it.
 //
 // Configured services and names that callers made up have a pool each, so that the latter cannot use up the

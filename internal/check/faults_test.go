@@ -22,8 +22,8 @@ import (
 // What prove allows: so many times may a GOAWAY exclude a check's request from a fresh connection, or a fresh connection be
 // lost, until that is the verdict.
 const (
-	goAwaysAllowed = 4
-	lossesAllowed  = 2
+	goAwaysAllowed         = 4
+	lostConnectionsAllowed = 2
 )
 
 // Calls that are stuck in dials from an outage do not hold up who comes when it is over.

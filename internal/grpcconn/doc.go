@@ -1,5 +1,5 @@
-// Package grpcconn makes one usable gRPC connection of an established network connection, and makes one RPC on it at a time
-// for each caller.
+// Package grpcconn turns a network connection into one gRPC connection. Callers may make RPCs on it side by side; each Do is
+// one RPC.
 //
 // New waits for the server's SETTINGS. A Conn never connects a second time: so a broken connection is known as broken, no
 // backoff is inherited, and no time-outs apply but the caller's.

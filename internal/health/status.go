@@ -96,9 +96,13 @@ const (
 	PhaseRPC Phase = "rpc"
 )
 
-// phaseOrder lists the phases in the order in which an attempt reaches them. Credentials are needed during the
-// handshake at the latest, and a failure to get them is this side's own fault: it outranks what other addresses met.
+// phaseOrder lists the phases by how much a failure in them says, least first. That is the order in which an attempt reaches
+// them, but for credentials: they are needed first of all, and a failure to get them is this side's own fault, which says
+// more than what an address met.
 var phaseOrder = [...]Phase{PhaseNone, PhaseDNS, PhaseConnect, PhaseTLS, PhaseHTTP2, PhaseCredentials, PhaseRPC}
+
+// Phases lists every phase but PhaseNone.
+func Phases() []Phase { return append([]Phase(nil), phaseOrder[1:]...) }
 
 // Beyond says whether an attempt that ended in p says more than one that ended in other: it came further.
 func (p Phase) Beyond(other Phase) bool { return p.position() > other.position() }

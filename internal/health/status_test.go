@@ -1,7 +1,11 @@
 package health
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -41,6 +45,36 @@ func TestStatuses(t *testing.T) {
 	}
 	if Worst(nil) != Unknown || Status(99).String() != "UNKNOWN" {
 		t.Error("nothing, or no status, is UNKNOWN")
+	}
+}
+
+// A phase without a place in the order would count as none.
+func TestPhases(t *testing.T) {
+	t.Parallel()
+	file, err := parser.ParseFile(token.NewFileSet(), "status.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := map[string]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(v.Names[0].Name, "Phase") && len(v.Values) == 1 {
+			if literal, ok := v.Values[0].(*ast.BasicLit); ok {
+				declared[strings.Trim(literal.Value, `"`)] = true
+			}
+		}
+		return true
+	})
+	delete(declared, "")
+	if len(declared) != len(Phases()) || len(declared) == 0 {
+		t.Errorf("%d phases are declared, %d have a place in the order", len(declared), len(Phases()))
+	}
+	for _, p := range Phases() {
+		if !declared[string(p)] || !p.Beyond(PhaseNone) {
+			t.Errorf("phase %q", p)
+		}
+	}
+	if !PhaseTLS.Beyond(PhaseConnect) || PhaseConnect.Beyond(PhaseTLS) || PhaseTLS.Beyond(PhaseTLS) {
+		t.Error("the order is wrong")
 	}
 }
 

@@ -39,6 +39,12 @@ type Metrics struct {
 // New registers the collectors, those of the Go runtime and the process included. It panics where
 // the registry holds a collector of the same name already.
 func New(registry *prometheus.Registry, o Options) *Metrics {
+	results := []string{"ok"}
+	for _, p := range health.Phases() {
+		if p != health.PhaseRPC { // no dial ends there
+			results = append(results, string(p))
+		}
+	}
 	m := &Metrics{
 		registry: registry,
 		requests: prometheus.NewHistogramVec(histogram("grpc_health_check_seconds",
@@ -54,8 +60,7 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 			Help: "Requests that were answered by an RPC of another request."}),
 		dials: newCounters("grpc_health_check_dials_total",
 			"Attempts to connect to the upstream, by result: ok, or the phase that they ended in.", "result", other,
-			[]string{"ok", string(health.PhaseDNS), string(health.PhaseConnect), string(health.PhaseTLS),
-				string(health.PhaseHTTP2), string(health.PhaseCredentials)}),
+			results),
 		retries: newCounters("grpc_health_check_retries_total",
 			"Further attempts within one check, by the reason for them.", "reason", other,
 			[]string{"lost", "silent", "credentials", "frozen"}),

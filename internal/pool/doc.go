@@ -6,7 +6,8 @@
 //
 // Callers share dials. A dial that succeeds serves everyone who waits and may use its connection; one that fails is
 // a failure only for callers who had arrived when it began, for an older one proves nothing to them. So a caller starts a dial of its own
-// where only older ones are in progress, unless the latest is less than 25 ms old. At most 8 dials are in progress at once.
+// where only older ones are in progress, unless the latest is less than 25 ms old. At most 8 shared dials are in progress at once; one for an
+// exclusive connection does not count.
 //
 // Discard stops a broken connection from being used again, and Close does so for good. A connection is closed when the
 // last RPC on it has ended. A dial ends when nobody waits for a connection any more.

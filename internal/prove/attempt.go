@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -86,7 +85,7 @@ func (c *Check) startLocked(now clock.Reading, need pool.Need) {
 // beginRPC notes that the attempt's RPC begins; the Check's mutex is held.
 func (a *attempt) beginRPC(c *Check, conn *pool.Conn, now clock.Reading) {
 	a.conn, a.asked = conn, now
-	a.silent = now.Running + c.o.RPCTimeout/4
+	a.silent = now.Running + c.o.RPCTimeout/silentPart
 	a.due = now.Running + c.o.RPCTimeout
 }
 
@@ -154,64 +153,5 @@ func (c *Check) report(e event) bool {
 		return true
 	case <-c.ctx.Done():
 		return false
-	}
-}
-
-// takesPartLocked says whether an attempt has not been given up.
-func (c *Check) takesPartLocked(a *attempt) bool { return slices.Contains(c.attempts, a) }
-
-func (e connected) handleLocked(c *Check, _ clock.Reading) {
-	if c.takesPartLocked(e.attempt) {
-		e.attempt.dial = e.dial
-		e.attempt.beginRPC(c, e.conn, e.now)
-	}
-}
-
-func (e notConnected) handleLocked(c *Check, _ clock.Reading) {
-	if !c.takesPartLocked(e.attempt) {
-		return
-	}
-	c.dropLocked(e.attempt)
-	c.evidence.Attempts = append(c.evidence.Attempts, e.shown)
-	if e.attempt.since.Before(c.began.Moment) {
-		return // it proves nothing: the process was stopped in the meantime
-	}
-	c.failure = &health.Verdict{Status: health.ConnectionFailed, Phase: e.phase, Err: e.err}
-	if errors.Is(e.err, clock.ErrBudget) {
-		c.failure.Status = health.Timeout
-	}
-}
-
-func (e answered) handleLocked(c *Check, now clock.Reading) {
-	a := e.attempt
-	if !c.takesPartLocked(a) {
-		return
-	}
-	c.dropLocked(a)
-	if e.answer.Outcome == grpcconn.TimedOut {
-		c.timedOutLocked(a, now)
-		return
-	}
-	c.noteLocked(a, now, e.answer.String())
-	if e.answer.Outcome == grpcconn.Answered {
-		v := health.Verdict{Status: e.answer.Status, Code: e.answer.Code, Asked: true, Err: e.answer.Err}
-		c.settleLocked(v, e.answer.List, a.asked)
-		return
-	}
-	c.pool.Discard(a.conn)
-	if !a.reuses(c) {
-		c.exclusive = true
-		c.losses += pointsOfLoss
-		if e.answer.Outcome == grpcconn.Unprocessed {
-			c.losses += pointsUnhandled - pointsOfLoss
-		}
-	}
-	if c.losses < lossesAllowed {
-		c.wantLocked("lost")
-		return
-	}
-	c.failure = &health.Verdict{
-		Status: health.ConnectionFailed, Code: e.answer.Code, Asked: true, Phase: health.PhaseRPC,
-		Err: fmt.Errorf("the connection was lost before an answer came: %w", e.answer.Err),
 	}
 }

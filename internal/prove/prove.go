@@ -47,15 +47,18 @@ type Result struct {
 	Evidence health.Evidence
 }
 
-// lossesAllowed is how many points losses of fresh connections during a check's RPC may come to before that is the verdict.
-// One loss is not proof: a server that drains while it restarts may take it along, and one that allows
-// so many requests for a connection may have spent it on those of others. After the first loss a connection is
-// the check's alone. Where the server had not even looked at the request, as it says with GOAWAY, the loss
-// says less: several servers of one name may drain one after the other.
+// silentPart is the part of the RPC's budget after which a connection without an answer counts as silent: a quarter.
+const silentPart = 4
+
+// A check fails when losses of fresh connections have cost it pointsAllowed: two losses, or four where the server had not even
+// looked at the request, as it says with GOAWAY. One loss is not proof: a server that drains while it restarts may have caused it,
+// and one that allows so many requests for a connection may have spent it on those of others. After the first loss a connection is
+// the check's alone. Several servers of one name may drain one after the other, hence the four. Losses of reused connections cost
+// nothing.
 const (
-	lossesAllowed   = 4
-	pointsOfLoss    = 2
-	pointsUnhandled = 1
+	pointsAllowed     = 4
+	pointsLost        = 2
+	pointsUnprocessed = 1
 )
 
 // outdatedAfter is how long the process may have been stopped for an RPC from before the stop to count: its answer
@@ -75,7 +78,7 @@ type Check struct {
 	began     clock.Reading // a connection is fresh, and a failure counts, where the dial began no earlier
 	attempts  []*attempt    // in progress
 	wanted    string        // the reason for which a fresh connection is wanted; empty when none is
-	losses    int           // points of lossesAllowed
+	points    int           // that losses have cost, of pointsAllowed
 	exclusive bool          // a shared fresh connection has failed: the next one is for this check alone
 	hasExtra  bool
 	failure   *health.Verdict // the verdict where no attempt in progress answers
@@ -157,6 +160,66 @@ func (c *Check) endLocked() {
 	c.returnExtraLocked()
 }
 
+// takesPartLocked says whether an attempt has not been given up.
+func (c *Check) takesPartLocked(a *attempt) bool { return slices.Contains(c.attempts, a) }
+
+func (e connected) handleLocked(c *Check, _ clock.Reading) {
+	if c.takesPartLocked(e.attempt) {
+		e.attempt.dial = e.dial
+		e.attempt.beginRPC(c, e.conn, e.now)
+	}
+}
+
+func (e notConnected) handleLocked(c *Check, _ clock.Reading) {
+	if !c.takesPartLocked(e.attempt) {
+		return
+	}
+	c.dropLocked(e.attempt)
+	c.evidence.Attempts = append(c.evidence.Attempts, e.shown)
+	if e.attempt.since.Before(c.began.Moment) {
+		return // it proves nothing: the process was stopped in the meantime
+	}
+	c.failure = &health.Verdict{Status: health.ConnectionFailed, Phase: e.phase, Err: e.err}
+	if errors.Is(e.err, clock.ErrBudget) {
+		c.failure.Status = health.Timeout
+	}
+}
+
+func (e answered) handleLocked(c *Check, now clock.Reading) {
+	a := e.attempt
+	if !c.takesPartLocked(a) {
+		return
+	}
+	c.dropLocked(a)
+	if e.answer.Outcome == grpcconn.TimedOut {
+		c.timedOutLocked(a, now)
+		return
+	}
+	c.noteLocked(a, now, e.answer.String())
+	if e.answer.Outcome == grpcconn.Answered {
+		v := health.Verdict{Status: e.answer.Status, Code: e.answer.Code, Asked: true, Err: e.answer.Err}
+		c.settleLocked(v, e.answer.List, a.asked)
+		return
+	}
+	c.pool.Discard(a.conn)
+	if !a.reuses(c) {
+		c.exclusive = true
+		if e.answer.Outcome == grpcconn.Unprocessed {
+			c.points += pointsUnprocessed
+		} else {
+			c.points += pointsLost
+		}
+	}
+	if c.points < pointsAllowed {
+		c.wantLocked("lost")
+		return
+	}
+	c.failure = &health.Verdict{
+		Status: health.ConnectionFailed, Code: e.answer.Code, Asked: true, Phase: health.PhaseRPC,
+		Err: fmt.Errorf("the connection was lost before an answer came: %w", e.answer.Err),
+	}
+}
+
 // restartLocked begins anew, after a stop of the process, beside the oldest attempts that are kept: a machine that is merely
 // busy must not cost the time that the server has already worked on its answer.
 func (c *Check) restartLocked(now clock.Reading, kept int) {
@@ -164,7 +227,7 @@ func (c *Check) restartLocked(now clock.Reading, kept int) {
 		c.dropLocked(c.attempts[len(c.attempts)-1])
 	}
 	c.began = now
-	c.failure, c.losses, c.exclusive = nil, 0, false
+	c.failure, c.points, c.exclusive = nil, 0, false
 	c.wanted = "frozen"
 }
 

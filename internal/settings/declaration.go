@@ -92,7 +92,7 @@ const (
 	groupCommand  = "Command"
 )
 
-// declaration lists every setting, in the order of -help and the manual. It never changes.
+// declaration lists every setting, in the order of -help and the manual. Nothing changes it at run time.
 var declaration = [...]setting{
 	{
 		group: groupUpstream, name: "ADDR", flags: []string{"grpc-addr", "grpcaddr"}, probe: "addr",

@@ -125,7 +125,7 @@ func TestFaults(t *testing.T) {
 func TestRooms(t *testing.T) {
 	t.Parallel()
 	var documented, there []string
-	for _, row := range rows(t, "docs/internals.md", "The rooms", regexp.MustCompile("^`")) {
+	for _, row := range rows(t, "docs/internals.md", "The folders", regexp.MustCompile("^`")) {
 		for _, m := range regexp.MustCompile("`((?:internal|test)/\\w+)`").FindAllStringSubmatch(strings.Join(row, " "), -1) {
 			documented = append(documented, m[1])
 		}
