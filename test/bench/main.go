@@ -15,21 +15,6 @@
 //
 // Ratios say something about the code, absolute figures about the machine, too: everything competes for
 // its processors, the callers as well.
-//
-// What was tried in grpc_health_proxy, and did not pay:
-//
-//   - A profile for the compiler (-pgo makes one): nothing with 1 and 64 callers, up to 4 % with 512 for 3.5 MiB more, and a second
-//     build of every dependency. So none is in the repository.
-//   - GOGC above 130: with 150 1 % more answers with 64 callers and none with 512, and 46 MiB there instead of 44.
-//   - To start the next RPC only after those who are ready to run: 0.044 instead of 0.047 RPCs per request, and no more
-//     requests. To let it go out before those who are answered run: the same.
-//   - A write deadline that is set once a second, and not for every answer; no lock in the question whether the server drains.
-//
-// What is in the way of more: with 64 callers 38 % of the server's time is the write(2) of the answer, 11 % the read(2) of the
-// request, 13 % our handler (a quarter of that net/http's copy of the headers), 10 % the shared RPCs, 5 % the collector; and of
-// the two processors 17 % are idle, as they are with (b), while one process waits for the other. With one caller it is many
-// small things: a bare RPC in place of the flight is 2 % faster, the statistics by which grpc-go says how far an RPC came cost
-// 2 %, the connections that can be told to end 2 %; the rest of the program costs nothing that could be measured.
 package main
 
 import (
@@ -69,7 +54,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var p plan
 	flags.DurationVar(&p.window, "window", 500*time.Millisecond, "how long one measurement takes")
 	flags.IntVar(&p.rounds, "rounds", 3, "how often each is made; the median counts")
-	pgo := flags.Bool("pgo", false, "measure nothing, and write "+profilePath+", which the compiler optimises grpc_health_proxy by")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -82,11 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	b, err := newBench(ctx, p, stdout, shipped)
 	if err == nil {
 		defer b.close()
-		if *pgo {
-			err = b.profile(ctx)
-		} else {
-			err = b.all(ctx)
-		}
+		err = b.all(ctx)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
