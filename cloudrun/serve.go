@@ -68,7 +68,7 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", s.Addr, "version", build.String())
 	if len(listeners) > 1 {
 		exposition := withLivez(web.Only(s.MetricsPath, m.ExpositionHandler()))
-		servers = append(servers, serve.Server{Name: "metrics", Listener: listeners[1], Handler: exposition, Budget: a.Budget, Aside: true})
+		servers = append(servers, serve.Server{Name: "metrics", Listener: listeners[1], Handler: exposition, Budget: a.Budget, Secondary: true})
 		logger.Info("answering Prometheus", "url", url(listeners[1], nil, s.MetricsPath))
 	}
 	return serve.Run(ctx, logger, s.ShutdownGrace, servers...)

@@ -1,5 +1,3 @@
-// Package serve runs HTTP servers from their listeners to a clean end: it binds every port before
-// anything is announced, and at the end answers every request whose headers were read.
 package serve
 
 import (

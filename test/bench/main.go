@@ -53,7 +53,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var p plan
 	flags.DurationVar(&p.window, "window", 500*time.Millisecond, "how long one measurement takes")
 	flags.IntVar(&p.rounds, "rounds", 3, "how often each is made; the median counts")
-	pgo := flags.Bool("pgo", false, "measure nothing, and write "+profilePath+", which the compiler optimises grpc_health_proxy by")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -66,11 +65,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	b, err := newBench(ctx, p, stdout, shipped)
 	if err == nil {
 		defer b.close()
-		if *pgo {
-			err = b.profile(ctx)
-		} else {
-			err = b.all(ctx)
-		}
+		err = b.all(ctx)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "bench:", err)

@@ -1,0 +1,91 @@
+package serve
+
+import (
+	"bytes"
+	"container/list"
+	"errors"
+	"io"
+	"net"
+	"time"
+)
+
+// conn is a connection that knows of which requests bytes have been read that have no answer yet. A drain by
+// http.Server.Shutdown alone would lose them: it closes a connection while a request is arriving.
+type conn struct {
+	net.Conn
+	table *connections
+
+	// The table's lock guards these.
+	outer    net.Conn      // what http.Server uses: this conn, or TLS over it
+	place    *list.Element // in the table's order of eviction
+	handlers int           // that run; several with HTTP/2 only
+	idle     bool          // http.Server says that no request is being read or answered
+	http2    bool
+	requests requests
+	owed     int  // how many requests were unanswered when the drain began, less those answered since
+	final    bool // the last answer of a drain has begun
+}
+
+// Read tells the table what was read.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.table.read(c, p[:n])
+	}
+	return n, err
+}
+
+// CloseWrite lets http.Server end an answer before it has read the rest of the request.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// Close also takes the connection out of the table. After the last answer of a drain the client has some time to close its
+// side (RFC 9112, section 9.6): a reset because of what it is still sending could destroy answers on their way.
+func (c *conn) Close() error {
+	if c.table.waitsForClient(c) && c.CloseWrite() == nil && c.Conn.SetReadDeadline(time.Now().Add(closeTimeout)) == nil {
+		go func() {
+			_, _ = io.Copy(io.Discard, c.Conn) // an error ends the wait as well
+			_ = c.Close()
+		}()
+		return nil
+	}
+	c.table.remove(c)
+	return c.Conn.Close()
+}
+
+// requests are those of one connection.
+type requests struct {
+	whole   int  // that have been read and have no answer yet
+	partial bool // bytes of another one have been read
+	midLine bool // the line that is being read is not empty
+}
+
+func (r *requests) unanswered() int {
+	if r.partial {
+		return r.whole + 1
+	}
+	return r.whole
+}
+
+// read counts requests: each ends with an empty line (RFC 9112, section 2.1). A body would be miscounted, which does no
+// harm: the answer to a request with a body is the last of its connection.
+func (r *requests) read(p []byte) {
+	for len(p) > 0 {
+		line, rest, ended := bytes.Cut(p, []byte("\n"))
+		if len(bytes.TrimSuffix(line, []byte("\r"))) > 0 {
+			r.midLine, r.partial = true, true
+		}
+		if !ended {
+			return
+		}
+		if !r.midLine && r.partial {
+			r.whole++
+			r.partial = false
+		}
+		r.midLine, p = false, rest
+	}
+}

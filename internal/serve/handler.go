@@ -1,0 +1,77 @@
+package serve
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+)
+
+type connKey struct{}
+
+// connContext is the server's ConnContext hook: it lets the handler find a request's connection.
+func connContext(ctx context.Context, nc net.Conn) context.Context {
+	c := tableConn(nc)
+	c.table.mu.Lock()
+	defer c.table.mu.Unlock()
+	c.outer = nc
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// handler wraps next: it tells the table which connection has a request, and the client which answer is the last: that of
+// a drain, or that to a request with a body, as bodies are not read. It passes panics to the function.
+func handler(conns *connections, panicked func(any), next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := r.Context().Value(connKey{}).(*conn)
+		open := conns.begin(c)
+		defer func() {
+			conns.end(c)
+			if problem := recover(); problem != nil {
+				if problem != http.ErrAbortHandler {
+					panicked(problem)
+				}
+				panic(http.ErrAbortHandler) // which net/http does not log
+			}
+		}()
+		if !open {
+			panic(http.ErrAbortHandler)
+		}
+		body := r.ProtoMajor == 1 && r.ContentLength != 0
+		if body {
+			w.Header().Set("Connection", "close")
+		}
+		a := &answer{ResponseWriter: w, conn: c}
+		next.ServeHTTP(a, r)
+		a.begin() // without a body and an explicit status
+		if body {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // an error says that the connection has ended
+		}
+	})
+}
+
+// answer decides as late as possible whether it is its connection's last: the drain may begin while the handler runs.
+type answer struct {
+	http.ResponseWriter
+	conn  *conn
+	begun bool
+}
+
+func (a *answer) begin() {
+	if !a.begun && a.conn.table.last(a.conn) {
+		a.Header().Set("Connection", "close")
+	}
+	a.begun = true
+}
+
+func (a *answer) WriteHeader(code int) {
+	a.begin()
+	a.ResponseWriter.WriteHeader(code)
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	a.begin()
+	return a.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
