@@ -37,7 +37,7 @@ type Options[K comparable, R any, W Work[R]] struct {
 	// call's; started says that it was theirs, and not one that they waited for. It is the zero W where no call runs. arrived is when
 	// the first of them did.
 	Unanswered func(ctx context.Context, key K, arrived clock.Reading, work W, started bool) R
-	// Queued hears of a caller who waits for running calls.
+	// Queued hears of a caller who waits for running calls; of those who arrive within a short time, only of the first.
 	Queued func(ctx context.Context, key K)
 	// Shared hears of a caller who shares a call with an earlier one.
 	Shared func()
@@ -105,7 +105,7 @@ func (g *Group[K, R, W]) Do(ctx context.Context, key K) R {
 }
 
 // join puts a caller on the key's next call, and starts that if it may start. shared says that there were others before, and
-// queued that the call does not start yet.
+// queued that the caller is the first of a batch that has to wait for running calls.
 func (g *Group[K, R, W]) join(ctx context.Context, key K, arrived clock.Reading) (c *call[K, R, W], mine *batch[R], shared, queued bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -123,7 +123,8 @@ func (g *Group[K, R, W]) join(ctx context.Context, key K, arrived clock.Reading)
 	if n := len(c.batches); n > 0 {
 		mine, shared = c.batches[n-1], true
 	}
-	if mine == nil || arrived.Running-mine.first.Running > min(g.o.Window, g.o.Budget/16) {
+	first := mine == nil || arrived.Running-mine.first.Running > min(g.o.Window, g.o.Budget/16)
+	if first {
 		mine = &batch[R]{first: arrived, done: make(chan struct{})}
 		c.batches = append(c.batches, mine)
 	}
@@ -131,10 +132,12 @@ func (g *Group[K, R, W]) join(ctx context.Context, key K, arrived clock.Reading)
 		mine.last = arrived
 	}
 	mine.callers++
-	if started := q.startLocked(arrived); started != nil {
-		go g.run(started)
+	if first { // for those who join a batch the timer is set already
+		if started := q.startLocked(arrived); started != nil {
+			go g.run(started)
+		}
 	}
-	return c, mine, shared, q.next == c
+	return c, mine, shared, first && q.next == c
 }
 
 // fire starts what may start and answers whom no call has answered in time.

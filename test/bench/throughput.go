@@ -108,7 +108,7 @@ func (b *bench) start(ctx context.Context, k kind, t transport, u *upstream, set
 		})
 		return startServer(ctx, b.programs.proxy, nil, env)
 	}
-	return startServer(ctx, b.programs.peers, []string{peerCommand, string(k), u.addr, string(t), string(b.certificates)}, nil)
+	return startServer(ctx, b.programs.peers, []string{peerCommand, string(k), u.addr, string(t), string(b.certificates)}, settings)
 }
 
 // goal is a ratio to reach.
