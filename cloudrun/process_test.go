@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"example.com/grpc-health-http/test/healthtest"
 )
 
 const (
@@ -47,7 +49,7 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	code := healthtest.RunMany(m)
 	if path, err := program(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
 	}
@@ -282,5 +284,12 @@ func eventually(t *testing.T, what string, condition func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain: %s", what)
 		}
+	}
+}
+
+func writeFile(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Error(err)
 	}
 }

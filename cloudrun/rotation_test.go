@@ -1,3 +1,5 @@
+//go:build long
+
 package main
 
 import (
@@ -71,13 +73,6 @@ var mounts = map[string]func(t *testing.T, dir string) (put func(files)){
 			}
 		}
 	},
-}
-
-func writeFile(t *testing.T, path string, content []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Error(err)
-	}
 }
 
 // rotated are the settings that take files, and the file of each.
