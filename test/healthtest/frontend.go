@@ -258,14 +258,20 @@ func (f *FrontEnd) accept() {
 				f.mu.Unlock()
 			}()
 			if !ended {
-				f.speak(conn, fault)
+				fault.serve(f, conn)
 			}
 		})
 	}
 }
 
-// speak serves a connection until it breaks; a client that closes or misbehaves ends it.
-func (f *FrontEnd) speak(conn net.Conn, fault Fault) {
+// Serve serves one connection with the fault, on any kind of network, and closes it.
+func (fault Fault) Serve(conn net.Conn) {
+	defer conn.Close()
+	fault.serve(new(FrontEnd), conn)
+}
+
+// serve serves a connection until it breaks; a client that closes or misbehaves ends it. f counts.
+func (fault Fault) serve(f *FrontEnd, conn net.Conn) {
 	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
 		return
 	}
