@@ -213,8 +213,8 @@ func (e answered) handleLocked(c *Check, now clock.Reading) {
 		return
 	}
 	c.pool.Discard(a.conn)
-	if !a.reuses(c) {
-		c.exclusive = true
+	if !a.reuses(c) && a.conn != c.lost { // two attempts can have the same connection
+		c.lost, c.exclusive = a.conn, true
 		c.losses += pointsOfLoss
 		if e.answer.Outcome == grpcconn.Unprocessed {
 			c.losses += pointsUnhandled - pointsOfLoss

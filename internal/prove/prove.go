@@ -76,6 +76,7 @@ type Check struct {
 	attempts  []*attempt    // in progress
 	wanted    string        // the reason for which a fresh connection is wanted; empty when none is
 	losses    int           // points of lossesAllowed
+	lost      *pool.Conn    // the fresh connection whose loss was counted last
 	exclusive bool          // a shared fresh connection has failed: the next one is for this check alone
 	hasExtra  bool
 	failure   *health.Verdict // the verdict where no attempt in progress answers

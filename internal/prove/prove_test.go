@@ -681,6 +681,21 @@ func TestStoppedProcess(t *testing.T) {
 		w.want(c.end(), health.Serving, health.PhaseNone, 1150*ms+200*ms+300*ms)
 		w.retried("frozen", "lost")
 	})
+	bubble(t, func(t *testing.T, w *world) { // the attempt of before gets the new one's connection: its loss counts once
+		w.way.SetMode(healthtest.Silent)
+		c := w.begin()
+		c.until(850 * ms)
+		w.way.SetMode(healthtest.Pass)
+		w.up.SetDelay("s", 300*ms)
+		w.jump.Add(int64(time.Second))
+		c.until(950 * ms)
+		if n := w.up.InFlightFor("s"); n != 2 {
+			t.Errorf("%d RPCs, want one of each attempt", n)
+		}
+		w.way.Reset()
+		w.want(c.end(), health.Serving, health.PhaseNone, 950*ms+300*ms)
+		w.retried("frozen", "lost")
+	})
 	bubble(t, func(t *testing.T, w *world) { // again and again: it ends all the same
 		w.hang()
 		c := w.begin()
