@@ -79,6 +79,7 @@ type Check struct {
 	attempts  []*attempt    // in progress
 	wanted    string        // the reason for which a fresh connection is wanted; empty when none is
 	points    int           // that losses have cost, of pointsAllowed
+	lost      *pool.Conn    // the fresh connection whose loss was counted last
 	exclusive bool          // a shared fresh connection has failed: the next one is for this check alone
 	hasExtra  bool
 	failure   *health.Verdict // the verdict where no attempt in progress answers
@@ -202,8 +203,8 @@ func (e answered) handleLocked(c *Check, now clock.Reading) {
 		return
 	}
 	c.pool.Discard(a.conn)
-	if !a.reuses(c) {
-		c.exclusive = true
+	if !a.reuses(c) && a.conn != c.lost { // two attempts can have the same connection
+		c.lost, c.exclusive = a.conn, true
 		if e.answer.Outcome == grpcconn.Unprocessed {
 			c.points += pointsUnprocessed
 		} else {

@@ -247,14 +247,20 @@ func (f *FrontEnd) accept() {
 				f.mu.Unlock()
 			}()
 			if !ended {
-				f.serveConn(conn, fault)
+				fault.serve(f, conn)
 			}
 		})
 	}
 }
 
-// serveConn serves a connection until it breaks, or the client closes it or violates HTTP/2.
-func (f *FrontEnd) serveConn(conn net.Conn, fault Fault) {
+// Serve serves one connection with the fault, on any kind of network, and closes it.
+func (fault Fault) Serve(conn net.Conn) {
+	defer conn.Close()
+	fault.serve(new(FrontEnd), conn)
+}
+
+// serve serves a connection until it breaks, or the client closes it or violates HTTP/2. f counts.
+func (fault Fault) serve(f *FrontEnd, conn net.Conn) {
 	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
 		return
 	}

@@ -3,6 +3,7 @@ package healthtest
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -46,6 +47,7 @@ func On(m *Memory) Option {
 func (m *Memory) Connect(ctx context.Context, _, _ string) (net.Conn, error) {
 	m.mu.Lock()
 	m.dials++
+	number := m.dials
 	mode, hold, handle, listener := m.mode, m.hold, m.handle, m.listener
 	m.mu.Unlock()
 	switch {
@@ -56,7 +58,7 @@ func (m *Memory) Connect(ctx context.Context, _, _ string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	client, server := memoryPipe(m.t)
-	c := &memoryConn{Conn: client, server: server, memory: m, closed: make(chan struct{})}
+	c := &memoryConn{Conn: client, server: server, memory: m, number: number, closed: make(chan struct{})}
 	m.mu.Lock()
 	m.open[c] = struct{}{}
 	m.mu.Unlock()
@@ -72,12 +74,24 @@ func (m *Memory) Connect(ctx context.Context, _, _ string) (net.Conn, error) {
 			case <-time.After(hold):
 			case <-c.closed:
 			}
-			if !listener.deliver(server) {
-				server.Close()
-			}
+			deliver(listener, server)
 		}()
 	}
 	return c, nil
+}
+
+// Deliver gives the server's side of a connection to the upstream, for a function of Handle that has nothing to do with it.
+func (m *Memory) Deliver(server net.Conn) {
+	m.mu.Lock()
+	listener := m.listener
+	m.mu.Unlock()
+	deliver(listener, server)
+}
+
+func deliver(listener *intake, server net.Conn) {
+	if listener == nil || !listener.deliver(server) {
+		server.Close()
+	}
 }
 
 // SetMode says what is done with new connections: Pass, Refuse, Silent, ResetOnAccept or Backlogged.
@@ -121,8 +135,14 @@ func (m *Memory) Swallow() {
 // Reset ends the connections that are open now.
 func (m *Memory) Reset() {
 	for _, c := range m.conns() {
-		c.Conn.Close()
-		c.server.Close()
+		c.reset()
+	}
+}
+
+// ResetFirst ends the one of them that was opened first.
+func (m *Memory) ResetFirst() {
+	if all := m.conns(); len(all) > 0 {
+		slices.MinFunc(all, func(a, b *memoryConn) int { return a.number - b.number }).reset()
 	}
 }
 
@@ -174,9 +194,15 @@ type memoryConn struct {
 	net.Conn
 	server    net.Conn
 	memory    *Memory
+	number    int // of the dial
 	swallowed atomic.Bool
 	once      sync.Once
 	closed    chan struct{}
+}
+
+func (c *memoryConn) reset() {
+	c.Conn.Close()
+	c.server.Close()
 }
 
 func (c *memoryConn) Read(p []byte) (int, error) {
