@@ -767,6 +767,27 @@ func TestSnapshot(t *testing.T) {
 			})
 		})
 	}
+	bubble(t, func(t *testing.T, w *world) { // the attempt that goes on after a stop says more than the one that has just begun
+		w.way.SetMode(healthtest.Backlogged)
+		got := 0
+		w.o.Metadata = func(ctx context.Context) (metadata.MD, error) {
+			if got++; got > 1 {
+				<-ctx.Done()
+			}
+			return nil, ctx.Err()
+		}
+		c := w.begin()
+		c.until(850 * ms)
+		w.jump.Add(int64(time.Second))
+		c.until(950 * ms)
+		v, e := c.Snapshot(w.clock.Now())
+		if v.Status != health.Timeout || v.Phase != health.PhaseConnect {
+			t.Errorf("%+v", v)
+		}
+		w.evidence(e, "not beyond connect yet$", "not beyond credentials yet$")
+		c.cancel()
+		c.end()
+	})
 	bubble(t, func(t *testing.T, w *world) { // what has failed already is the verdict
 		w.reuse()
 		w.hang()
