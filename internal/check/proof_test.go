@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/metadata"
-
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -43,44 +41,37 @@ func TestProofTellsEverything(t *testing.T) {
 // A caller whose own deadline comes before the answer gets the proof as far as it had come.
 func TestProofAtTheCallersDeadline(t *testing.T) {
 	t.Parallel()
-	up := healthtest.Start(t)
-	t.Cleanup(up.Hang("hung"))
-	asked := up.Target()
-	silent := healthtest.Forward(t, up.Target())
-	silent.SetMode(healthtest.Silent)
-	swallower := healthtest.DropSYNs(t, "127.0.0.1:0")
-	for name, row := range map[string]struct {
-		target string
+	for _, row := range []struct {
+		name   string
 		change func(*Options)
+		mode   healthtest.Mode
 		phase  health.Phase
 		shows  string
 	}{
-		"RPC":      {asked, func(*Options) {}, health.PhaseRPC, "; connected; RPC .*: no answer yet$"},
-		"SETTINGS": {silent.Addr(), func(*Options) {}, health.PhaseHTTP2, "^dial .*, lookup .*; " + silent.Addr() + " connect .* not beyond http2 yet$"},
-		"connect":  {swallower, func(*Options) {}, health.PhaseConnect, "^dial .*, lookup .*; " + swallower + " not beyond connect yet$"},
-		"credentials": {asked, func(o *Options) {
-			o.Metadata = func(ctx context.Context) (metadata.MD, error) {
-				<-ctx.Done()
-				return nil, context.Cause(ctx)
-			}
-		}, health.PhaseCredentials, "^dial .*; not beyond credentials yet$"},
+		{"RPC", func(*Options) {}, healthtest.Pass, health.PhaseRPC, "; RPC 300ms: no answer yet$"},
+		{"SETTINGS", func(*Options) {}, healthtest.Silent, health.PhaseHTTP2, "^dial 300ms, lookup 0s; 192.0.2.1:1 not beyond http2 yet$"},
+		{"connect", func(*Options) {}, healthtest.Backlogged, health.PhaseConnect, "^dial 300ms, lookup 0s; 192.0.2.1:1 not beyond connect yet$"},
+		{"credentials", func(o *Options) { o.Metadata = lateMetadata }, healthtest.Pass, health.PhaseCredentials, "^dial 300ms.*; not beyond credentials yet$"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			c := checker(t, row.target, services("hung"), row.change, func(o *Options) { o.ConnectTimeout, o.RPCTimeout = time.Minute, time.Minute })
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
-			v := c.Check(ctx, "hung")
-			want(t, v, health.Timeout, row.phase)
-			if v.Err == nil || !strings.Contains(v.Err.Error(), "the request's own deadline") {
-				t.Errorf("cause %v", v.Err)
-			}
-			if len(c.proofs) != 1 || len(c.proofs[0].Attempts) != 1 {
-				t.Fatalf("proofs %+v", c.proofs)
-			}
-			if line := c.proofs[0].Lines()[0]; !regexp.MustCompile(row.shows).MatchString(line) {
-				t.Errorf("proof %q, want %q", line, row.shows)
-			}
+			bubble(t, func(t *testing.T, up *healthtest.Upstream, way *healthtest.Memory, c *counted) {
+				defer up.Hang("hung")()
+				way.SetMode(row.mode)
+				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+				defer cancel()
+				v := c.Check(ctx, "hung")
+				want(t, v, health.Timeout, row.phase)
+				if v.Err == nil || !strings.Contains(v.Err.Error(), "the request's own deadline, 300ms after it arrived") {
+					t.Errorf("cause %v", v.Err)
+				}
+				if len(c.proofs) != 1 || len(c.proofs[0].Attempts) != 1 {
+					t.Fatalf("proofs %+v", c.proofs)
+				}
+				if line := c.proofs[0].Lines()[0]; !regexp.MustCompile(row.shows).MatchString(line) {
+					t.Errorf("proof %q, want %q", line, row.shows)
+				}
+			}, services("hung"), budgets(time.Minute, time.Minute), row.change)
 		})
 	}
 }

@@ -86,7 +86,7 @@ type Pool struct {
 	dials   []*dialing    // in progress, in the order of their start
 	changed chan struct{} // closed, and replaced, when a dial ends or has no callers any more
 	waiting int           // callers of Get that wait
-	redial  *time.Timer   // a Redial that is still too early; nil where there is none
+	redials bool          // a Redial waits for the distance to the latest dial
 	closed  bool          // no connection is kept any more
 }
 
@@ -228,19 +228,27 @@ func (p *Pool) doneWaitingLocked() {
 func (p *Pool) Redial(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.dials) == 0 || p.redial != nil {
+	if len(p.dials) == 0 || p.redials {
 		return
 	}
-	now := p.clock.Now()
-	if early := p.dialSpacing - now.Since(p.dials[len(p.dials)-1].began); early > 0 {
-		p.redial = time.AfterFunc(early, func() {
+	latest := p.dials[len(p.dials)-1]
+	if wait := p.dialSpacing - p.clock.Now().Since(latest.began); wait > 0 {
+		p.redials = true
+		time.AfterFunc(wait, func() {
 			p.mu.Lock()
-			p.redial = nil
-			p.mu.Unlock()
-			p.Redial(ctx)
+			defer p.mu.Unlock()
+			p.redials = false
+			p.redialLocked(ctx, latest)
 		})
-	} else if p.makeRoomLocked() {
-		p.startLocked(ctx, now)
+		return
+	}
+	p.redialLocked(ctx, latest)
+}
+
+// redialLocked starts another dial if the latest is in progress, and still is the latest.
+func (p *Pool) redialLocked(ctx context.Context, latest *dialing) {
+	if n := len(p.dials); n > 0 && p.dials[n-1] == latest && p.makeRoomLocked() {
+		p.startLocked(ctx, p.clock.Now())
 	}
 }
 

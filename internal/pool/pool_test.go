@@ -591,28 +591,49 @@ func TestRedial(t *testing.T) {
 			t.Error("a dial that nobody waits for")
 		}
 		stuck := w.get(pool.Any)
+		w.until(spacing / 2)
+		for range 3 {
+			w.Redial(t.Context()) // too early: it happens when it may
+		}
 		w.until(spacing - 1)
-		w.Redial(t.Context())
-		synctest.Wait()
 		w.dialled(1)
 		w.until(spacing)
-		w.Redial(t.Context())
-		synctest.Wait()
 		w.dialled(2)
-		w.Redial(t.Context())
-		synctest.Wait()
+		w.until(2*spacing - 1)
 		w.dialled(2).fail(errRefused) // nobody's
 		stuck.waits()
 		w.until(2 * spacing)
 		w.Redial(t.Context())
 		synctest.Wait()
-		w.dialled(3).succeed()
+		w.dialled(3)
+		w.until(5*spacing/2 + 1)
+		w.Redial(t.Context())
+		w.until(3*spacing - 1)
+		other := w.get(pool.Any) // whose own dial is as good
+		w.dialled(4)
+		w.until(4 * spacing)
+		w.dialled(4).succeed()
 		stuck.got()
-		if w.dials[0].ctx.Err() == nil {
-			t.Error("the dial that is stuck goes on")
+		if other.got() != stuck.conn {
+			t.Error("different connections")
+		}
+		for i, d := range w.dials {
+			if d.ctx.Err() == nil {
+				t.Errorf("dial %d goes on", i)
+			}
 		}
 		stuck.conn.Release()
+		stuck.conn.Release()
 		w.open(1)
+	})
+	bubble(t, time.Minute, func(t *testing.T, w *world) { // the dials end before it may: so there is nothing to do
+		stuck := w.get(pool.Any)
+		w.until(spacing / 2)
+		w.Redial(t.Context())
+		w.dialled(1).succeed()
+		stuck.got().Release()
+		w.until(2 * spacing)
+		w.dialled(1)
 	})
 	bubble(t, time.Minute, func(t *testing.T, w *world) { // one who redials can leave
 		stuck := w.get(pool.Any)

@@ -358,7 +358,8 @@ func (c *Check) Snapshot(now clock.Reading) (health.Verdict, health.Evidence) {
 	defer c.mu.Unlock()
 	e := health.Evidence{Attempts: slices.Clone(c.evidence.Attempts)}
 	v := Waiting()
-	for _, a := range c.attempts {
+	dialling := false
+	for _, a := range c.attempts { // the oldest first, which has come furthest
 		progress := a.dialling.Load()
 		switch {
 		case a.conn != nil:
@@ -368,9 +369,10 @@ func (c *Check) Snapshot(now clock.Reading) (health.Verdict, health.Evidence) {
 			}
 		case progress != nil:
 			e.Attempts = append(e.Attempts, health.Attempt{Dial: progress.Snapshot(now.Moment)})
-			if !v.Asked {
+			if !v.Asked && !dialling {
 				v.Phase = progress.Phase()
 			}
+			dialling = true
 		}
 	}
 	if c.failure != nil {

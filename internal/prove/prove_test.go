@@ -271,7 +271,7 @@ func TestHedge(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) { // the fresh one's
 		w.reuse()
-		w.way.Swallow()
+		w.way.BlackHole()
 		w.way.Hold(150 * ms)
 		w.up.SetDelay("s", 900*ms)
 		o := w.run()
@@ -324,7 +324,7 @@ func TestHedgeTakesAPermission(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.permit.deny(true)
 		w.reuse()
-		w.way.Swallow()
+		w.way.BlackHole()
 		c := w.begin()
 		w.want(c.end(), health.Serving, health.PhaseNone, rpcTimeout)
 		w.retried("silent")
@@ -335,7 +335,7 @@ func TestHedgeTakesAPermission(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.permit.deny(true)
 		w.reuse()
-		w.way.Swallow()
+		w.way.BlackHole()
 		c := w.begin()
 		c.until(600 * ms)
 		w.permit.deny(false)
@@ -535,7 +535,7 @@ func TestGivenUp(t *testing.T) {
 		for range tries {
 			bubble(t, func(t *testing.T, w *world) {
 				w.reuse()
-				w.way.Swallow()
+				w.way.BlackHole()
 				w.way.Hold(100 * ms)
 				w.up.SetDelay("s", 100*ms)
 				ctx, cancel := context.WithCancel(t.Context())
@@ -625,7 +625,7 @@ func TestStoppedProcess(t *testing.T) {
 		c.until(quarter + 10*ms) // the fresh connection has failed
 		w.retried("silent")
 		w.front(healthtest.CloseOnEveryRequest()) // one loss is no proof, after the stop as before it
-		w.way.Swallow()
+		w.way.BlackHole()
 		w.released[0]()
 		w.jump.Add(int64(time.Second))
 		o := c.end()
@@ -767,6 +767,27 @@ func TestSnapshot(t *testing.T) {
 			})
 		})
 	}
+	bubble(t, func(t *testing.T, w *world) { // the attempt that goes on after a stop says more than the one that has just begun
+		w.way.SetMode(healthtest.Backlogged)
+		got := 0
+		w.o.Metadata = func(ctx context.Context) (metadata.MD, error) {
+			if got++; got > 1 {
+				<-ctx.Done()
+			}
+			return nil, ctx.Err()
+		}
+		c := w.begin()
+		c.until(850 * ms)
+		w.jump.Add(int64(time.Second))
+		c.until(950 * ms)
+		v, e := c.Snapshot(w.clock.Now())
+		if v.Status != health.Timeout || v.Phase != health.PhaseConnect {
+			t.Errorf("%+v", v)
+		}
+		w.evidence(e, "not beyond connect yet$", "not beyond credentials yet$")
+		c.cancel()
+		c.end()
+	})
 	bubble(t, func(t *testing.T, w *world) { // what has failed already is the verdict
 		w.reuse()
 		w.hang()

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/test/bufconn"
 )
 
@@ -57,7 +58,8 @@ func (m *Memory) Connect(ctx context.Context, _, _ string) (net.Conn, error) {
 	case mode == Refuse || handle == nil && mode == Pass && listener == nil:
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
-	client, server := memoryPipe(m.t)
+	client, end := memoryPipe(m.t)
+	server := &memoryServer{Conn: end, towardsClient: &injector{w: end}}
 	c := &memoryConn{Conn: client, server: server, memory: m, number: number, closed: make(chan struct{})}
 	m.mu.Lock()
 	m.open[c] = struct{}{}
@@ -66,6 +68,8 @@ func (m *Memory) Connect(ctx context.Context, _, _ string) (net.Conn, error) {
 	case mode == ResetOnAccept:
 		server.Close()
 	case mode == Silent:
+	case mode == CloseOnRequest:
+		go CloseOnEveryRequest().Serve(server)
 	case handle != nil:
 		go handle(server)
 	default:
@@ -94,7 +98,7 @@ func deliver(listener *intake, server net.Conn) {
 	}
 }
 
-// SetMode says what is done with new connections: Pass, Refuse, Silent, ResetOnAccept or Backlogged.
+// SetMode says what is done with new connections: Pass, Refuse, Silent, ResetOnAccept, CloseOnRequest or Backlogged.
 func (m *Memory) SetMode(mode Mode) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -125,8 +129,8 @@ func (m *Memory) Dials() int {
 // OpenConnections counts the connections that their client has not closed.
 func (m *Memory) OpenConnections() int { return len(m.conns()) }
 
-// Swallow makes the connections that are open now lose everything, in both directions.
-func (m *Memory) Swallow() {
+// BlackHole makes the connections that are open now lose everything, in both directions.
+func (m *Memory) BlackHole() {
 	for _, c := range m.conns() {
 		c.swallowed.Store(true)
 	}
@@ -143,6 +147,15 @@ func (m *Memory) Reset() {
 func (m *Memory) ResetFirst() {
 	if all := m.conns(); len(all) > 0 {
 		slices.MinFunc(all, func(a, b *memoryConn) int { return a.number - b.number }).reset()
+	}
+}
+
+// GoAway sends the clients of the connections that are open now a GOAWAY, between two frames of the server, which knows
+// nothing of it.
+func (m *Memory) GoAway(lastStreamID uint32, code http2.ErrCode) {
+	for _, c := range m.conns() {
+		// A connection that just broke has nobody to tell.
+		_ = c.server.towardsClient.inject(goAwayFrame(lastStreamID, code))
 	}
 }
 
@@ -189,10 +202,18 @@ func memoryPipe(t testing.TB) (client, server net.Conn) {
 	return client, <-accepted
 }
 
+// memoryServer is the server's side of a connection.
+type memoryServer struct {
+	net.Conn
+	towardsClient *injector
+}
+
+func (s *memoryServer) Write(p []byte) (int, error) { return s.towardsClient.Write(p) }
+
 // memoryConn is the client's side of a connection.
 type memoryConn struct {
 	net.Conn
-	server    net.Conn
+	server    *memoryServer
 	memory    *Memory
 	number    int // of the dial
 	swallowed atomic.Bool
