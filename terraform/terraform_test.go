@@ -1,3 +1,5 @@
+//go:build long
+
 // Package terraform tests the Terraform modules and their examples. It has tests only.
 package terraform
 

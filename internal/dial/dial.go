@@ -85,8 +85,8 @@ func (dl *Dialer) Dial(ctx context.Context, p *Progress) (c *grpcconn.Conn, d he
 		var last health.Dial
 		c, last = dl.once(ctx, p)
 		last.Redials = redials
-		if d.Err != nil && errors.Is(last.Err, clock.ErrBudget) && (last.Phase == health.PhaseCredentials || !last.Phase.Beyond(d.Phase)) {
-			break // the budget ended a later try: what the one before it met says more
+		if d.Err != nil && errors.Is(last.Err, clock.ErrBudget) && !saysMore(last.Phase, d.Phase) {
+			break
 		}
 		d = last
 		if c != nil || dl.o.Redial <= 0 || d.Phase == health.PhaseCredentials || !wait(ctx, dl.o.Redial) {
@@ -101,6 +101,12 @@ func (dl *Dialer) Dial(ctx context.Context, p *Progress) (c *grpcconn.Conn, d he
 		dl.o.Trace.Dial(string(d.Phase))
 	}
 	return c, d
+}
+
+// saysMore says whether a try that the budget ended says more than the one before it: only where that one reached nobody, and
+// this one has come further.
+func saysMore(last, before health.Phase) bool {
+	return !before.Beyond(health.PhaseConnect) && last.Beyond(before) && last != health.PhaseCredentials
 }
 
 // wait waits for d, and says whether the context let it.

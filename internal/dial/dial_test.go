@@ -3,6 +3,7 @@ package dial_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/dial"
@@ -490,6 +492,22 @@ func TestRedial(t *testing.T) {
 		d, took := w.dial()
 		want(t, d, health.PhaseHTTP2, "within 1s")
 		if took != budget || !errors.Is(d.Err, clock.ErrBudget) {
+			t.Errorf("took %v: %v", took, d.Err)
+		}
+	})
+	bubble(t, func(t *testing.T, w *world) { // or further on, after a peer that had answered
+		w.o.Redial = 30 * ms
+		w.way.Handle(func(server net.Conn) { server.Close() })
+		w.o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) {
+			if time.Since(w.start) > 990*ms {
+				return insecure.NewCredentials(), nil // which would go on to wait for SETTINGS
+			}
+			return credentials.NewTLS(&tls.Config{ServerName: "localhost"}), nil
+		}
+		time.AfterFunc(980*ms, func() { w.way.Handle(nil); w.way.SetMode(healthtest.Silent) })
+		d, took := w.dial()
+		want(t, d, health.PhaseTLS, "")
+		if took != budget || errors.Is(d.Err, clock.ErrBudget) {
 			t.Errorf("took %v: %v", took, d.Err)
 		}
 	})

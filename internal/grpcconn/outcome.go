@@ -53,12 +53,10 @@ func reset(err error) bool {
 }
 
 // excluded recognizes an RPC that a GOAWAY has ended as not looked at. Its answer's trailers can still come
-// then, and change nothing about that. grpc-go gives it no type (internal/transport/transport.go,
-// errStreamDrain and statusGoAway), only these texts.
+// then, and change nothing about that. grpc-go gives it no type (internal/transport/transport.go, errStreamDrain), only
+// this text.
 func excluded(err error) bool {
-	message := status.Convert(err).Message()
-	return message == "the connection is draining" ||
-		message == "the stream is rejected because server is draining the connection"
+	return status.Convert(err).Message() == "the connection is draining"
 }
 
 // unprocessed recognizes an RPC that the server has not looked at: a GOAWAY has said so, or the connection was gone
