@@ -27,7 +27,7 @@ const (
 // takeLocked judges an answer.
 func (w *world) takeLocked(a *answer) {
 	w.checks++
-	w.trace = append(w.trace, a.line(w.start))
+	w.answers = append(w.answers, a)
 	kind := w.judgeLocked(a)
 	if kind == "" && a.must != health.Unknown && a.verdict.Status != a.must {
 		kind = "not " + a.must.String()

@@ -90,6 +90,7 @@ const (
 
 // connection is what is known of one.
 type connection struct {
+	id       int
 	began    time.Time
 	clock    clock.Moment // when it was dialled
 	hits     []hit
@@ -99,10 +100,15 @@ type connection struct {
 
 // handled is an RPC that the server has answered.
 type handled struct {
+	key        string
 	order      int // of its arrival, among all arrivals and freezes
 	came, gone time.Time
 	said       string
 	conn       *connection
+}
+
+func (h *handled) String() string {
+	return fmt.Sprintf("%q, which came %v before, on connection %d: %s", h.key, h.gone.Sub(h.came), h.conn.id, h.said)
 }
 
 // event is one line of the trace of a seed. Most are never printed.

@@ -203,7 +203,7 @@ func (s *service) handle(ctx context.Context, key string, say func() string, fai
 	w := s.world
 	p, _ := peer.FromContext(ctx)
 	w.mu.Lock()
-	one := &handled{order: w.arrivalLocked(), came: time.Now(), conn: w.connectionLocked(p.Addr.(simnet.Addr).Conn)}
+	one := &handled{key: key, order: w.arrivalLocked(), came: time.Now(), conn: w.connectionLocked(p.Addr.(simnet.Addr).Conn)}
 	slow, hang, hurry := w.slow[key], w.hangs[key], w.hurry
 	w.inFlight[key]++
 	w.servedLocked(key)
@@ -234,6 +234,6 @@ func (s *service) handle(ctx context.Context, key string, say func() string, fai
 	defer w.mu.Unlock()
 	one.gone, one.said = time.Now(), say()
 	w.handled[key] = append(w.handled[key], one)
-	w.noteLocked("server answered", text(fmt.Sprintf("%q, which came at %v on connection %d: %s", key, one.came.Sub(w.start), p.Addr.(simnet.Addr).Conn.ID, one.said)))
+	w.noteLocked("server answered", one)
 	return *failure
 }

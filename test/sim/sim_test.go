@@ -99,7 +99,7 @@ func TestRepeats(t *testing.T) {
 	const seeds = 10
 	same := 0
 	for seed := range uint64(seeds) {
-		if slices.Equal(run(t, seed+1, nil, nil).trace, run(t, seed+1, nil, nil).trace) {
+		if slices.Equal(run(t, seed+1, nil, nil).trace(), run(t, seed+1, nil, nil).trace()) {
 			same++
 		}
 	}

@@ -92,7 +92,7 @@ type world struct {
 	freezes    []freeze
 	events     []event
 	evidence   []health.Evidence
-	trace      []string
+	answers    []*answer
 	findings   []finding
 	checks     int
 	mostSlow   float64 // the slowest answer while all was well, relative to what is allowed
@@ -119,7 +119,18 @@ type result struct {
 	Served    int
 	Findings  []finding
 
-	trace []string
+	start   time.Time
+	answers []*answer
+}
+
+// trace is the answers in the order of callers and of time.
+func (r *result) trace() []string {
+	var lines []string
+	for _, a := range r.answers {
+		lines = append(lines, a.line(r.start))
+	}
+	slices.Sort(lines)
+	return lines
 }
 
 // run runs a seed in a bubble, without the dropped faults. wrap may put something in front of the checker; it may be nil.
@@ -260,9 +271,8 @@ func (w *world) result() *result {
 	defer w.mu.Unlock()
 	r := &result{
 		Seed: w.seed, Settings: w.settings.String(), Simulated: time.Since(w.start), Checks: w.checks, Slowest: w.mostSlow,
-		RPCs: w.mostRPCs, Served: w.mostServed, Findings: w.findings, trace: w.trace,
+		RPCs: w.mostRPCs, Served: w.mostServed, Findings: w.findings, start: w.start, answers: w.answers,
 	}
-	slices.Sort(r.trace)
 	for _, f := range w.faults {
 		if !w.dropped[f.index] {
 			r.Schedule = append(r.Schedule, f.String())
@@ -324,7 +334,7 @@ func (w *world) traced() health.Trace {
 func (w *world) connectionLocked(c *simnet.Conn) *connection {
 	known := w.connections[c]
 	if known == nil {
-		known = &connection{began: c.Began, requests: make(map[string]bool)}
+		known = &connection{id: c.ID, began: c.Began, requests: make(map[string]bool)}
 		w.connections[c] = known
 	}
 	return known
