@@ -156,7 +156,7 @@ func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived cl
 	switch {
 	case ctx.Err() == nil: // the budget is used up
 	case !errors.Is(ctx.Err(), context.DeadlineExceeded): // nobody is there to read it, but a command's exit code may depend on it
-		result.Verdict.Service, result.Verdict.Err = r.Service, context.Cause(ctx)
+		result.Verdict.Service, result.Verdict.List, result.Verdict.Err = r.Service, r.List, context.Cause(ctx)
 		return result
 	case errors.Is(result.Verdict.Err, prove.ErrNoAnswer):
 		result.Verdict.Err = fmt.Errorf("no answer before the request's own deadline, %v after it arrived",

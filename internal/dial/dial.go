@@ -133,14 +133,7 @@ func (dl *Dialer) once(ctx context.Context, p *Progress) (*grpcconn.Conn, health
 	if err != nil {
 		return nil, p.end(health.PhaseDNS, dl.orBudget(ctx, err, "the target's host was not looked up"))
 	}
-	c, d := dl.race(ctx, routes, tc, p)
-	if d.Phase == health.PhaseTLS && ctx.Err() == nil {
-		if again, err := dl.credentials(ctx, true); err == nil && again != tc {
-			dl.o.Trace.Retry("credentials")
-			c, d = dl.race(ctx, routes, again, p)
-		}
-	}
-	return c, d
+	return dl.race(ctx, routes, tc, p)
 }
 
 func (dl *Dialer) credentials(ctx context.Context, refresh bool) (credentials.TransportCredentials, error) {

@@ -1,0 +1,241 @@
+//go:build !race
+
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/grpc-health-http/internal/clock"
+	"example.com/grpc-health-http/internal/health"
+)
+
+const (
+	// maxRPCs is how many RPCs of one configured service may be in progress at once, as counted on the checker's side.
+	maxRPCs = 8
+	// maxServed is the same as the server counts: it hears of a cancelled one a little late.
+	maxServed = 12
+	// outdatedAfter is the length of a freeze after which no answer counts to an RPC from before it.
+	outdatedAfter = 5 * time.Second
+	// spacing is how long a call or a dial may wait for a younger one of its kind.
+	spacing = 25 * time.Millisecond
+)
+
+// takeLocked judges an answer.
+func (w *world) takeLocked(a *answer) {
+	w.checks++
+	w.answers = append(w.answers, a)
+	kind := w.judgeLocked(a)
+	if kind == "" && a.must != health.Unknown && a.verdict.Status != a.must {
+		kind = "not " + a.must.String()
+	}
+	if kind == "" {
+		return
+	}
+	what := a.String()
+	if id, err := strconv.Atoi(a.verdict.EvidenceID); err == nil {
+		what += "\n  evidence:\n    " + strings.Join(w.evidence[id-1].Lines(), "\n    ")
+	}
+	w.foundLocked(kind, a.from.Add(-w.budget()), what)
+}
+
+// judgeLocked says what is wrong with an answer; empty where nothing is.
+func (w *world) judgeLocked(a *answer) string {
+	limit := w.budget()
+	if a.deadline > 0 {
+		limit = min(limit, a.deadline)
+	}
+	if a.took() > limit {
+		return "late"
+	}
+	v := a.verdict
+	wrong := ""
+	switch {
+	case v.Status == health.Overloaded:
+		if !w.madeUp(a.key) || w.peak.most <= w.maxConcurrent {
+			return "overloaded without need"
+		}
+		return ""
+	case a.key == listKey && v.List || v.Phase != health.PhaseNone:
+		wrong = w.judgeFailureLocked(a)
+	default:
+		wrong = w.judgeAnswerLocked(a)
+	}
+	if wrong == "" && w.disturbed.within(a.from.Add(-max(2*time.Second, w.budget())), a.to) == 0 {
+		allowed := w.well()
+		w.mostSlow = max(w.mostSlow, float64(a.took())/float64(allowed))
+		if a.took() > allowed {
+			return "slow"
+		}
+	}
+	return wrong
+}
+
+// judgeAnswerLocked looks for the RPC that an answer of the server is from.
+func (w *world) judgeAnswerLocked(a *answer) string {
+	after := a.order // no RPC counts that came before this
+	for _, f := range w.freezes {
+		if f.jump > outdatedAfter {
+			after = max(after, f.order)
+		}
+	}
+	outdated, old := false, false
+	for _, one := range slices.Backward(w.handled[a.key]) {
+		switch {
+		case one.said != a.said:
+		case one.order < after:
+			outdated = true
+		case one.conn.first.Before(a.from) && a.fromClock.Since(one.conn.clock) > w.maxAge: // it was usable, and old
+			old = true
+		default:
+			return ""
+		}
+		if one.gone.Before(a.from.Add(-10 * time.Second)) {
+			break
+		}
+	}
+	switch {
+	case old:
+		return "old connection"
+	case outdated:
+		return "outdated answer"
+	}
+	return "the server said no such thing"
+}
+
+// judgeFailureLocked looks for the cause of a failure.
+func (w *world) judgeFailureLocked(a *answer) string {
+	timeout := a.verdict.Status == health.Timeout
+	switch {
+	case !timeout && a.verdict.Status != health.ConnectionFailed:
+		return "unexpected status"
+	case !a.left.IsZero(), a.deadline > 0 && a.took() >= a.deadline:
+		return ""
+	}
+	since, froze := a.from, 0 // what was before explains no failure
+	for _, f := range w.freezes {
+		if f.order > a.order {
+			since = f.at
+			froze++
+		}
+	}
+	t := w.timesLocked(a)
+	if w.budget()-since.Sub(a.from)-time.Duration(froze)*clock.Slice < t.hedge+t.attempt {
+		since = a.from // too little was left
+	}
+	spent := a.took() >= w.budget()-time.Duration(froze)*clock.Slice
+	switch {
+	case w.outages.within(since, a.to) > 0, w.partly.within(since, a.to) > 1:
+	case timeout && w.hung[a.key] != nil && w.hung[a.key].within(since, a.to) > 0:
+	case w.pointsLocked(a.key, since) >= pointsOfProof:
+	case timeout && (t.dial > w.connectTimeout || t.rpc > w.rpcTimeout):
+	case timeout && spent && t.all() > w.rpcTimeout+spacing:
+	default:
+		return "false alarm"
+	}
+	return ""
+}
+
+// pointsLocked is what the faults since then come to that hit connections which were dialled since then and can have served the key.
+func (w *world) pointsLocked(key string, since time.Time) (points int) {
+	for _, c := range w.connections {
+		if c.began.Before(since) || len(c.requests) > 0 && !c.requests[key] && w.streams == 0 {
+			continue
+		}
+		for _, h := range c.hits {
+			if !h.at.Before(since) {
+				points += h.points
+			}
+		}
+	}
+	return points
+}
+
+// times are how long the parts of a check can take.
+type times struct {
+	dial, rpc, attempt time.Duration
+	hedge              time.Duration // before a further attempt, after a connection has become silent
+	attempts           int           // that can be needed
+}
+
+// all is the time for all attempts.
+func (t times) all() time.Duration {
+	if t.attempts > 1 {
+		return t.hedge + time.Duration(t.attempts)*t.attempt
+	}
+	return t.attempt
+}
+
+// timesLocked are those around an answer. Calls that other callers wait for can be older than it.
+func (w *world) timesLocked(a *answer) times {
+	from := a.from.Add(-w.budget())
+	t := w.timesOf(w.latency+w.delays.sum(from, a.to), w.partly.within(from, a.to) > 0)
+	if w.rotations.within(from, a.to) > 0 {
+		t.dial *= 2 // with the new credentials once more
+	}
+	t.dial += w.late.sum(from, a.to)
+	if slowed := w.slowed[a.key]; slowed != nil {
+		t.rpc += slowed.sum(from, a.to)
+	}
+	t.attempt, t.attempts = t.dial+t.rpc, 1
+	for _, c := range w.connections {
+		for _, h := range c.hits {
+			if !h.at.Before(from) {
+				t.attempts++
+			}
+		}
+	}
+	for _, f := range w.freezes {
+		if !f.at.Before(from) {
+			t.attempts++
+		}
+	}
+	return t
+}
+
+// timesOf are those with a latency, without faults of anything else but addresses.
+func (w *world) timesOf(latency time.Duration, partly bool) times {
+	roundTrip := 2 * (latency + latency/4)
+	t := times{rpc: roundTrip, dial: 4*roundTrip + spacing, hedge: w.rpcTimeout / 4} // lookup, TCP, TLS, HTTP/2
+	if n := time.Duration(len(w.addresses)); partly && n > 1 {
+		t.dial += (n - 1) * min(250*time.Millisecond, w.connectTimeout/n)
+	} else {
+		t.dial += w.headStart()
+	}
+	t.attempt = t.dial + t.rpc
+	return t
+}
+
+// well is how long an answer may take while all is well: a call can wait for another one.
+func (w *world) well() time.Duration {
+	t := w.timesOf(w.latency, false)
+	if w.streams > 0 { // those of others can take the streams of two connections
+		return 2*t.attempt + spacing + 2*(t.hedge+t.dial)
+	}
+	return 2*t.attempt + spacing
+}
+
+// counted hears of RPCs in progress, as the checker's side counts them. The world's mutex is held.
+func (w *world) counted(key string, n int, at time.Time) {
+	limit := maxRPCs
+	if key == madeUpKey {
+		limit = w.maxConcurrent
+	} else if !w.madeUp(key) {
+		w.mostRPCs = max(w.mostRPCs, n)
+	}
+	if n > limit {
+		w.foundLocked("too many RPCs", at.Add(-w.budget()), fmt.Sprintf("%d for %q at %v", n, key, at.Sub(w.start)))
+	}
+}
+
+// servedLocked hears of RPCs in progress, as the server counts them.
+func (w *world) servedLocked(key string) {
+	n := w.inFlight[key]
+	w.mostServed = max(w.mostServed, n)
+	if n > maxServed {
+		w.foundLocked("too many RPCs on the server", time.Now().Add(-w.budget()), fmt.Sprintf("%d for %q", n, key))
+	}
+}
