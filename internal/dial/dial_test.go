@@ -499,7 +499,7 @@ func TestRedial(t *testing.T) {
 		w.o.Redial = 30 * ms
 		w.way.Handle(func(server net.Conn) { server.Close() })
 		w.o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) {
-			if time.Since(w.start) > 990*ms {
+			if time.Since(w.start) > 985*ms {
 				return insecure.NewCredentials(), nil // which would go on to wait for SETTINGS
 			}
 			return credentials.NewTLS(&tls.Config{ServerName: "localhost"}), nil
