@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// process is a running proxy. Whatever it writes or answers is searched for what secret was told of.
+// process is a running proxy. Whatever it writes or answers is searched for the secrets that the test named.
 type process struct {
 	t   *testing.T
 	cmd *exec.Cmd

@@ -394,7 +394,7 @@ func (j *jumping) set(o *Options) {
 	}
 }
 
-// A process that stands still again and again, whenever it has run for a moment: a check ends all the same.
+// A process that is stopped again and again, whenever it has run for a moment: a check ends all the same.
 func TestStopsAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	for name, which := range map[string]func(*jumping) *atomic.Int64{
@@ -458,7 +458,7 @@ func TestSecondRPCIsGivenBackAfterAFreeze(t *testing.T) {
 	}, services("s"), budgets(time.Second, 4*time.Second), j.set)
 }
 
-// A process that stands still for a moment while the server works on its answer: what the server has done by
+// A process that is stopped for a moment while the server works on its answer: what the server has done by
 // then is not lost, for a second RPC goes beside the first.
 func TestStallDuringASlowAnswer(t *testing.T) {
 	t.Parallel()

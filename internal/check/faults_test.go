@@ -208,7 +208,7 @@ func TestGoAwayDuringADial(t *testing.T) {
 	}
 }
 
-// A server that says GOAWAY as soon as a connection stands: that is known at once, not when the budget
+// A server that says GOAWAY as soon as a connection was made: that is known at once, not when the budget
 // for the connection is used up.
 func TestGoAwayAtOnce(t *testing.T) {
 	t.Parallel()

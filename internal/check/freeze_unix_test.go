@@ -178,7 +178,7 @@ func TestFrozenProcess(t *testing.T) {
 	})
 }
 
-// A process that is stopped during a check, while the network forgets its connections: new ones work when it goes on, so
+// A process that is stopped during a check, while the network forgets its connections: new ones work when it continues, so
 // the answer is SERVING, whatever is slow besides. 6 s are so long that what came before counts no more.
 func TestFrozenDuringACheck(t *testing.T) {
 	t.Parallel()

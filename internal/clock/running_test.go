@@ -31,7 +31,7 @@ func TestRunning(t *testing.T) {
 		t.Errorf("a stopped process ran for %v with %d stops, want %v and 1", r.Running-before.Running, r.Stops, Slice)
 	}
 	before = c.Now()
-	now.Wall += int64(time.Hour) // a frozen machine: its monotonic clock stood still
+	now.Wall += int64(time.Hour) // a frozen machine: its monotonic clock did not run
 	if r := c.Now(); r.Stops != 2 || r.Running != before.Running {
 		t.Errorf("a frozen machine ran for %v with %d stops in all, want 0 and 2", r.Running-before.Running, r.Stops)
 	}

@@ -595,7 +595,7 @@ func TestStoppedProcess(t *testing.T) {
 }
 
 // While Finish or Unanswered completes a result, a caller who leaves waits for it: nothing is completed that nobody gets, and no caller's
-// verdict is told twice.
+// verdict is reported twice.
 func TestLeavingWhileTheResultIsCompleted(t *testing.T) {
 	t.Parallel()
 	slowly := func(o *options) {

@@ -104,7 +104,7 @@ func (w *world) clock() *clock.Running {
 	return c
 }
 
-// dial dials, and closes what comes of it once the RPC on it was answered. took is the bubble's time, which is exact.
+// dial dials, makes an RPC on the connection, and closes it. took is the bubble's time, which is exact.
 func (w *world) dial() (d health.Dial, took time.Duration) {
 	w.t.Helper()
 	return w.dialWith(w.t.Context(), new(dial.Progress))
@@ -540,7 +540,7 @@ func TestRedial(t *testing.T) {
 	})
 }
 
-// proxy has connections go through an HTTP proxy in memory, which answers as it is told.
+// proxy has connections go through an HTTP proxy in memory, which answers with the given function.
 func (w *world) proxy(answer func(client net.Conn, request *http.Request, rest *bufio.Reader)) *[]string {
 	var asked []string
 	w.connect["192.0.2.9:3128"] = func(ctx context.Context) (net.Conn, error) {

@@ -146,14 +146,14 @@ func TestAlertAfterAFailedWrite(t *testing.T) {
 	})
 }
 
-// at is a clock that stands still: in a bubble it is the year 2000, and the certificates are of today.
+// at is a clock that always shows the same time: in a bubble it is the year 2000, and the certificates are of today.
 func at(now time.Time) func() time.Time { return func() time.Time { return now } }
 
 // corruptedConn changes the TLS records of application data that are read, from one on.
 type corruptedConn struct {
 	net.Conn
 	from   int
-	record []byte // what is to be read still
+	record []byte // what has not been read yet
 }
 
 func (c *corruptedConn) Read(p []byte) (int, error) {
@@ -204,7 +204,7 @@ func TestHandshakeFailsAtOnce(t *testing.T) {
 	}
 }
 
-// dialReal dials over sockets, and makes an RPC on what comes of it.
+// dialReal dials over sockets, and makes an RPC on the connection.
 func dialReal(t *testing.T, address string, change ...func(*dial.Options)) (d health.Dial, told []string) {
 	t.Helper()
 	var mu sync.Mutex

@@ -483,7 +483,7 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// Who leaves gets its context's cause; a dial goes on as long as anybody waits for a connection, and no longer.
+// A caller who leaves gets its context's cause; a dial lasts as long as anybody waits for a connection, and no longer.
 func TestLeaving(t *testing.T) {
 	t.Parallel()
 	gone := errors.New("gone")

@@ -392,7 +392,7 @@ func TestRetryOfALostConnection(t *testing.T) {
 			t.Errorf("a failure was asked at %v", o.asked)
 		}
 	})
-	bubble(t, func(t *testing.T, w *world) { // lost after the hedge has begun: the fresh one goes on
+	bubble(t, func(t *testing.T, w *world) { // lost after the hedge has begun: the fresh one stays in progress
 		w.reuse()
 		w.up.SetDelay("s", 600*ms)
 		c := w.begin()
@@ -598,7 +598,7 @@ func TestNotSent(t *testing.T) {
 	}, healthtest.MaxConcurrentStreams(1))
 }
 
-// A stop of the process begins a check anew. The oldest attempt goes on unless its answer could be older than 5 s.
+// A stop of the process begins a check anew. The oldest attempt stays in progress unless its answer could be older than 5 s.
 func TestStoppedProcess(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) { // the oldest one's answer counts
@@ -767,7 +767,7 @@ func TestSnapshot(t *testing.T) {
 			})
 		})
 	}
-	bubble(t, func(t *testing.T, w *world) { // the attempt that goes on after a stop says more than the one that has just begun
+	bubble(t, func(t *testing.T, w *world) { // the attempt kept after a stop says more than the one that has just begun
 		w.way.SetMode(healthtest.Backlogged)
 		got := 0
 		w.o.Metadata = func(ctx context.Context) (metadata.MD, error) {
@@ -803,7 +803,7 @@ func TestSnapshot(t *testing.T) {
 	})
 }
 
-// What is to be sent with an RPC is got for each attempt, within a budget of its own.
+// Each attempt gets its metadata anew, within a budget of its own.
 func TestMetadata(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {

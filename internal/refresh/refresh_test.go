@@ -368,7 +368,7 @@ func TestLoadsAreBounded(t *testing.T) {
 	})
 }
 
-// A frozen machine loses the load's answer. Its monotonic clock stood still meanwhile.
+// A frozen machine loses the load's answer. Its monotonic clock did not run meanwhile.
 func TestFreeze(t *testing.T) {
 	in(t, nil, func(t *testing.T, f *fixture) {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -502,7 +502,7 @@ func TestDrainIdleHTTP2(t *testing.T) {
 	wait(t, "the drain ends", over)
 }
 
-// While a slow HTTP/1.1 request holds the drain, an HTTP/2 client is told with its next answer to go elsewhere.
+// While a slow HTTP/1.1 request holds the drain, the next answer sends an HTTP/2 client elsewhere.
 func TestDrainHTTP2BesideHTTP1(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})

@@ -18,7 +18,7 @@ import (
 const memoryBuffer = 64 << 10
 
 // Memory is a network without sockets, for tests in a bubble of testing/synctest: there time is exact and nobody
-// waits, but it stands still while a socket is waited for. What goes over it are the bytes of real servers. It leads to
+// waits, but time does not pass while a goroutine waits for a socket. It carries the bytes of real servers. It leads to
 // the Upstream that was started with On, and has faults to switch on. All methods are safe for concurrent use.
 type Memory struct {
 	t testing.TB
