@@ -80,12 +80,13 @@ var rooms = map[string][]string{
 	"health":   nil,
 	"clock":    nil,
 	"target":   nil,
+	"workers":  nil,
 	"grpcconn": {"health"},
 	"dial":     {"clock", "grpcconn", "health", "target"},
 	"pool":     {"clock", "dial", "grpcconn", "health"},
 	"prove":    {"clock", "dial", "grpcconn", "health", "pool"},
 	"coalesce": {"clock"},
-	"check":    {"clock", "coalesce", "dial", "grpcconn", "health", "pool", "prove"},
+	"check":    {"clock", "coalesce", "dial", "grpcconn", "health", "pool", "prove", "workers"},
 }
 
 // TestRooms keeps the arrows of the core as they are, and the core usable wherever gRPC is.

@@ -19,6 +19,7 @@ import (
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/pool"
 	"example.com/grpc-health-http/internal/prove"
+	"example.com/grpc-health-http/internal/workers"
 )
 
 const (
@@ -56,6 +57,7 @@ type Checker struct {
 	services   []string
 	clock      *clock.Running
 	prove      prove.Options
+	goroutines *workers.Group
 	calls      *coalesce.Group[grpcconn.Request, prove.Result, *call]
 	configured *pool.Pool // for the configured services
 	others     *pool.Pool // for the rest
@@ -72,15 +74,18 @@ func New(o Options) *Checker {
 		o.Clock = clock.System()
 	}
 	o.Trace = o.Trace.Complete()
-	c := &Checker{trace: o.Trace, services: health.Configured(o.Services), clock: clock.NewRunning(o.Clock), maxMadeUp: int64(cmp.Or(o.MaxConcurrent, 100))}
+	c := &Checker{
+		trace: o.Trace, services: health.Configured(o.Services), maxMadeUp: int64(cmp.Or(o.MaxConcurrent, 100)),
+		clock: clock.NewRunning(o.Clock), goroutines: workers.New(),
+	}
 	c.prove = prove.Options{
-		Clock: c.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: o.Trace,
+		Go: c.goroutines.Go, Clock: c.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: o.Trace,
 	}
 	dialer := dial.New(o.Options, c.clock)
 	c.configured = pool.New(dialer.Dial, c.clock, o.MaxAge, o.ConnectTimeout)
 	c.others = pool.New(dialer.Dial, c.clock, o.MaxAge, o.ConnectTimeout)
 	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, prove.Result, *call]{
-		Clock: c.clock, Budget: o.ConnectTimeout + o.RPCTimeout,
+		Go: c.goroutines.Go, Clock: c.clock, Budget: o.ConnectTimeout + o.RPCTimeout,
 		Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
 		Queued: func(ctx context.Context, r grpcconn.Request) { c.poolOf(r).Redial(ctx) },
@@ -92,6 +97,7 @@ func New(o Options) *Checker {
 func (c *Checker) Close() {
 	c.configured.Close()
 	c.others.Close()
+	c.goroutines.Close()
 }
 
 // Check asks how the service is; the empty name is the whole server. It answers within ConnectTimeout +

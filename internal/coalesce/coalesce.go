@@ -28,6 +28,8 @@ type Options[K comparable, R any, W Work[R]] struct {
 	// Reserve is how long before its deadline a caller's call starts at the latest.
 	Reserve time.Duration
 
+	// Go runs a call in a goroutine of its own.
+	Go func(f func())
 	// Start makes the work of a call that begins now. It must not block.
 	Start func(ctx context.Context, key K, now clock.Reading) W
 	// Finish completes a result before any caller gets it. ctx has the values of the first caller's context, and
@@ -134,7 +136,7 @@ func (g *Group[K, R, W]) join(ctx context.Context, key K, arrived clock.Reading)
 	mine.callers++
 	if first { // for those who join a batch the timer is set already
 		if started := q.startLocked(arrived); started != nil {
-			go g.run(started)
+			g.o.Go(func() { g.run(started) })
 		}
 	}
 	return c, mine, shared, first && q.next == c

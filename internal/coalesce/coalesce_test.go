@@ -89,6 +89,7 @@ type valueKey struct{}
 func newGroup(t *testing.T, change ...func(*options)) *group {
 	g := &group{t: t, start: time.Now()}
 	o := options{
+		Go:     func(f func()) { go f() },
 		Clock:  clock.NewRunning(g.read),
 		Budget: budget, Window: window, Prompt: prompt, Max: most, Reserve: reserve,
 		Start: func(ctx context.Context, key string, now clock.Reading) *call {
@@ -737,6 +738,7 @@ func TestKeyIsForgotten(t *testing.T) {
 	t.Parallel()
 	type key [64]byte
 	o := coalesce.Options[*key, int, instant]{
+		Go:    func(f func()) { go f() },
 		Clock: clock.NewRunning(clock.System()), Budget: time.Minute, Window: ms, Prompt: 1, Max: 1, Reserve: ms,
 		Start: func(context.Context, *key, clock.Reading) instant {
 			return instant{}

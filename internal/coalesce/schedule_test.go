@@ -86,6 +86,7 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 	s.asOf = s.random.IntN(2) == 0
 	start := s.start
 	o := &s.o
+	o.Go = func(f func()) { go f() }
 	o.Clock = clock.NewRunning(func() clock.Moment {
 		now := time.Since(start)
 		return clock.Moment{Mono: int64(now), Wall: int64(now)}
@@ -282,6 +283,7 @@ func TestManyCallers(t *testing.T) {
 	read := clock.System()
 	var bad, running, most atomic.Int64
 	g := coalesce.New(coalesce.Options[int, int64, counted]{
+		Go:    func(f func()) { go f() },
 		Clock: clock.NewRunning(read), Budget: 20 * ms, Window: ms, Prompt: 2, Max: 4, Reserve: 10 * ms,
 		Start: func(ctx context.Context, _ int, now clock.Reading) counted {
 			return counted{ctx, now.Mono, &running, &most}

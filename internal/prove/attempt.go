@@ -73,13 +73,13 @@ func (c *Check) startLocked(now clock.Reading, need pool.Need) {
 			ctx, cancel := c.rpcContext(c.ctx)
 			a.cancel = cancel
 			a.beginRPC(c, conn, now)
-			go func() { c.report(c.rpc(ctx, a, conn, nil)) }()
+			c.o.Go(func() { c.report(c.rpc(ctx, a, conn, nil)) })
 			return
 		}
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	a.cancel = cancel
-	go c.attempt(ctx, a)
+	c.o.Go(func() { c.attempt(ctx, a) })
 }
 
 // beginRPC notes that the attempt's RPC begins; the Check's mutex is held.

@@ -27,6 +27,8 @@ type Options struct {
 	// Metadata returns what to send with an RPC; nil sends nothing. The result is not modified.
 	// An error ends the attempt in phase "credentials".
 	Metadata func(ctx context.Context) (metadata.MD, error)
+	// Go runs an attempt in a goroutine of its own.
+	Go func(f func())
 	// Trace hears of RPC and Retry ("lost", "silent", "frozen").
 	Trace health.Trace
 }

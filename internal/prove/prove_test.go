@@ -122,7 +122,7 @@ func bubble(t *testing.T, test func(t *testing.T, w *world), options ...healthte
 			return way.Connect(ctx, network, address)
 		}}, w.clock)
 		w.pool = pool.New(dialer.Dial, w.clock, time.Hour, connectTimeout)
-		w.o = prove.Options{Clock: w.clock, ConnectTimeout: connectTimeout, RPCTimeout: rpcTimeout, Trace: trace}
+		w.o = prove.Options{Go: func(f func()) { go f() }, Clock: w.clock, ConnectTimeout: connectTimeout, RPCTimeout: rpcTimeout, Trace: trace}
 		test(t, w)
 		for _, release := range w.released {
 			release()
