@@ -139,6 +139,7 @@ var kinds = []kind{
 		by := upTo(f.random, time.Hour)
 		f.tell("back by %v", by)
 		w.wall -= by
+		w.setBack = append(w.setBack, time.Now())
 		return nil
 	}},
 }

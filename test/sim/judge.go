@@ -78,7 +78,7 @@ func (w *world) judgeLocked(a *answer) string {
 func (w *world) judgeAnswerLocked(a *answer) string {
 	after := a.order // no RPC counts that came before this
 	for _, f := range w.freezes {
-		if f.jump > outdatedAfter {
+		if f.jump > outdatedAfter && !w.hiddenLocked(f) {
 			after = max(after, f.order)
 		}
 	}
@@ -104,6 +104,12 @@ func (w *world) judgeAnswerLocked(a *answer) string {
 		return "outdated answer"
 	}
 	return "the server said no such thing"
+}
+
+// hiddenLocked says that no clock can show a freeze: the monotonic clock was stopped too, and the wall clock was set back
+// between two readings.
+func (w *world) hiddenLocked(f freeze) bool {
+	return f.wallOnly && slices.ContainsFunc(w.setBack, func(at time.Time) bool { return f.at.Sub(at).Abs() <= clock.Slice })
 }
 
 // judgeFailureLocked looks for the cause of a failure.

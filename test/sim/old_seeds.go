@@ -6,4 +6,6 @@ package sim
 var oldSeeds = []struct {
 	seed  uint64
 	found string
-}{}
+}{
+	{1795734161703, "the wall clock was set back just before a freeze that it alone would have shown: no clock can tell (a fault of the judge)"},
+}

@@ -72,6 +72,8 @@ type freeze struct {
 	at    time.Time
 	order int
 	jump  time.Duration // by which the clocks were late
+	// wallOnly: the monotonic clock was stopped as well.
+	wallOnly bool
 }
 
 // hit is a fault of one connection.

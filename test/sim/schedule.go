@@ -141,7 +141,7 @@ func (w *world) freeze(f *fault, meanwhile func()) {
 	}
 	meanwhile()
 	w.mu.Lock()
-	w.freezes = append(w.freezes, freeze{time.Now(), w.arrivalLocked(), jump})
+	w.freezes = append(w.freezes, freeze{at: time.Now(), order: w.arrivalLocked(), jump: jump, wallOnly: wallOnly})
 	w.noteLocked("frozen", nil)
 	w.wall += jump
 	if !wallOnly {

@@ -86,9 +86,10 @@ type world struct {
 	rotations  spans
 	hung       map[string]*spans
 	slowed     map[string]*measured
-	delays     measured // of packets
-	late       measured // lookups, credentials, metadata
-	disturbed  spans    // all faults
+	delays     measured    // of packets
+	late       measured    // lookups, credentials, metadata
+	disturbed  spans       // all faults
+	setBack    []time.Time // when the wall clock was
 	freezes    []freeze
 	events     []event
 	evidence   []health.Evidence
