@@ -28,14 +28,17 @@ type Running struct {
 	read func() Moment
 
 	mu     sync.Mutex
-	active int    // checks under way: while there are any, somebody reads the clock every Slice
-	last   Moment // the latest reading while active
-	lost   int64  // monotonic nanoseconds spent stopped
+	active int           // checks under way: while there are any, somebody reads the clock every Slice
+	last   Moment        // the latest reading
+	passed time.Duration // what either clock has shown to pass from one reading to the next, in all
+	lost   int64         // monotonic nanoseconds spent stopped
 	stops  int
 }
 
 // Reading is what a Running clock shows.
 type Reading struct {
+	// Moment has in place of the wall clock the sum of what either clock has shown to pass from one reading to the
+	// next: so setting the wall clock back does not hide a stop that was seen before.
 	Moment
 	// Running is how long the process has run.
 	Running time.Duration
@@ -44,14 +47,14 @@ type Reading struct {
 }
 
 // NewRunning returns a clock that reads the time from read, as System gives it.
-func NewRunning(read func() Moment) *Running { return &Running{read: read} }
+func NewRunning(read func() Moment) *Running { return &Running{read: read, last: read()} }
 
 // Begin says that a check begins, and reads the clock. End must follow.
 func (c *Running) Begin() Reading {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.active == 0 {
-		c.last = c.read()
+		c.nowLocked() // what has passed since the last check is no stop
 	}
 	c.active++
 	return c.nowLocked()
@@ -73,14 +76,14 @@ func (c *Running) Now() Reading {
 
 func (c *Running) nowLocked() Reading {
 	now := c.read()
-	if c.active > 0 {
-		if now.Since(c.last) > stoppedAfter {
-			c.stops++
-			c.lost += max(now.Mono-c.last.Mono-int64(Slice), 0)
-		}
-		c.last = now
+	passed := max(now.Since(c.last), 0)
+	if c.active > 0 && passed > stoppedAfter {
+		c.stops++
+		c.lost += max(now.Mono-c.last.Mono-int64(Slice), 0)
 	}
-	return Reading{Moment: now, Running: time.Duration(now.Mono - c.lost), Stops: c.stops}
+	c.passed += passed
+	c.last = now
+	return Reading{Moment: Moment{Mono: now.Mono, Wall: int64(c.passed)}, Running: time.Duration(now.Mono - c.lost), Stops: c.stops}
 }
 
 // Sleep is how long to wait for the running time due before reading the clock again.

@@ -39,6 +39,9 @@ func TestRunning(t *testing.T) {
 	if r := c.Now(); r.Stops != 2 || r.Running != before.Running {
 		t.Errorf("setting the clock back counts as a stop")
 	}
+	if age := c.Now().Since(begin.Moment); age < time.Hour {
+		t.Errorf("an age of %v, after a freeze of an hour that setting the clock back must not hide", age)
+	}
 	c.End()
 	pass(time.Hour)
 	if r := c.Begin(); r.Stops != 2 {

@@ -8,4 +8,6 @@ var oldSeeds = []struct {
 	found string
 }{
 	{1795734161703, "the wall clock was set back just before a freeze that it alone would have shown: no clock can tell (a fault of the judge)"},
+	{1795734163952, "setting the wall clock back hid a freeze from the age of a connection"},
+	{1795734164089, "the same"},
 }
