@@ -1,0 +1,161 @@
+//go:build !race && long
+
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// mutant is a deliberate fault in the core: in a file of internal, old becomes new. The simulation has to find it.
+type mutant struct {
+	name, file, old, new string
+}
+
+// mutants show what the judge is worth: each of them is found within mutantSeeds seeds.
+//
+// Not found yet are mutants that only cost time while the budget is long enough (no hedge), that need many slow calls of one
+// service at once (no cap, no late start), or that leave something behind until it ends by itself (losers of a race, dials that
+// nobody waits for): the tests of prove, coalesce, dial and pool find those.
+var mutants = []mutant{
+	{"a reused connection's failure is taken for proof", "prove/attempt.go",
+		"return a.conn.Began.Before(c.began.Moment) }", "return false }"},
+	{"no retry after a loss", "prove/prove.go",
+		"		c.wantLocked(\"lost\")\n		return", "		if a.reuses(c) {\n			c.failure = &health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseRPC}\n		} else {\n			c.wantLocked(\"lost\")\n		}\n		return"},
+	{"one loss is proof", "prove/prove.go",
+		"	pointsAllowed     = 4", "	pointsAllowed     = 2"},
+	{"a request that the server has not looked at counts as lost", "prove/prove.go",
+		"	pointsUnprocessed = 1", "	pointsUnprocessed = 4"},
+	{"an answer from before a long stop counts", "prove/prove.go",
+		"const outdatedAfter = 5 * time.Second", "const outdatedAfter = 5000 * time.Second"},
+	{"a transport's status counts as the server's", "grpcconn/outcome.go",
+		"	case s == nil || excluded(err): // the context had ended before, or a GOAWAY excluded the request\n", "	default:\n		a.Outcome = Answered\n	case s == nil || excluded(err):\n"},
+	{"a connection that ends during its dial is a failed dial", "grpcconn/conn.go",
+		"		case wire.SettingsSeen() && state != connectivity.Connecting:", "		case false:"},
+	{"the age of connections is ignored", "pool/pool.go",
+		"!p.kept.Lost() && now.Since(p.kept.Began) <= p.maxAge", "!p.kept.Lost()"},
+	{"the failure of an older dial counts", "pool/pool.go",
+		"		if !latest.began.Before(since) {", "		if true {"},
+	{"a later caller gets an older answer", "coalesce/coalesce.go",
+		"next.batches[n].last.Before(asOf.Moment)", "next.batches[n].first.Before(asOf.Moment)"},
+	{"every waiting caller gets every answer", "coalesce/coalesce.go",
+		"n < len(next.batches) && next.batches[n].last.Before(asOf.Moment)", "n < len(next.batches)"},
+	{"a running call gets an older answer", "coalesce/coalesce.go",
+		"if !c.ended && !asOf.Before(c.began.Moment) {", "if !c.ended {"},
+	{"calls that nobody waits for go on", "coalesce/coalesce.go",
+		"	c.ended = true\n	c.cancel()\n	if c.queue.next == c {", "	c.ended = true\n	if c.queue.next == c {"},
+	{"callers join a running call", "coalesce/coalesce.go",
+		"	c = q.next\n	if n :=", "	c = q.next\n	if r := len(q.running); r > 0 && !q.running[r-1].ended && len(q.running[r-1].batches) > 0 {\n		joined := q.running[r-1]\n		b := joined.batches[len(joined.batches)-1]\n		b.callers++\n		if len(q.next.batches) == 0 {\n			q.next.cancel()\n			q.next = nil\n		}\n		return joined, b, true, false\n	}\n	if n :="},
+	{"stops of the process are not noticed", "clock/running.go",
+		"	if c.active > 0 && passed > stoppedAfter {", "	if false {"},
+	{"time in which the process was stopped counts", "clock/running.go",
+		"		c.lost += max(now.Mono-c.last.Mono-int64(Slice), 0)", ""},
+	{"any number of second RPCs", "check/check.go",
+		"taken := p.checker.doubled.LoadOrStore(p.request, nil); taken {", "taken := p.checker.doubled.LoadOrStore(p.request, nil); taken && false {"},
+	{"any number of RPCs for made-up names", "check/check.go",
+		"if p.limited && p.checker.madeUp.Add(1) > p.checker.maxMadeUp {", "if p.limited && p.checker.madeUp.Add(1) > 1000 {"},
+	{"credentials are not read again", "dial/race.go",
+		"		case len(again) > 0 && !refreshed:", "		case false:"},
+	{"a dial has no budget", "dial/dial.go",
+		"	ctx, cancel := dl.clock.WithBudget(ctx, dl.o.ConnectTimeout)", "	ctx, cancel := context.WithCancel(ctx)"},
+	{"one address is tried after the other has failed", "dial/race.go",
+		"		case <-next.C:\n			start()", "		case <-next.C:"},
+	{"callers are answered a second late", "check/check.go",
+		"Budget: o.ConnectTimeout + o.RPCTimeout,", "Budget: o.ConnectTimeout + o.RPCTimeout + time.Second,"},
+	{"verdicts are kept for 50 ms", "check/check.go",
+		"	return c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict", "	if v, ok := c.doubled.Load(\"kept \" + service); ok && time.Since(v.(health.Verdict).At) < 50*time.Millisecond {\n		return v.(health.Verdict)\n	}\n	v := c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict\n	c.doubled.Store(\"kept \"+service, v)\n	return v"},
+}
+
+// mutantSeeds is within how many seeds a mutant must be found.
+const mutantSeeds = 200
+
+// TestMutants runs the simulation on each mutant of the core. The sources stay as they are: go build's -overlay replaces the file.
+func TestMutants(t *testing.T) {
+	internal, err := filepath.Abs("../../internal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	slots := make(chan struct{}, 2)
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	found := make([]string, len(mutants))
+	for i, m := range mutants {
+		all.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			after, err := m.judge(t.Context(), internal, filepath.Join(dir, fmt.Sprint(i)))
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				t.Errorf("%s: %v", m.name, err)
+			}
+			found[i] = after
+		})
+	}
+	all.Wait()
+	for i, m := range mutants {
+		t.Logf("| %s | %s |", m.name, found[i])
+	}
+}
+
+var seedOf = regexp.MustCompile(`seed (\d+)`)
+
+// judge says after how many seeds the mutant was found. An error says that it was not, or could not be made.
+func (m mutant) judge(ctx context.Context, internal, dir string) (after string, err error) {
+	path := filepath.Join(internal, m.file)
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(source), m.old); n != 1 {
+		return "", fmt.Errorf("what it replaces is there %d times in %s, want once: bring the table up to date", n, m.file)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	mutated := filepath.Join(dir, "mutated.go")
+	if err := os.WriteFile(mutated, []byte(strings.Replace(string(source), m.old, m.new, 1)), 0o600); err != nil {
+		return "", err
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: mutated}})
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "sim.test")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, ".")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	const first = 1000
+	run := exec.CommandContext(ctx, program, "-test.run=TestSeeds", "-test.v", "-test.timeout=5m", "-first", fmt.Sprint("-seed=", first), fmt.Sprint("-seeds=", mutantSeeds))
+	began := time.Now()
+	out, err := run.CombinedOutput()
+	if err == nil {
+		return "", fmt.Errorf("not found within %d seeds", mutantSeeds)
+	}
+	seeds := 0
+	for _, match := range seedOf.FindAllSubmatch(out, -1) {
+		var seed int
+		if _, err := fmt.Sscan(string(match[1]), &seed); err == nil && seed >= first && seed < first+mutantSeeds {
+			seeds = seed - first + 1
+			break
+		}
+	}
+	if seeds == 0 {
+		return "", fmt.Errorf("the simulation ended without a finding: %w\n%.2000s", err, out)
+	}
+	return fmt.Sprintf("%d | %.1f s", seeds, time.Since(began).Seconds()), nil
+}
