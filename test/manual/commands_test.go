@@ -24,6 +24,7 @@ import (
 var notRun = map[string]string{
 	"go run ./example/quickstart": "runs until Ctrl-C; its own test tries everything that it prints",
 	"go test ./...":               "is what runs this test",
+	"go test ./test/sim":          "is among what runs beside this test",
 	"go test -run TestFaults ./internal/app ./cloudrun ./lambda": "is among what runs beside this test",
 	"go run ./test/soak -for 2m":                                 "takes two minutes; its own test runs it for less",
 	"go run ./test/bench":                                        "takes three minutes, and fills the machine; its own tests measure for less",

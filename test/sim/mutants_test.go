@@ -24,8 +24,8 @@ type mutant struct {
 // mutants show what the judge is worth: each of them is found within mutantSeeds seeds.
 //
 // Not found yet are mutants that only cost time while the budget is long enough (no hedge), that need many slow calls of one
-// service at once (no cap, no late start), or that leave something behind until it ends by itself (losers of a race, dials that
-// nobody waits for): the tests of prove, coalesce, dial and pool find those.
+// service at once (no cap, no late start), or that leave something behind until it ends by itself (dials that nobody waits for).
+// The tests of prove, coalesce and pool find those.
 var mutants = []mutant{
 	{"a reused connection's failure is taken for proof", "prove/attempt.go",
 		"return a.conn.Began.Before(c.began.Moment) }", "return false }"},
