@@ -29,11 +29,6 @@ type answer struct {
 
 func (a *answer) took() time.Duration { return a.to.Sub(a.from) }
 
-// line is the answer in the trace by which runs of a seed are compared.
-func (a *answer) line(start time.Time) string {
-	return fmt.Sprintf("%04d %14d %14d %q %s %s %s", a.caller, a.from.Sub(start), a.to.Sub(start), a.key, a.verdict.Status, a.verdict.Phase, a.said)
-}
-
 func (a *answer) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "caller %d asked for %q, waited %v: %v", a.caller, a.key, a.took(), a.verdict.Status)

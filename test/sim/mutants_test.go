@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -158,4 +159,34 @@ func (m mutant) judge(ctx context.Context, internal, dir string) (after string, 
 		return "", fmt.Errorf("the simulation ended without a finding: %w\n%.2000s", err, out)
 	}
 	return fmt.Sprintf("%d | %.1f s", seeds, time.Since(began).Seconds()), nil
+}
+
+// TestRepeats shows that most seeds repeat, to the nanosecond.
+func TestRepeats(t *testing.T) {
+	const seeds = 10
+	same := 0
+	for seed := range uint64(seeds) {
+		if slices.Equal(run(t, seed+1, nil, nil).trace(), run(t, seed+1, nil, nil).trace()) {
+			same++
+		}
+	}
+	t.Logf("%d of %d seeds repeat", same, seeds)
+	if same < seeds/2 {
+		t.Errorf("only %d of %d seeds repeat", same, seeds)
+	}
+}
+
+// trace is the answers in the order of callers and of time.
+func (r *result) trace() []string {
+	var lines []string
+	for _, a := range r.answers {
+		lines = append(lines, a.line(r.start))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// line is the answer in the trace by which runs of a seed are compared.
+func (a *answer) line(start time.Time) string {
+	return fmt.Sprintf("%04d %14d %14d %q %s %s %s", a.caller, a.from.Sub(start), a.to.Sub(start), a.key, a.verdict.Status, a.verdict.Phase, a.said)
 }

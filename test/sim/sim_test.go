@@ -3,16 +3,11 @@
 package sim
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"example.com/grpc-health-http/internal/health"
 )
 
 var (
@@ -92,54 +87,6 @@ func minimized(t *testing.T, r *result) *result {
 		return true
 	})
 	return least
-}
-
-// TestRepeats shows that most seeds repeat, to the nanosecond.
-func TestRepeats(t *testing.T) {
-	const seeds = 10
-	same := 0
-	for seed := range uint64(seeds) {
-		if slices.Equal(run(t, seed+1, nil, nil).trace(), run(t, seed+1, nil, nil).trace()) {
-			same++
-		}
-	}
-	t.Logf("%d of %d seeds repeat", same, seeds)
-	if same < seeds/2 {
-		t.Errorf("only %d of %d seeds repeat", same, seeds)
-	}
-}
-
-// TestFindsCache shows that the judge finds a checker that keeps its answers for a moment.
-func TestFindsCache(t *testing.T) {
-	for seed := range uint64(20) {
-		r := run(t, seed+1, nil, func(c checker) checker { return &cache{checker: c, known: make(map[string]health.Verdict)} })
-		for _, f := range r.Findings {
-			if f.Kind == "outdated answer" && strings.Contains(f.Text, "server answered") {
-				return
-			}
-		}
-	}
-	t.Error("not found with 20 seeds")
-}
-
-type cache struct {
-	checker
-	mu    sync.Mutex
-	known map[string]health.Verdict
-}
-
-func (c *cache) Check(ctx context.Context, service string) health.Verdict {
-	c.mu.Lock()
-	known, ok := c.known[service]
-	c.mu.Unlock()
-	if ok && time.Since(known.At) < 50*time.Millisecond {
-		return known
-	}
-	v := c.checker.Check(ctx, service)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.known[service] = v
-	return v
 }
 
 func TestMinimize(t *testing.T) {

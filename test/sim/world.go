@@ -124,16 +124,6 @@ type result struct {
 	answers []*answer
 }
 
-// trace is the answers in the order of callers and of time.
-func (r *result) trace() []string {
-	var lines []string
-	for _, a := range r.answers {
-		lines = append(lines, a.line(r.start))
-	}
-	slices.Sort(lines)
-	return lines
-}
-
 // run runs a seed in a bubble, without the dropped faults. wrap may put something in front of the checker; it may be nil.
 func run(t *testing.T, seed uint64, dropped map[int]bool, wrap func(checker) checker) (r *result) {
 	authorities() // outside of the bubble
