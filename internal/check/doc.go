@@ -5,6 +5,6 @@
 // here) runs prove, which makes the attempts. An attempt gets a connection from pool, which dials if need be (dial), and makes the RPC on it
 // (grpcconn). The verdict comes back the same way; report completes it and tells the Trace, before any caller gets it.
 //
-// Configured services and names that callers made up have a pool each, so that the latter cannot use up the
-// streams of the former; and RPCs for made-up names are limited in all.
+// There are two pools, one for the configured services and one for List and the names that callers made up, so that the latter
+// cannot use up the streams of the former; and RPCs for made-up names are limited in all.
 package check

@@ -5,7 +5,7 @@
 // clock (Moment.Before). A Running clock adds up what passes between its readings, so that a wall clock that is set back hides
 // nothing that was seen before.
 //
-// A Running clock leaves out the time in which the process did not run. Budgets are counted in running time: WithBudget for
-// contexts, Timer for functions. Both wake up every Slice while they wait, for a gap between two readings is the only sign of
-// a stop. Reading.Stops tells that there was one.
+// While a check is in progress (from Begin to End), a Running clock leaves out the time in which the process did not run. Budgets are counted in running time: WithBudget for
+// contexts, Timer for functions. Both wake up every Slice while they wait, because a gap between two readings is the only
+// sign of a stop. Reading.Stops tells that there was one.
 package clock

@@ -5,7 +5,8 @@
 // backoff is inherited, and no time-outs apply but the caller's.
 //
 // Do makes one RPC, a Check or a List, and says what its end means. Answered: the server, or an HTTP front end of it, has
-// spoken, whatever it said. Lost: the connection broke before the answer was whole. Unprocessed: it broke, and the server had not
+// spoken, whatever it said. Lost: the connection broke, or the peer reset the stream, before
+// the answer was whole. Unprocessed: it broke, and the server had not
 // looked at the request. TimedOut: the RPC's deadline came first, whoever noticed it. A Progress shows meanwhile whether the
 // request has been sent.
 //

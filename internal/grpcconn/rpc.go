@@ -29,7 +29,7 @@ type Request struct {
 type Outcome int
 
 const (
-	// Lost: the connection broke before the answer was whole.
+	// Lost: the connection broke, or the peer reset the stream, before the answer was whole.
 	Lost Outcome = iota
 	// Unprocessed: the connection broke, and the server had not looked at the request.
 	Unprocessed

@@ -6,7 +6,7 @@
 // use it any more. A caller can also force a load, when what it got turned out to be wrong.
 //
 // Callers share loads. A load belongs to none of them: a caller's context ends only that caller's wait, and what comes after
-// that serves the next one. A caller never gets the failure of a load that began before it called, nor, where it forces a
+// that serves the next one. A caller never gets the failure of a load that began before it called (unless that was less than Options.Interval ago), nor, where it forces a
 // load, what such a load brought. A caller that has a usable value to fall back on waits for Patience and not longer.
 //
 // A load that fails leaves the last good value in use. A load that is not done within a second may never end, because of a
