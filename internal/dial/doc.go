@@ -3,7 +3,7 @@
 //
 // Dial looks the target up and races its addresses: each gets a head start of 250 ms, less where the budget is short, and the
 // first usable connection wins. It ends within ConnectTimeout. Where TLS failed and reading the credentials again brings new
-// ones, it races once more with those. Nothing is inherited from earlier dials.
+// ones, the addresses on which it failed are tried once more, in the same race. Nothing is inherited from earlier dials.
 //
 // A failed dial says in which phase it ended, and why, by the address that came furthest. The first bytes that the server sent
 // tell what protocol it uses, where that is not HTTP/2. A Progress shows a dial to those who cannot wait for its end.

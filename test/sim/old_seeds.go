@@ -10,4 +10,8 @@ var oldSeeds = []struct {
 	{1795734161703, "the wall clock was set back just before a freeze that it alone would have shown: no clock can tell (a fault of the judge)"},
 	{1795734163952, "setting the wall clock back hid a freeze from the age of a connection"},
 	{1795734164089, "the same"},
+	{24, "an address that hung kept the credentials from being read again"},
+	{367, "an address that hung kept the credentials from being read again"},
+	{502, "an address that hung kept the credentials from being read again"},
+	{707, "an address that hung kept the credentials from being read again"},
 }
