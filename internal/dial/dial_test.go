@@ -305,6 +305,34 @@ func (w *world) four() {
 	}
 }
 
+// An address that hangs does not keep the credentials from being read again when TLS has failed on the others.
+func TestRefreshBesideAnAddressThatHangs(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, w *world) {
+		w.o.Target = parse(t, "upstream.test:1")
+		w.o.Lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}, nil
+		}
+		w.connect["192.0.2.1:1"] = func(ctx context.Context) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		rotated := insecure.NewCredentials()
+		stale := &failing{rotated, errors.New("unknown authority")}
+		w.o.Credentials = func(_ context.Context, refresh bool) (credentials.TransportCredentials, error) {
+			if refresh {
+				return rotated, nil
+			}
+			return stale, nil
+		}
+		d, took := w.dial()
+		want(t, d, health.PhaseNone, "")
+		if took != 250*ms {
+			t.Errorf("took %v, want the head start of the address that hangs and no more", took)
+		}
+	})
+}
+
 // Addresses are raced: each has a head start, less where the budget is short, and the next one follows at once where one has failed. The
 // first connection wins, and the others are closed.
 func TestRace(t *testing.T) {

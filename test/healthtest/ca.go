@@ -99,11 +99,6 @@ func URI(uri *url.URL) LeafOption {
 	return func(c *x509.Certificate) { c.URIs = append(c.URIs, uri) }
 }
 
-// ValidFrom sets the start of the certificate's validity, an hour ago by default.
-func ValidFrom(notBefore time.Time) LeafOption {
-	return func(c *x509.Certificate) { c.NotBefore = notBefore }
-}
-
 // ValidUntil sets the end of the certificate's validity, in a day by default.
 func ValidUntil(notAfter time.Time) LeafOption {
 	return func(c *x509.Certificate) { c.NotAfter = notAfter }
