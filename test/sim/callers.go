@@ -5,6 +5,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,6 +113,19 @@ func (w *world) ask(ctx context.Context, a *answer) {
 	delete(w.arrivals, a)
 	w.takeLocked(a)
 	w.peakLocked(a.key, false)
+	if len(w.arrivals) == 0 && w.dialling > 0 {
+		w.unwanted.Go(w.expectNoDial)
+	}
+}
+
+// expectNoDial expects that nothing is dialled soon after the last caller has its answer.
+func (w *world) expectNoDial() {
+	time.Sleep(time.Nanosecond)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.arrivals) == 0 && w.dialling > 0 {
+		w.foundLocked("a dial that nobody waits for", time.Now().Add(-w.budget()), strconv.Itoa(w.dialling))
+	}
 }
 
 // summary is a List's answer in one verdict, and what the server said according to it.

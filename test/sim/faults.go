@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -15,17 +16,17 @@ func hasMetadata(s *settings) bool { return s.metadata }
 
 // kinds are all kinds of faults.
 var kinds = []kind{
-	{name: "the server dies and starts again", longest: 0.3, begin: func(w *world, f *fault) func() {
+	{name: "the server dies and starts again", phases: reaching | calling, longest: 0.3, begin: func(w *world, f *fault) func() {
 		return w.down(false)
 	}},
-	{name: "the server drains and starts again", longest: 0.3, begin: func(w *world, f *fault) func() {
+	{name: "the server drains and starts again", phases: reaching | calling, longest: 0.3, begin: func(w *world, f *fault) func() {
 		return w.down(true)
 	}},
-	{name: "the server is replaced", longest: 0.05, begin: func(w *world, f *fault) func() {
+	{name: "the server is replaced", phases: reaching | calling, longest: 0.05, begin: func(w *world, f *fault) func() {
 		w.roll()
 		return nil
 	}},
-	{name: "the server is replaced several times", begin: func(w *world, f *fault) func() {
+	{name: "the server is replaced several times", phases: reaching | calling, begin: func(w *world, f *fault) func() {
 		n := 2 + f.random.IntN(3)
 		f.tell("%d times", n)
 		for range n {
@@ -34,18 +35,18 @@ var kinds = []kind{
 		}
 		return nil
 	}},
-	{name: "the server is replaced whenever a connection is new", longest: 0.7, begin: rollAtDials},
-	{name: "nothing comes through", longest: 1.2, begin: func(w *world, f *fault) func() {
+	{name: "the server is replaced whenever a connection is new", phases: reaching | calling, longest: 0.7, begin: rollAtDials},
+	{name: "nothing comes through", phases: reaching | calling, longest: 1.2, begin: func(w *world, f *fault) func() {
 		end := w.impair(simnet.LoseSYN)
 		w.hitAll(pointsOfProof, (*simnet.Conn).BlackHole)
 		return end
 	}},
-	{name: "new connections fail", longest: 1.5, begin: func(w *world, f *fault) func() {
+	{name: "new connections fail", phases: reaching, longest: 1.5, begin: func(w *world, f *fault) func() {
 		mode := pick(f.random, simnet.Refuse, simnet.LoseSYN, simnet.Mute, simnet.ResetOnAccept, simnet.ResetLater)
 		f.tell("mode %d", mode)
 		return w.impair(mode)
 	}},
-	{name: "new connections to some addresses fail", longest: 1.5, fits: func(s *settings) bool { return len(s.alive()) > 1 },
+	{name: "new connections to some addresses fail", phases: reaching, longest: 1.5, fits: func(s *settings) bool { return len(s.alive()) > 1 },
 		begin: func(w *world, f *fault) func() {
 			alive := w.alive()
 			some := alive[:1+f.random.IntN(len(alive)-1)]
@@ -53,19 +54,23 @@ var kinds = []kind{
 			f.tell("mode %d at %v", mode, some)
 			return w.impair(mode, some...)
 		}},
-	{name: "a service hangs", longest: 1.2, begin: hang},
-	{name: "a service is slow", longest: 0.5, begin: func(w *world, f *fault) func() {
+	{name: "a service hangs", longest: 1.2, harms: harmsServices, phases: calling, begin: func(w *world, f *fault) func() {
+		return w.hang(f, w.key(f.random))
+	}},
+	{name: "a service hangs, and callers keep coming", longest: 2, harms: harmsServices, phases: calling, begin: hangInCrowd},
+	{name: "a service is slow, and connections break", longest: 0.7, harms: harmsServices | harmsConnections, phases: reaching | calling, begin: slowAndBroken},
+	{name: "a service is slow", longest: 0.5, harms: harmsServices, phases: calling, begin: func(w *world, f *fault) func() {
 		return w.slowDown(f, w.key(f.random))
 	}},
-	{name: "packets are slow", longest: 0.5, begin: func(w *world, f *fault) func() {
+	{name: "packets are slow", phases: reaching | calling, longest: 0.5, begin: func(w *world, f *fault) func() {
 		by := upTo(f.random, w.shorter()/40)
 		f.tell("by %v", by)
 		var over func()
 		return w.change(func() { over = w.delays.begin(by); w.setLatencyLocked() }, func() { over(); w.setLatencyLocked() })
 	}},
 
-	{name: "connections break", begin: breakConnections},
-	{name: "older connections break", begin: func(w *world, f *fault) func() {
+	{name: "connections break", phases: reaching | calling, harms: harmsConnections, begin: breakConnections},
+	{name: "older connections break", phases: calling, harms: harmsConnections, begin: func(w *world, f *fault) func() {
 		w.mu.Lock()
 		oldest := w.oldestLocked()
 		w.mu.Unlock()
@@ -78,41 +83,41 @@ var kinds = []kind{
 		return nil
 	}},
 
-	{name: "lookups fail", longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() { return w.failing(&w.lookups) }},
-	{name: "lookups are lost", longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() { return w.silent(&w.lookups) }},
-	{name: "lookups are late", longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() { return w.lateness(f, &w.lookups) }},
-	{name: "lookups find one address family", longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() {
+	{name: "lookups fail", phases: resolving, longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() { return w.failing(&w.lookups) }},
+	{name: "lookups are lost", phases: resolving, longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() { return w.silent(&w.lookups) }},
+	{name: "lookups are late", phases: resolving | reaching, longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() { return w.lateness(f, &w.lookups) }},
+	{name: "lookups find one address family", phases: resolving | reaching, longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() {
 		family := pick(f.random, 4, 6)
 		f.tell("IPv%d", family)
 		var over func()
 		return w.change(func() { w.family, over = family, w.partly.begin() }, func() { w.family = 0; over() })
 	}},
 
-	{name: "credentials fail", longest: 0.7, begin: func(w *world, f *fault) func() { return w.failing(&w.secrets) }},
-	{name: "credentials do not come", longest: 0.7, begin: func(w *world, f *fault) func() { return w.silent(&w.secrets) }},
-	{name: "credentials are late", longest: 0.7, begin: func(w *world, f *fault) func() { return w.lateness(f, &w.secrets) }},
-	{name: "metadata fail", longest: 0.7, fits: hasMetadata, begin: func(w *world, f *fault) func() { return w.failing(&w.metadatas) }},
-	{name: "metadata do not come", longest: 0.7, fits: hasMetadata, begin: func(w *world, f *fault) func() { return w.silent(&w.metadatas) }},
-	{name: "metadata are late", longest: 0.7, fits: hasMetadata, begin: func(w *world, f *fault) func() { return w.lateness(f, &w.metadatas) }},
-	{name: "the server's certificate rotates", fits: hasTLS, begin: func(w *world, f *fault) func() {
+	{name: "credentials fail", phases: loading, longest: 0.7, begin: func(w *world, f *fault) func() { return w.failing(&w.secrets) }},
+	{name: "credentials do not come", phases: loading, longest: 0.7, begin: func(w *world, f *fault) func() { return w.silent(&w.secrets) }},
+	{name: "credentials are late", phases: loading | reaching | resolving, longest: 0.7, begin: func(w *world, f *fault) func() { return w.lateness(f, &w.secrets) }},
+	{name: "metadata fail", phases: loading, longest: 0.7, fits: hasMetadata, begin: func(w *world, f *fault) func() { return w.failing(&w.metadatas) }},
+	{name: "metadata do not come", phases: loading, longest: 0.7, fits: hasMetadata, begin: func(w *world, f *fault) func() { return w.silent(&w.metadatas) }},
+	{name: "metadata are late", phases: loading | reaching | resolving, longest: 0.7, fits: hasMetadata, begin: func(w *world, f *fault) func() { return w.lateness(f, &w.metadatas) }},
+	{name: "the server's certificate rotates", phases: securing, fits: hasTLS, begin: func(w *world, f *fault) func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.rotations.begin()()
 		w.identity.leaf = 1 - w.identity.leaf
 		return nil
 	}},
-	{name: "the authority rotates", fits: hasTLS, longest: 0.7, begin: rotate},
-	{name: "the authority rotates, and the files follow later", fits: hasTLS, longest: 0.7, begin: rotateFirst},
+	{name: "the authority rotates", phases: securing, fits: hasTLS, longest: 0.7, begin: rotate},
+	{name: "the authority rotates, and the files follow later", phases: securing, fits: hasTLS, longest: 0.7, begin: rotateFirst},
 
 	{name: "frozen", begin: func(w *world, f *fault) func() {
 		w.freeze(f, func() {})
 		return nil
 	}},
-	{name: "frozen, and connections break meanwhile", begin: func(w *world, f *fault) func() {
+	{name: "frozen, and connections break meanwhile", phases: reaching | calling, begin: func(w *world, f *fault) func() {
 		w.freeze(f, func() { breakConnections(w, f) })
 		return nil
 	}},
-	{name: "a service is slow, frozen, and it changes meanwhile", longest: 0.1, begin: func(w *world, f *fault) func() {
+	{name: "a service is slow, frozen, and it changes meanwhile", phases: calling, longest: 0.1, begin: func(w *world, f *fault) func() {
 		key := pick(f.random, w.configured()...)
 		end := w.slowDown(f, key)
 		return func() {
@@ -124,12 +129,12 @@ var kinds = []kind{
 			end()
 		}
 	}},
-	{name: "nothing comes through until a freeze is over", longest: 0.7, begin: func(w *world, f *fault) func() {
+	{name: "nothing comes through until a freeze is over", phases: reaching | calling, longest: 0.7, begin: func(w *world, f *fault) func() {
 		end := w.impair(simnet.LoseSYN)
 		w.hitAll(pointsOfProof, (*simnet.Conn).BlackHole)
 		return func() { w.freeze(f, end) }
 	}},
-	{name: "the server is down until a freeze is over", longest: 0.7, begin: func(w *world, f *fault) func() {
+	{name: "the server is down until a freeze is over", phases: reaching | calling, longest: 0.7, begin: func(w *world, f *fault) func() {
 		end := w.down(false)
 		return func() { w.freeze(f, end) }
 	}},
@@ -168,8 +173,34 @@ func rollAtDials(w *world, f *fault) func() {
 	}
 }
 
-func hang(w *world, f *fault) func() {
-	key := w.key(f.random)
+// hangInCrowd has a service hang, while further callers ask for it one after the other.
+func hangInCrowd(w *world, f *fault) func() {
+	key := pick(f.random, w.configured()...)
+	every := time.Millisecond + upTo(f.random, 30*time.Millisecond)
+	f.tell("every %v", every)
+	end := w.hang(f, key)
+	ctx, stop := context.WithCancel(context.Background())
+	w.crowd.Go(func() {
+		for i := 0; simnet.Sleep(ctx, every) == nil; i++ {
+			w.crowd.Go(func() { w.ask(context.Background(), &answer{caller: 10000 + i, key: key}) })
+		}
+	})
+	return func() {
+		stop()
+		end()
+	}
+}
+
+// slowAndBroken has a service answer slowly, and breaks connections meanwhile.
+func slowAndBroken(w *world, f *fault) func() {
+	end := w.slowDown(f, pick(f.random, w.configured()...))
+	time.Sleep(upTo(f.random, f.length/2))
+	breakConnections(w, f)
+	return end
+}
+
+// hang has a service answer nothing.
+func (w *world) hang(f *fault, key string) (end func()) {
 	f.tell("%q", key)
 	gate := make(chan struct{})
 	var over func()

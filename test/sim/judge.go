@@ -16,6 +16,8 @@ import (
 const (
 	// maxRPCs is how many RPCs of one configured service may be in progress at once, as counted on the checker's side.
 	maxRPCs = 8
+	// maxCalls is how many of them are checks' first ones.
+	maxCalls = 6
 	// maxServed is the same as the server counts: it hears of a cancelled one a little late.
 	maxServed = 12
 	// outdatedAfter is the length of a freeze after which no answer counts to an RPC from before it.
@@ -64,14 +66,57 @@ func (w *world) judgeLocked(a *answer) string {
 	default:
 		wrong = w.judgeAnswerLocked(a)
 	}
-	if wrong == "" && w.disturbed.within(a.from.Add(-max(2*time.Second, w.budget())), a.to) == 0 {
-		allowed := w.well()
+	if allowed, bounded := w.allowedLocked(a); wrong == "" && bounded {
 		w.mostSlow = max(w.mostSlow, float64(a.took())/float64(allowed))
 		if a.took() > allowed {
 			return "slow"
 		}
 	}
 	return wrong
+}
+
+// allowedLocked is how long an answer may take. It is bounded while all is well, while services are slow, and after connections
+// have broken once: a second connection is asked beside a silent one.
+func (w *world) allowedLocked(a *answer) (d time.Duration, bounded bool) {
+	from := a.from.Add(-max(2*time.Second, w.budget()))
+	for _, f := range w.faults {
+		if f.kind.harms == harmsMore && f.within(from, a.to) {
+			return 0, false
+		}
+	}
+	broke, unused := w.brokeLocked(from.Add(-w.maxAge)) // one that nobody has used since can be the kept one
+	t := w.timesOf(w.latency, false)
+	if slowed := w.slowed[a.key]; slowed != nil {
+		t.rpc += slowed.sum(from, a.to)
+		t.attempt = t.dial + t.rpc
+	}
+	d = 2*t.attempt + spacing // a call can wait for another one
+	if w.streams > 0 {        // those of others can take the streams of two connections
+		d += 2 * (t.hedge + t.dial)
+	}
+	switch {
+	case t.rpc > w.rpcTimeout, w.hung[a.key] != nil && w.hung[a.key].within(from, a.to) > 0:
+		return 0, false
+	case broke == 0:
+		return d, true
+	case broke == 1 && !unused && w.streams == 0 && !w.madeUp(a.key): // the limit of made-up names is one of second RPCs too
+		return d + t.hedge + t.attempt, true
+	}
+	return 0, false
+}
+
+// brokeLocked is how often connections have broken since then, and whether one of them was being dialled.
+func (w *world) brokeLocked(since time.Time) (times int, dialled bool) {
+	at := make(map[time.Time]bool)
+	for _, c := range w.connections {
+		for _, h := range c.hits {
+			if h.at.After(since) {
+				at[h.at] = true
+				dialled = dialled || c.first.IsZero() || c.first.After(h.at)
+			}
+		}
+	}
+	return len(at), dialled
 }
 
 // judgeAnswerLocked looks for the RPC that an answer of the server is from.
@@ -133,7 +178,17 @@ func (w *world) judgeFailureLocked(a *answer) string {
 		since = a.from // too little was left
 	}
 	spent := a.took() >= w.budget()-time.Duration(froze)*clock.Slice
+	if !spent && !w.phasesLocked(a).has(a.verdict.Phase) { // at the end of the budget it is the phase that was reached
+		return "a phase in which nothing was wrong"
+	}
+	if allowed, bounded := w.allowedLocked(a); bounded && allowed < w.budget() {
+		spent = false // there was time enough
+	}
 	switch {
+	case timeout && a.verdict.Phase == health.PhaseRPC && w.unaskedLocked(a):
+		return "a time-out without an RPC of its own"
+	case froze == 0 && !w.metadata && a.took() > w.longestDialLocked(a, t):
+		return "a failure that comes late"
 	case w.outages.within(since, a.to) > 0, w.partly.within(since, a.to) > 1:
 	case timeout && w.hung[a.key] != nil && w.hung[a.key].within(since, a.to) > 0:
 	case w.pointsLocked(a.key, since) >= pointsOfProof:
@@ -143,6 +198,76 @@ func (w *world) judgeFailureLocked(a *answer) string {
 		return "false alarm"
 	}
 	return ""
+}
+
+// unaskedLocked says that no RPC was made for a caller, although connections were well and few RPCs were in progress: a call begins
+// early enough for its RPC to have its whole budget.
+func (w *world) unaskedLocked(a *answer) bool {
+	begun := a.from.Add(w.connectTimeout) // at the latest
+	for _, f := range w.faults {
+		if f.kind.harms != harmsServices && f.within(a.from.Add(-w.budget()), a.to) {
+			return false
+		}
+	}
+	t := w.timesOf(w.latency, false)
+	running := 0
+	for _, one := range slices.Backward(w.made[a.key]) {
+		switch {
+		case one.order > a.order && !one.from.After(begun.Add(t.dial)):
+			return false
+		case one.within(begun.Add(-spacing), begun.Add(-spacing)):
+			running++
+		case one.from.Before(a.from.Add(-2 * w.budget())):
+			return running < maxCalls && w.streams == 0
+		}
+	}
+	return running < maxCalls && w.streams == 0
+}
+
+// phasesLocked are those in which something was wrong, so that a check could fail in them. Where addresses lead nowhere, a failure of
+// the others is theirs.
+func (w *world) phasesLocked(a *answer) (all phases) {
+	for _, f := range w.faults {
+		if f.within(a.from.Add(-w.budget()), a.to) {
+			all |= f.kind.phases
+		}
+	}
+	if w.headStart() > 0 {
+		all |= reaching
+	}
+	return all
+}
+
+// longestDialLocked is how long a failure to connect may take for one who asks alone: beside a silent connection, or without one.
+func (w *world) longestDialLocked(a *answer, t times) time.Duration {
+	if a.verdict.Phase == health.PhaseRPC || w.madeUp(a.key) || w.sharedLocked(a) { // the limit of made-up names is one of second RPCs too
+		return w.budget()
+	}
+	begun := t.hedge
+	for _, c := range w.connections {
+		for _, h := range c.hits {
+			begun = max(begun, h.at.Sub(a.from))
+		}
+	}
+	return max(begun+w.connectTimeout, w.rpcTimeout) + 2*spacing
+}
+
+// sharedLocked says that others asked for the same at the same time.
+func (w *world) sharedLocked(a *answer) bool {
+	for o := range w.arrivals {
+		if o.key == a.key && o != a {
+			return true
+		}
+	}
+	for _, o := range slices.Backward(w.answers) {
+		if o.to.Before(a.from.Add(-spacing)) {
+			return false
+		}
+		if o.key == a.key && o != a {
+			return true
+		}
+	}
+	return false
 }
 
 // pointsLocked is what the faults since then come to that hit connections which were dialled since then and can have served the key.
@@ -213,15 +338,6 @@ func (w *world) timesOf(latency time.Duration, partly bool) times {
 	}
 	t.attempt = t.dial + t.rpc
 	return t
-}
-
-// well is how long an answer may take while all is well: a call can wait for another one.
-func (w *world) well() time.Duration {
-	t := w.timesOf(w.latency, false)
-	if w.streams > 0 { // those of others can take the streams of two connections
-		return 2*t.attempt + spacing + 2*(t.hedge+t.dial)
-	}
-	return 2*t.attempt + spacing
 }
 
 // counted hears of RPCs in progress, as the checker's side counts them. The world's mutex is held.

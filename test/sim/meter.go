@@ -26,8 +26,8 @@ type meter struct {
 	reading frames
 	writing frames
 	headers *hpack.Decoder
-	path    string            // of the latest request
-	open    map[uint32]string // the key of each RPC in progress
+	path    string          // of the latest request
+	open    map[uint32]*rpc // those in progress
 	closed  bool
 }
 
@@ -46,7 +46,7 @@ func (m *metered) ClientHandshake(ctx context.Context, authority string, raw net
 	w := m.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c := &meter{Conn: secured, world: w, conn: w.connectionLocked(raw.LocalAddr().(simnet.Addr).Conn), open: make(map[uint32]string)}
+	c := &meter{Conn: secured, world: w, conn: w.connectionLocked(raw.LocalAddr().(simnet.Addr).Conn), open: make(map[uint32]*rpc)}
 	c.headers = hpack.NewDecoder(4096, func(f hpack.HeaderField) {
 		if f.Name == ":path" {
 			c.path = f.Value
@@ -124,7 +124,9 @@ func (m *meter) begin(id uint32, payload []byte) {
 		}
 		key = r.GetService()
 	}
-	m.open[id] = key
+	one := &rpc{key: key, order: m.world.arrivalLocked(), span: span{from: time.Now()}}
+	m.open[id] = one
+	m.world.made[key] = append(m.world.made[key], one)
 	if m.conn.first.IsZero() {
 		m.conn.first = time.Now()
 	}
@@ -136,11 +138,13 @@ func (m *meter) begin(id uint32, payload []byte) {
 }
 
 func (m *meter) end(id uint32) {
-	key, begun := m.open[id]
+	one, begun := m.open[id]
 	if !begun {
 		return
 	}
 	delete(m.open, id)
+	one.to = time.Now()
+	key := one.key
 	m.world.rpcs.add(key, -1)
 	if m.world.madeUp(key) {
 		m.world.rpcs.add(madeUpKey, -1)

@@ -23,10 +23,15 @@ func (s *spans) begin() (end func()) {
 	return func() { one.to = time.Now() }
 }
 
-// within counts the spans that lie in part between two times, which count too.
+// within says that the span lies in part between two times, which count too.
+func (s *span) within(from, to time.Time) bool {
+	return !s.from.IsZero() && !s.from.After(to) && (s.to.IsZero() || !s.to.Before(from))
+}
+
+// within counts the spans that lie in part between two times.
 func (s spans) within(from, to time.Time) (n int) {
 	for _, one := range s {
-		if !one.from.After(to) && (one.to.IsZero() || !one.to.Before(from)) {
+		if one.within(from, to) {
 			n++
 		}
 	}
@@ -98,6 +103,13 @@ type connection struct {
 	hits     []hit
 	first    time.Time       // when the first request was sent; zero before
 	requests map[string]bool // what was asked over it
+}
+
+// rpc is one that the client has made.
+type rpc struct {
+	key   string
+	order int // of its beginning, among all arrivals and freezes
+	span
 }
 
 // handled is an RPC that the server has answered.

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/simnet"
 )
 
@@ -21,6 +22,7 @@ type fault struct {
 	at, length time.Duration
 	random     *rand.Rand
 	told       []string // what it has drawn while it ran
+	span                // in which it happened; from is zero before
 }
 
 func (f *fault) String() string {
@@ -36,11 +38,56 @@ func (f *fault) tell(format string, args ...any) {
 	f.told = append(f.told, fmt.Sprintf(format, args...))
 }
 
+// harm is what a fault harms.
+type harm int
+
+const (
+	// harmsMore is anything.
+	harmsMore harm = 0
+	// harmsServices: the server answers late, or not at all.
+	harmsServices harm = 1 << (iota - 1)
+	// harmsConnections: some that exist break at one moment.
+	harmsConnections
+)
+
+// phases are some in which a check fails.
+type phases int
+
+const (
+	resolving  phases = 1 << iota // dns
+	loading                       // credentials
+	securing                      // tls, and what follows it: a server can refuse a certificate that late
+	connecting                    // connect
+	calling                       // rpc
+	reaching   = connecting | securing
+)
+
+// has says that a phase is among them.
+func (p phases) has(one health.Phase) bool {
+	switch one {
+	case health.PhaseDNS:
+		return p&resolving != 0
+	case health.PhaseCredentials:
+		return p&loading != 0
+	case health.PhaseConnect:
+		return p&connecting != 0
+	case health.PhaseTLS, health.PhaseHTTP2:
+		return p&securing != 0
+	case health.PhaseRPC:
+		return p&calling != 0
+	}
+	return false
+}
+
 // kind is a kind of fault.
 type kind struct {
 	name string
 	// longest is the most that it takes, as a share of the budget; 0 is a moment.
 	longest float64
+	// harms is what it harms.
+	harms harm
+	// phases are those in which a check may fail because of it.
+	phases phases
 	// fits says whether it makes sense with the settings; nil is always.
 	fits func(s *settings) bool
 	// begin makes the fault, and returns what ends it; nil where nothing is to end.
@@ -92,7 +139,7 @@ func (w *world) play() {
 		var end func()
 		steps = append(steps, step{f.at, func() {
 			w.mu.Lock()
-			over := w.disturbed.begin()
+			f.from = time.Now()
 			w.noteLocked("fault begins:", f)
 			w.mu.Unlock()
 			undo := f.kind.begin(w, f)
@@ -103,7 +150,7 @@ func (w *world) play() {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				w.noteLocked("fault ends:", f)
-				over()
+				f.to = time.Now()
 			}
 			if f.length == 0 {
 				end()

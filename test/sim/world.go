@@ -50,11 +50,13 @@ type world struct {
 	dropped map[int]bool // of the faults, by their index
 	wrap    func(checker) checker
 
-	start   time.Time
-	net     *simnet.Net
-	core    *check.Checker
-	checker checker
-	serving sync.WaitGroup // servers, and whoever stops them
+	start    time.Time
+	net      *simnet.Net
+	core     *check.Checker
+	checker  checker
+	serving  sync.WaitGroup // servers, and whoever stops them
+	crowd    sync.WaitGroup // callers whom faults bring
+	unwanted sync.WaitGroup // looks for dials that nobody waits for
 
 	mu          sync.Mutex // guards what follows
 	order       int        // counts arrivals, of callers and RPCs, and freezes
@@ -71,6 +73,7 @@ type world struct {
 	slow      map[string]time.Duration
 	hurry     chan struct{} // closed, and replaced, to end the slowness of RPCs in progress
 	inFlight  map[string]int
+	made      map[string][]*rpc
 	handled   map[string][]*handled
 	lookups   input
 	secrets   input // the credentials
@@ -78,7 +81,8 @@ type world struct {
 	family    int // 4 or 6: the lookup gives only addresses of this family
 	identity  identity
 
-	arrivals   map[*answer]bool
+	arrivals   map[*answer]bool // of those who wait
+	dialling   int              // connections that are being made
 	peak       peak
 	outages    spans
 	endOutage  func() // nil while there is none
@@ -88,7 +92,6 @@ type world struct {
 	slowed     map[string]*measured
 	delays     measured    // of packets
 	late       measured    // lookups, credentials, metadata
-	disturbed  spans       // all faults
 	setBack    []time.Time // when the wall clock was
 	freezes    []freeze
 	events     []event
@@ -142,7 +145,7 @@ func newWorld(seed uint64, dropped map[int]bool, wrap func(checker) checker) *wo
 		start: time.Now(), net: simnet.New(seed, s.latency), system: clock.System(),
 		connections: make(map[*simnet.Conn]*connection),
 		statuses:    make(map[string]health.Status), hangs: make(map[string]chan struct{}), slow: make(map[string]time.Duration),
-		hurry: make(chan struct{}), inFlight: make(map[string]int), handled: make(map[string][]*handled),
+		hurry: make(chan struct{}), inFlight: make(map[string]int), made: make(map[string][]*rpc), handled: make(map[string][]*handled),
 		arrivals: make(map[*answer]bool), hung: make(map[string]*spans), slowed: make(map[string]*measured),
 	}
 	w.rpcs = newTally(w.counted)
@@ -201,6 +204,8 @@ func (w *world) run() {
 	w.calm()
 	stop()
 	all.Wait()
+	w.crowd.Wait()
+	w.unwanted.Wait()
 	synctest.Wait()
 	w.mu.Lock()
 	for _, key := range w.rpcs.finish() {
@@ -333,13 +338,17 @@ func (w *world) connectionLocked(c *simnet.Conn) *connection {
 
 // connect is the checker's way to the network.
 func (w *world) connect(ctx context.Context, network, address string) (net.Conn, error) {
-	now := w.now()
+	w.mu.Lock()
+	now := w.nowLocked()
+	w.dialling++
+	w.mu.Unlock()
 	c, err := w.net.Connect(ctx, network, address)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dialling--
 	if err != nil {
 		return nil, err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.connectionLocked(c.(*simnet.Conn)).clock = now
 	return c, nil
 }
