@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"time"
 
@@ -44,7 +43,7 @@ func Listener(ctx context.Context, s *settings.Settings, o Options) (*tls.Config
 
 // serverConfig is the configuration of a TLS server that wants client certificates of the roots, and
 // none where they are nil.
-func serverConfig(roots *x509.CertPool, pair *tls.Certificate) *tls.Config {
+func serverConfig(roots *rootSet, pair *tls.Certificate) *tls.Config {
 	config := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
 		Certificates: []tls.Certificate{*pair},
@@ -54,7 +53,7 @@ func serverConfig(roots *x509.CertPool, pair *tls.Certificate) *tls.Config {
 	}
 	if roots != nil {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
-		config.ClientCAs = roots
+		config.ClientCAs = roots.pool
 	}
 	return config
 }

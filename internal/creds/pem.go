@@ -58,9 +58,9 @@ func (f file) content(ctx context.Context) ([]byte, error) {
 func (f file) wrong(what string) error { return fmt.Errorf("%s: %s", f, what) }
 
 // roots has the certificates of one file.
-func (o Options) roots(what Kind, variable, value string) (*source[*x509.CertPool], error) {
+func (o Options) roots(what Kind, variable, value string) (*source[*rootSet], error) {
 	f := o.file(variable, value)
-	s := fromFile(o, what, f, func(content []byte) (*x509.CertPool, error) { return parseRoots(f, content) })
+	s := fromFile(o, what, f, func(content []byte) (*rootSet, error) { return parseRoots(f, content) })
 	return s, s.loadInline(f)
 }
 
@@ -99,10 +99,26 @@ func loadPair(ctx context.Context, cert, key file, known digest) (*tls.Certifica
 	return loaded, found, err
 }
 
+// rootSet is the certificates of one file.
+type rootSet struct {
+	pool         *x509.CertPool
+	certificates []*x509.Certificate
+	// unused says what of the file gives no root, and why; empty where everything does.
+	unused string
+}
+
+// certPool is nil where there is no set.
+func (s *rootSet) certPool() *x509.CertPool {
+	if s == nil {
+		return nil
+	}
+	return s.pool
+}
+
 // parseRoots makes a pool of the certificates in content. A certificate that is whole but that Go does
 // not accept is skipped, as bundles of many roots have such; a block that is not whole means
 // that the file was being written.
-func parseRoots(f file, content []byte) (*x509.CertPool, error) {
+func parseRoots(f file, content []byte) (*rootSet, error) {
 	if torn(content) {
 		return nil, f.wrong("holds an incomplete or damaged PEM block")
 	}
@@ -113,7 +129,7 @@ func parseRoots(f file, content []byte) (*x509.CertPool, error) {
 	if !pool.AppendCertsFromPEM(content) {
 		return nil, f.wrong("holds no valid certificate")
 	}
-	return pool, nil
+	return &rootSet{pool: pool}, nil
 }
 
 // parsePair makes a certificate of the two contents; only a key that belongs to the first

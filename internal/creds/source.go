@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"sync"
 	"time"
@@ -176,15 +175,15 @@ func line(f file, content []byte) ([]byte, error) {
 // tlsSource makes a T, such as a TLS configuration, of roots and a certificate. It makes another one only when one of the two
 // was replaced, so that users can compare with ==.
 type tlsSource[T any] struct {
-	roots *source[*x509.CertPool]
+	roots *source[*rootSet]
 	pair  *source[*tls.Certificate]
-	build func(*x509.CertPool, *tls.Certificate) T
+	build func(*rootSet, *tls.Certificate) T
 
 	mu    sync.Mutex
 	built bool
 	value T
 	from  struct {
-		roots *x509.CertPool
+		roots *rootSet
 		pair  *tls.Certificate
 	}
 }
