@@ -58,6 +58,9 @@ func serverConfig(roots *rootSet, pair *tls.Certificate) *tls.Config {
 	return config
 }
 
+// leastToken is the length of the shortest token, in bytes: messages leave shorter secrets as they are, and they are easily guessed.
+const leastToken = 6
+
 // Token returns what compares a presented token with that of HTTP_AUTH_TOKEN_FILE, white space
 // around it aside, in constant time; nil where no token is wanted. Its error is why
 // there is no token to compare with: then nobody gets in. A token that differs may be the next one, so
@@ -69,6 +72,9 @@ func Token(s *settings.Settings, o Options) func(ctx context.Context, presented 
 	f := o.file("HTTP_AUTH_TOKEN_FILE", s.AuthTokenFile)
 	token := fromFile(o, AuthToken, f, func(content []byte) (digest, error) {
 		text, err := line(f, content)
+		if err == nil && len(text) < leastToken {
+			err = f.wrong("holds a token of fewer than 6 characters: use a longer one")
+		}
 		return sha256.Sum256(text), err
 	})
 	forced := rate.NewLimiter(rate.Every(freshFor), 1)
