@@ -140,7 +140,7 @@ const notSupported = ", which Go's TLS does not support"
 // refusal says why crypto/tls does not support keys of this type; empty where it does.
 func (a algorithm) refusal() string {
 	if a.Type.Equal(ecKey) {
-		return curveRefusal(a.Parameters)
+		return curveRefusal(a.Parameters.FullBytes)
 	}
 	if name, known := keyTypes[a.Type.String()]; !known {
 		return "its key is of the type with the object identifier " + a.Type.String() + notSupported
@@ -151,9 +151,9 @@ func (a algorithm) refusal() string {
 }
 
 // curveRefusal is refusal for a key on a curve.
-func curveRefusal(parameters asn1.RawValue) string {
+func curveRefusal(parameters []byte) string {
 	var curve asn1.ObjectIdentifier
-	if _, err := asn1.Unmarshal(parameters.FullBytes, &curve); err != nil {
+	if _, err := asn1.Unmarshal(parameters, &curve); err != nil {
 		return "its key describes its curve by parameters, and not by a name" + notSupported
 	}
 	if name, known := curves[curve.String()]; !known {
@@ -183,10 +183,10 @@ func KeyRefusal(der []byte) string {
 		Public  asn1.BitString `asn1:"optional,explicit,tag:1"`
 	}
 	if _, err := asn1.Unmarshal(der, &sec1); err == nil {
-		if len(sec1.Curve.FullBytes) == 0 {
-			return "its key does not name its curve"
+		if len(sec1.Curve.Bytes) == 0 {
+			return "it does not say on which curve it is"
 		}
-		return curveRefusal(sec1.Curve)
+		return curveRefusal(sec1.Curve.Bytes)
 	}
 	var numbers []asn1.RawValue
 	if _, err := asn1.Unmarshal(der, &numbers); err == nil && len(numbers) == 6 { // those of DSA; RSA has 9 or more
