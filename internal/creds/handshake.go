@@ -147,7 +147,10 @@ func expired(failed *health.TLSError, c *x509.Certificate, chain []*x509.Certifi
 	if time.Now().Before(c.NotBefore) {
 		failed.Fault, failed.At = health.CertificateNotYetValid, c.NotBefore
 	}
-	failed.Issuer = len(chain) > 0 && !c.Equal(chain[0])
+	if failed.Issuer = len(chain) > 0 && !c.Equal(chain[0]); failed.Issuer {
+		failed.Err = fmt.Errorf("%w (the certificate of the authority %s is valid from %s to %s)", failed.Err, quoted(c.Subject.CommonName),
+			c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly))
+	}
 }
 
 // unknownAuthority says what is known about the authority of the chain that the server sent.
@@ -169,8 +172,6 @@ func (h *handshakeFacts) unknownAuthority(failed *health.TLSError, chain []*x509
 		}
 		if now := time.Now(); now.After(above.NotAfter) || now.Before(above.NotBefore) {
 			expired(failed, above, chain)
-			failed.Err = fmt.Errorf("%w (the certificate of the authority %s is valid from %s to %s only)", failed.Err, quoted(above.Subject.CommonName),
-				above.NotBefore.UTC().Format(time.DateOnly), above.NotAfter.UTC().Format(time.DateOnly))
 			return
 		}
 		last = above
