@@ -465,3 +465,37 @@ func TestWhichReadHangs(t *testing.T) {
 		})
 	}
 }
+
+// A warning is said once as long as it holds, whatever else changes.
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	ca, other := healthtest.NewCA(t), healthtest.NewCA(t)
+	crl, request := pemOf("X509 CRL", []byte("list")), pemOf("CERTIFICATE REQUEST", []byte("request"))
+	r, w := newReader(), warnings{}
+	o, c, _ := newOptions()
+	o.Read, o.Warning = r.read, w.warn
+	roots, err := o.roots(UpstreamRoots, "CA_CERT", "ca")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range []struct {
+		content []byte
+		want    string
+	}{
+		{join(ca.PEM(), crl), "X509 CRL"},
+		{join(other.PEM(), crl), ""},
+		{join(other.PEM(), request), "CERTIFICATE REQUEST"},
+		{join(other.PEM(), crl), "X509 CRL"},
+		{ca.PEM(), ""},
+		{join(ca.PEM(), crl), "X509 CRL"},
+	} {
+		r.set("ca", step.content)
+		c.advance(stale)
+		if _, err := roots.get(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		if said := strings.Join(w.take(), ""); (said == "") != (step.want == "") || !strings.Contains(said, step.want) {
+			t.Errorf("step %d: %q, want %q", i+1, said, step.want)
+		}
+	}
+}
