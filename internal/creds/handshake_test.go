@@ -266,6 +266,36 @@ func TestAlertReasons(t *testing.T) {
 	}
 }
 
+// An old server does not send an alert: it answers with the version that it has.
+func TestOldVersion(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		// A ServerHello of TLS 1.1 with a cipher suite of that time (RFC 4346, section 7.4.1.3).
+		hello := append([]byte{0x02, 0, 0, 38, 3, 2}, make([]byte, 32)...)
+		hello = append(hello, 0, 0xc0, 0x13, 0)
+		_, _ = conn.Write(append([]byte{0x16, 3, 2, 0, byte(len(hello))}, hello...))
+		_, _ = io.Copy(io.Discard, conn)
+	}()
+	tc, err := newTransport(t, &settings.Upstream{TLS: true, NoVerify: true}, Options{})(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = handshake(t, tc, listener.Addr().String(), "localhost")
+	if told := (health.Verdict{Err: err}).TLSError(); told == nil || told.Fault != health.WrongVersion {
+		t.Errorf("error %v with the reason %+v, want the wrong version", err, told)
+	}
+}
+
 // A server of TLS 1.3 that misses the client certificate may close the connection before its alert is read.
 func TestClosedForWantOfACertificate(t *testing.T) {
 	t.Parallel()
