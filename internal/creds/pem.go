@@ -151,6 +151,8 @@ func parseRoots(f file, content []byte, usage asn1.ObjectIdentifier) (*rootSet, 
 			return nil, f.damaged(b, "its content is no whole certificate")
 		case err != nil:
 			unused = append(unused, b.String()+": "+refusal(der, err))
+		case pemfile.Refusal(der) != "": // crypto/x509 parses it, and verifies nothing with its key
+			unused = append(unused, b.String()+": "+pemfile.Refusal(der))
 		case !allows(usage):
 			unused = append(unused, b.String()+": its trust data do not allow this use")
 		default:
@@ -234,11 +236,12 @@ func kind(b pemfile.Block) string {
 		return "a PKCS #7 bundle: write out its certificates, with openssl pkcs7 -print_certs for example"
 	case "PUBLIC KEY", "RSA PUBLIC KEY":
 		return "a public key"
-	case "EC PARAMETERS", "DH PARAMETERS":
-		return "parameters of keys, and no key"
 	}
-	if isKey(b) {
+	switch {
+	case isKey(b):
 		return "a private key"
+	case isParameters(b):
+		return "parameters of keys, and no key"
 	}
 	return "neither a certificate nor a key"
 }
@@ -246,6 +249,9 @@ func kind(b pemfile.Block) string {
 func isKey(b pemfile.Block) bool {
 	return b.Type == "PRIVATE KEY" || strings.HasSuffix(b.Type, " PRIVATE KEY")
 }
+
+// isParameters knows "EC PARAMETERS" and its like, which OpenSSL writes before a key.
+func isParameters(b pemfile.Block) bool { return strings.HasSuffix(b.Type, " PARAMETERS") }
 
 // kinds says what blocks are.
 func kinds(blocks []pemfile.Block) []string {
@@ -311,7 +317,7 @@ func (f file) chain(blocks []pemfile.Block) (chain []link, others []string, err 
 	for _, b := range blocks {
 		der, _, is := certificateIn(b)
 		if !is {
-			if !isKey(b) && b.Type != "EC PARAMETERS" && b.Type != "DH PARAMETERS" {
+			if !isKey(b) && !isParameters(b) {
 				others = append(others, b.String()+": "+kind(b))
 			}
 			continue

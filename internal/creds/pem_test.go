@@ -142,6 +142,15 @@ func TestRoots(t *testing.T) {
 		Against []asn1.ObjectIdentifier `asn1:"tag:0"`
 		Alias   string                  `asn1:"utf8"`
 	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(signer crypto.Signer, old, with string) []byte {
+		cert, _ := selfSigned(t, signer)
+		return patched(t, cert, old, with)
+	}
+	pss, dsa, k1 := of(rsaKey, oidRSA, oidRSAPSS), of(ecKey(t, elliptic.P256()), oidECKey, oidDSA), of(ecKey(t, elliptic.P384()), oidP384, oidSecp256k1)
 	indented := []byte("  " + strings.ReplaceAll(string(ca.PEM()), "\n", "\n  "))
 	for _, test := range []struct {
 		name    string
@@ -164,6 +173,11 @@ func TestRoots(t *testing.T) {
 		{"trusted for another use", trust(t, der, trusting{For: []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 4}}}), 0, "its trust data do not allow this use"},
 		{"a negative serial number beside a root", join(ca.PEM(), pemOf("CERTIFICATE", negative(t))), 1, "not used: block 2 (CERTIFICATE): it has a negative serial number"},
 		{"a negative serial number alone", pemOf("CERTIFICATE", negative(t)), 0, "holds no valid certificate: block 1 (CERTIFICATE): it has a negative serial number"},
+		{"a key of RSA-PSS beside a root", join(ca.PEM(), pemOf("CERTIFICATE", pss)), 1, "block 2 (CERTIFICATE): its key is of the type RSA-PSS"},
+		{"a key of RSA-PSS alone", pemOf("CERTIFICATE", pss), 0, "holds no valid certificate: block 1 (CERTIFICATE): its key is of the type RSA-PSS"},
+		{"a key of DSA", pemOf("CERTIFICATE", dsa), 0, "its key is of the type DSA"},
+		{"a curve that Go does not know", join(pemOf("CERTIFICATE", k1), ca.PEM()), 1, "block 1 (CERTIFICATE): its key is on the curve secp256k1"},
+		{"parameters of DSA", join(ca.PEM(), pemOf("DSA PARAMETERS", []byte("p"))), 1, "parameters of keys, and no key"},
 		{"a key", leaf.KeyPEM, 0, "holds no PEM certificate: block 1 (PRIVATE KEY): a private key"},
 		{"a key beside a root", join(leaf.KeyPEM, ca.PEM()), 1, "block 1 (PRIVATE KEY): a private key"},
 		{"a revocation list beside a root", join(ca.PEM(), pemOf("X509 CRL", []byte("list"))), 1, "block 2 (X509 CRL): a certificate revocation list"},
