@@ -65,7 +65,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	for _, warning := range s.Warnings {
 		fmt.Fprintf(stderr, "warning: %s\n", warning)
 	}
-	options, err := upstream.Options(&s.Upstream, creds.Options{Setting: s.Name}, nil)
+	options, err := upstream.Options(&s.Upstream, creds.Options{
+		Setting: s.Name,
+		Warning: func(_ creds.Kind, text string) { fmt.Fprintf(stderr, "warning: %s\n", text) },
+	}, nil)
 	if err != nil {
 		fmt.Fprintf(stderr, "error: %v\n", err)
 		return exitArguments

@@ -104,8 +104,15 @@ func Warn(logger *slog.Logger, s *settings.Settings) {
 	}
 }
 
-// logged logs what was read again, before the options' own Reload.
+// logged logs what was read again, before the options' own Reload, and what was read and is not used.
 func logged(logger *slog.Logger, o creds.Options) creds.Options {
+	warned := o.Warning
+	o.Warning = func(what creds.Kind, text string) {
+		logger.Warn("a part of the content is not used", "what", string(what), "cause", text)
+		if warned != nil {
+			warned(what, text)
+		}
+	}
 	next := o.Reload
 	o.Reload = func(what creds.Kind, err error) {
 		if err != nil {

@@ -13,6 +13,7 @@ package creds
 import (
 	"context"
 	"os"
+	"sync"
 	"time"
 
 	"example.com/grpc-health-http/internal/clock"
@@ -47,6 +48,8 @@ type Options struct {
 	Setting func(name string) string
 	// Reload may be nil. It must not block.
 	Reload Reload
+	// Warning is called where content is used but for a part of it, once as long as this stays so. It may be nil, and must not block.
+	Warning func(what Kind, text string)
 	// Expiry is called with the end of a certificate of ours, at its first use and whenever another one
 	// replaces it: ClientCertificate (also for a SPIFFE identity) or ListenerCertificate. It may be
 	// nil, and must not block.
@@ -77,6 +80,21 @@ func (o Options) read(ctx context.Context, name string) ([]byte, error) {
 func (o Options) reloaded(what Kind, err error) {
 	if o.Reload != nil {
 		o.Reload(what, err)
+	}
+}
+
+// warner returns what passes a warning on unless it is the same as the last one. An empty one says that there is none any more.
+func (o Options) warner(what Kind) func(text string) {
+	var mu sync.Mutex
+	last := ""
+	return func(text string) {
+		mu.Lock()
+		again := text == last
+		last = text
+		mu.Unlock()
+		if text != "" && !again && o.Warning != nil {
+			o.Warning(what, text)
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"time"
 
@@ -44,7 +43,7 @@ func Listener(ctx context.Context, s *settings.Settings, o Options) (*tls.Config
 
 // serverConfig is the configuration of a TLS server that wants client certificates of the roots, and
 // none where they are nil.
-func serverConfig(roots *x509.CertPool, pair *tls.Certificate) *tls.Config {
+func serverConfig(roots *rootSet, pair *tls.Certificate) *tls.Config {
 	config := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
 		Certificates: []tls.Certificate{*pair},
@@ -54,10 +53,13 @@ func serverConfig(roots *x509.CertPool, pair *tls.Certificate) *tls.Config {
 	}
 	if roots != nil {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
-		config.ClientCAs = roots
+		config.ClientCAs = roots.pool
 	}
 	return config
 }
+
+// leastToken is the length of the shortest token, in bytes: messages leave shorter secrets as they are, and they are easily guessed.
+const leastToken = 6
 
 // Token returns what compares a presented token with that of HTTP_AUTH_TOKEN_FILE, white space
 // around it aside, in constant time; nil where no token is wanted. Its error is why
@@ -70,6 +72,9 @@ func Token(s *settings.Settings, o Options) func(ctx context.Context, presented 
 	f := o.file("HTTP_AUTH_TOKEN_FILE", s.AuthTokenFile)
 	token := fromFile(o, AuthToken, f, func(content []byte) (digest, error) {
 		text, err := line(f, content)
+		if err == nil && len(text) < leastToken {
+			err = f.wrong("holds a token of fewer than 6 characters: use a longer one")
+		}
 		return sha256.Sum256(text), err
 	})
 	forced := rate.NewLimiter(rate.Every(freshFor), 1)

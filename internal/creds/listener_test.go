@@ -224,12 +224,23 @@ func TestToken(t *testing.T) {
 	write(t, path, []byte("one\ntwo"))
 	deny("one", "holds something else than one line")
 
+	for _, short := range []string{"x", "12345", "\n 54321 \n"} {
+		write(t, path, []byte(short))
+		deny(strings.TrimSpace(short), "holds a token of fewer than 6 characters")
+	}
+	write(t, path, []byte("123456"))
+	c.advance(stale)
+	present("123456", true)
+	wantNoReload(t, e)
+	c.advance(stale)
+
 	write(t, path, []byte("\tfirst token\n"))
 	for presented, want := range map[string]bool{
 		"first token": true, "first": false, "first token\n": false, "": false, "First token": false, "second": false,
 	} {
 		present(presented, want)
 	}
+	wantReload(t, e, AuthToken, "")
 	write(t, path, []byte("second"))
 	present("first token", true) // not 5 s old
 	present("second", false)     // another wrong one had it read again within the last 5 s
@@ -238,10 +249,10 @@ func TestToken(t *testing.T) {
 	present("first token", false)
 	wantReload(t, e, AuthToken, "")
 	c.advance(freshFor - 1)
-	write(t, path, []byte("third"))
+	write(t, path, []byte("third token"))
 	c.advance(1)
 	present("second", true) // 5 s old, and no more
-	present("third", true)
+	present("third token", true)
 	present("second", false)
 	wantReload(t, e, AuthToken, "")
 
@@ -249,7 +260,7 @@ func TestToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.advance(stale)
-	present("third", true)
+	present("third token", true)
 	present("", false)
 	wantReload(t, e, AuthToken, "no such file or directory")
 }

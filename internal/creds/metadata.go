@@ -43,7 +43,7 @@ func Metadata(s *settings.Upstream, o Options, token func(ctx context.Context) (
 }
 
 func headerFile(o Options, header settings.Header) *source[string] {
-	f := file{setting: o.setting(headersSetting) + " " + header.Name, value: header.File, read: o.read}
+	f := file{setting: o.setting(headersSetting) + " " + header.Name, value: header.File, read: o.read, reading: new(reading)}
 	return fromFile(o, HeaderValue, f, func(content []byte) (string, error) {
 		if strings.HasSuffix(header.Name, "-bin") {
 			return string(content), nil

@@ -6,9 +6,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/grpc-health-http/internal/clock"
@@ -44,6 +46,7 @@ type source[T any] struct {
 	changed  func(T)      // is called with each new value; may be nil
 	usable   func(T) bool // says whether a value can be used still; may be nil
 	inline   bool         // the content lies in the settings and cannot change
+	files    []file       // where the content comes from; nil where that is no file
 }
 
 func newSource[T any](o Options, what Kind, name string, load loader[T]) *source[T] {
@@ -114,10 +117,38 @@ func (s *source[T]) get(ctx context.Context, force bool) (T, error) {
 	}
 	v, err := s.versions.Get(ctx, force && !s.inline)
 	if err != nil {
-		return none, err
+		return none, s.late(ctx, err)
 	}
 	return v.value, nil
 }
+
+// late says of an error that is the end of ctx which file kept it waiting.
+func (s *source[T]) late(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if cause == nil || !errors.Is(err, cause) {
+		return err
+	}
+	var slow []string
+	for _, f := range s.files {
+		if f.reading.now() {
+			slow = append(slow, f.String())
+		}
+	}
+	if len(slow) == 0 {
+		return err
+	}
+	return fmt.Errorf("%s: not loaded in time: %w", strings.Join(slow, " and "), cause)
+}
+
+// reading counts the reads of a file that are under way.
+type reading struct{ n atomic.Int32 }
+
+func (r *reading) begin() (end func()) {
+	r.n.Add(1)
+	return func() { r.n.Add(-1) }
+}
+
+func (r *reading) now() bool { return r.n.Load() > 0 }
 
 // latest returns the value as it is, and loads nothing.
 func (s *source[T]) latest() T {
@@ -145,7 +176,7 @@ func (s *source[T]) loadInline(files ...file) error {
 
 // fromFile has what parse makes of a file's content.
 func fromFile[T any](o Options, what Kind, f file, parse func(content []byte) (T, error)) *source[T] {
-	return newSource(o, what, f.String(), func(ctx context.Context, known digest) (value T, found digest, err error) {
+	s := newSource(o, what, f.String(), func(ctx context.Context, known digest) (value T, found digest, err error) {
 		content, err := f.content(ctx)
 		if err != nil {
 			return value, found, err
@@ -155,6 +186,8 @@ func fromFile[T any](o Options, what Kind, f file, parse func(content []byte) (T
 		}
 		return value, found, err
 	})
+	s.files = []file{f}
+	return s
 }
 
 // line is content without the white space around it, which must be one line of printable ASCII: what
@@ -176,15 +209,15 @@ func line(f file, content []byte) ([]byte, error) {
 // tlsSource makes a T, such as a TLS configuration, of roots and a certificate. It makes another one only when one of the two
 // was replaced, so that users can compare with ==.
 type tlsSource[T any] struct {
-	roots *source[*x509.CertPool]
+	roots *source[*rootSet]
 	pair  *source[*tls.Certificate]
-	build func(*x509.CertPool, *tls.Certificate) T
+	build func(*rootSet, *tls.Certificate) T
 
 	mu    sync.Mutex
 	built bool
 	value T
 	from  struct {
-		roots *x509.CertPool
+		roots *rootSet
 		pair  *tls.Certificate
 	}
 }

@@ -91,7 +91,7 @@ func fetchIdentity(ctx context.Context, address string, now time.Time, authorize
 	}
 	config := tlsconfig.MTLSClientConfig(svid, x509Context.Bundles, authorizer)
 	config.VerifyPeerCertificate = showing(config.VerifyPeerCertificate)
-	return &identity{credentials.NewTLS(config), notAfter}, found, nil
+	return &identity{newTLS(config, advice{certificate: "the SPIFFE Workload API"}), notAfter}, found, nil
 }
 
 // showing is verify with the certificate in its errors, as crypto/tls has it in those of its own verification: the

@@ -3,15 +3,10 @@ package creds
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
-	"net"
-	"sync/atomic"
 
 	"google.golang.org/grpc/credentials"
 
-	"example.com/grpc-health-http/internal/dial"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -37,8 +32,14 @@ func Upstream(s *settings.Upstream, o Options) (Transport, error) {
 
 func tlsTransport(s *settings.Upstream, o Options) (Transport, error) {
 	from := &tlsSource[credentials.TransportCredentials]{
-		build: func(roots *x509.CertPool, pair *tls.Certificate) credentials.TransportCredentials {
-			return newTLS(clientConfig(roots, pair, s.NoVerify), o.setting)
+		build: func(roots *rootSet, pair *tls.Certificate) credentials.TransportCredentials {
+			a := advice{
+				roots: o.setting("CA_CERT"), trusted: roots, serverName: o.setting("SNI_SERVER_NAME"), certificate: o.setting("CLIENT_CERT"),
+			}
+			if pair == nil {
+				a.none = o.setting("CLIENT_CERT") + " and " + o.setting("CLIENT_KEY")
+			}
+			return newTLS(clientConfig(roots, pair, s.NoVerify), a)
 		},
 	}
 	var rootsErr, pairErr error
@@ -54,56 +55,15 @@ func tlsTransport(s *settings.Upstream, o Options) (Transport, error) {
 	return from.get, nil
 }
 
-// shownTLS are TLS credentials whose errors hold the certificate that the peer had shown.
-type shownTLS struct {
-	credentials.TransportCredentials
-	config *tls.Config
-	name   func(setting string) string // names a setting
-}
-
-func newTLS(config *tls.Config, name func(string) string) credentials.TransportCredentials {
-	return &shownTLS{credentials.NewTLS(config), config, name}
-}
-
-// advise adds to an error the setting that may be wrong.
-func (t *shownTLS) advise(err error) error {
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return fmt.Errorf("%w (%s says whom to trust)", err, t.name("CA_CERT"))
-	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return fmt.Errorf("%w (%s says which name to expect)", err, t.name("SNI_SERVER_NAME"))
-	}
-	return err
-}
-
-// ClientHandshake fails with a dial.HandshakeError where the certificate is not what failed: no ALPN, say, or no
-// client certificate.
-func (t *shownTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	var leaf atomic.Pointer[x509.Certificate] // a handshake whose context has ended may run on for a moment
-	config := t.config.Clone()
-	config.VerifyConnection = func(state tls.ConnectionState) error {
-		leaf.Store(state.PeerCertificates[0]) // a server has one
-		return nil
-	}
-	secured, auth, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
-	if shown := leaf.Load(); err != nil && shown != nil {
-		err = &dial.HandshakeError{Err: err, Leaf: shown}
-	}
-	if err != nil {
-		err = t.advise(err)
-	}
-	return secured, auth, err
-}
-
 // clientConfig is the configuration of a TLS client. It has no session cache: a resumed session would
 // skip the verification, which has to see a change of roots.
 //
 // Nil roots are the system's. Go reads those once in a process (crypto/x509 keeps the pool), so a change
 // of the system's roots needs a restart; a path to their bundle in CA_CERT does not.
-func clientConfig(roots *x509.CertPool, pair *tls.Certificate, noVerify bool) *tls.Config {
+func clientConfig(roots *rootSet, pair *tls.Certificate, noVerify bool) *tls.Config {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
-		RootCAs:            roots,
+		RootCAs:            roots.certPool(),
 		InsecureSkipVerify: noVerify,
 	}
 	if pair != nil {

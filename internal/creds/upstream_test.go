@@ -399,11 +399,11 @@ func TestPEMErrors(t *testing.T) {
 		{"half a certificate", leaf.CertPEM[:100], leaf.KeyPEM, certFile + "holds an incomplete or damaged PEM block"},
 		{"half a chain", append(ca.Client(t).CertPEM, leaf.CertPEM[:100]...), leaf.KeyPEM, certFile + "holds an incomplete or damaged PEM block"},
 		{"damaged base64", damaged, leaf.KeyPEM, certFile + "holds an incomplete or damaged PEM block"},
-		{"no X.509", block("CERTIFICATE", []byte("nonsense")), leaf.KeyPEM, certFile + "holds no valid certificate"},
+		{"no X.509", block("CERTIFICATE", []byte("nonsense")), leaf.KeyPEM, certFile + "holds an incomplete or damaged PEM block: block 1 (CERTIFICATE): its content is no whole certificate"},
 		{"empty key", leaf.CertPEM, nil, keyFile + "holds no PEM private key"},
 		{"certificate in the key's place", leaf.CertPEM, leaf.CertPEM, keyFile + "holds no PEM private key"},
 		{"half a key", leaf.CertPEM, leaf.KeyPEM[:60], keyFile + "holds an incomplete or damaged PEM block"},
-		{"no key inside", leaf.CertPEM, block("PRIVATE KEY", []byte("nonsense")), keyFile + "does not hold the private key of"},
+		{"no key inside", leaf.CertPEM, block("PRIVATE KEY", []byte("nonsense")), keyFile + "holds an incomplete or damaged PEM block: block 1 (PRIVATE KEY): its content is no whole private key"},
 		{"encrypted key", leaf.CertPEM, block("ENCRYPTED PRIVATE KEY", keyDER.Bytes), keyFile + "the private key is encrypted"},
 		{"encrypted key, the older way", leaf.CertPEM, legacy, keyFile + "the private key is encrypted"},
 		{"another's key", leaf.CertPEM, ca.Client(t).KeyPEM, keyFile + "does not hold the private key of"},
@@ -426,7 +426,7 @@ func TestPEMErrors(t *testing.T) {
 		{"empty", nil, "holds no PEM certificate"},
 		{"no PEM", []byte("nonsense"), "holds no PEM certificate"},
 		{"a key", leaf.KeyPEM, "holds no PEM certificate"},
-		{"no X.509", block("CERTIFICATE", []byte("nonsense")), "holds no valid certificate"},
+		{"no X.509", block("CERTIFICATE", []byte("nonsense")), "holds an incomplete or damaged PEM block"},
 	} {
 		t.Run("roots/"+test.name, func(t *testing.T) {
 			t.Parallel()

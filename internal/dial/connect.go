@@ -70,7 +70,11 @@ func (dl *Dialer) connect(ctx context.Context, to route, tc credentials.Transpor
 		case cause == nil || errors.Is(cause, net.ErrClosed):
 			cause = errors.New("what came is not HTTP/2")
 		case errors.Is(cause, io.EOF):
+			noted, ok := errors.AsType[*NotedError](cause)
 			cause = errors.New("closed by the peer")
+			if ok {
+				cause = &NotedError{cause, noted.Note}
+			}
 		}
 		hint := wire.hint(false, dl.o.TLSSetting)
 		if encrypted && !strings.Contains(hint, "HTTP/1") {

@@ -124,7 +124,13 @@ func (dl *Dialer) once(ctx context.Context, p *Progress) (*grpcconn.Conn, health
 	p.record(func(d *health.Dial) { *d = health.Dial{Phase: health.PhaseCredentials} })
 	tc, err := dl.credentials(ctx, false)
 	if err != nil {
-		return nil, p.end(health.PhaseCredentials, dl.orBudget(ctx, err, "the credentials did not come"))
+		const not = "the credentials did not come"
+		if errors.Is(err, clock.ErrBudget) { // it says which of them did not
+			err = fmt.Errorf("%s within %v: %w", not, dl.o.ConnectTimeout, err)
+		} else {
+			err = dl.orBudget(ctx, err, not)
+		}
+		return nil, p.end(health.PhaseCredentials, err)
 	}
 	began := time.Now()
 	p.record(func(d *health.Dial) { d.Phase = health.PhaseDNS })

@@ -170,6 +170,12 @@ var stuck = []struct {
 			return nil, ctx.Err()
 		}
 	}},
+	{"one of the credentials", health.PhaseCredentials, "the credentials did not come within 1s: CA_CERT ca.pem: not loaded in time", func(w *world) {
+		w.o.Credentials = func(ctx context.Context, _ bool) (credentials.TransportCredentials, error) {
+			<-ctx.Done()
+			return nil, fmt.Errorf("CA_CERT ca.pem: not loaded in time: %w", context.Cause(ctx))
+		}
+	}},
 	{"lookup", health.PhaseDNS, "the target's host was not looked up within 1s", func(w *world) {
 		w.o.Target = parse(w.t, "upstream.test:1")
 		w.o.Lookup = func(ctx context.Context, _, _ string) ([]netip.Addr, error) {

@@ -17,3 +17,12 @@ type CredentialsError struct{ Err error }
 
 func (e *CredentialsError) Error() string { return e.Err.Error() }
 func (e *CredentialsError) Unwrap() error { return e.Err }
+
+// NotedError is an error of reading from a new connection, with what is known about the reason.
+type NotedError struct {
+	Err  error
+	Note string
+}
+
+func (e *NotedError) Error() string { return e.Err.Error() + " (" + e.Note + ")" }
+func (e *NotedError) Unwrap() error { return e.Err }

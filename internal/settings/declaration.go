@@ -187,7 +187,7 @@ var declaration = [...]setting{
 	{
 		group: groupTLS, name: "SNI_SERVER_NAME", flags: []string{"grpc-sni-server-name"}, probe: "tls-server-name",
 		placeholder: "NAME", fallbackNote: "from the target",
-		help:  "the name that the upstream's certificate must carry",
+		help:  "the name to send (SNI), and that the upstream's certificate must carry; without verification only to send",
 		field: func(v *values) any { return &v.ServerName },
 	},
 

@@ -1,7 +1,6 @@
 package settings
 
 import (
-	"encoding/pem"
 	"errors"
 	"io/fs"
 	"net"
@@ -17,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/pemfile"
 	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/internal/target"
 )
@@ -190,10 +190,8 @@ func (r *reader) validateTLS() {
 	}
 	r.validatePair(&r.ClientCert, &r.ClientKey)
 	if r.NoVerify {
-		for _, option := range []*string{&r.CACert, &r.ServerName} {
-			if *option != "" {
-				r.excludes(option, &r.NoVerify)
-			}
+		if r.CACert != "" {
+			r.excludes(&r.CACert, &r.NoVerify)
 		}
 		r.Warnings = append(r.Warnings, r.label(&r.NoVerify)+": the upstream's certificate is not verified: anyone can pose as the upstream")
 	}
@@ -345,9 +343,11 @@ func (r *reader) validateFiles() {
 		switch {
 		case *field == "":
 		case s.file == pemFile && strings.Contains(*field, "-----BEGIN"):
-			if block, _ := pem.Decode([]byte(*field)); block == nil {
+			if !slices.ContainsFunc(pemfile.Blocks([]byte(*field)), func(b pemfile.Block) bool { return b.Fault == "" }) {
 				r.wrong(field, "PEM text without a whole block: keep its line breaks, from the BEGIN line to the END line")
 			}
+		case s.file == pemFile && pemfile.Base64(*field):
+			r.wrong(field, "PEM text in base64: decode it first")
 		case strings.HasPrefix(*field, "arn:"):
 			if fault := r.arnFault(*field); fault != "" {
 				r.wrong(field, fault)

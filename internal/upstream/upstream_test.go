@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,49 @@ func TestSettingsReachTheUpstream(t *testing.T) {
 	}
 	if got := call.Metadata.Get("authorization"); len(got) != 1 || got[0] != "Bearer a-token" {
 		t.Errorf("authorization: %q", got)
+	}
+}
+
+// The reason of a failed handshake comes through to the verdict, also where the server gives it after the handshake (TLS 1.3).
+func TestTLSReasonsReachTheVerdict(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	roots := string(ca.PEM())
+	for _, test := range []struct {
+		name   string
+		server *tls.Config
+		roots  string
+		want   health.TLSFault
+	}{
+		{"expired", ca.ServerTLS(t, healthtest.Expired()), roots, health.CertificateExpired},
+		{"not yet valid", ca.ServerTLS(t, healthtest.NotYetValid()), roots, health.CertificateNotYetValid},
+		{"another name", ca.ServerTLS(t, healthtest.DNSNames("a.example")), roots, health.WrongName},
+		{"another authority", ca.ServerTLS(t), string(healthtest.NewCA(t).PEM()), health.UnknownAuthority},
+		{"a client certificate is required", ca.MutualTLS(t), roots, health.ClientCertificateRequired},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			up := healthtest.Start(t, healthtest.TLS(test.server))
+			o, err := Options(&settings.Upstream{
+				Addr: up.Addr(), ConnectTimeout: 10 * time.Second, RPCTimeout: 10 * time.Second, TLS: true, CACert: test.roots,
+			}, creds.Options{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := check.New(o)
+			defer c.Close()
+			v := c.Check(t.Context(), "")
+			told := v.TLSError()
+			if test.want == health.ClientCertificateRequired && told == nil && v.Phase == health.PhaseHTTP2 {
+				if !strings.Contains(v.Err.Error(), "and none was sent") { // the server's reset came before its alert
+					t.Errorf("cause %v", v.Err)
+				}
+				return
+			}
+			if v.Status != health.ConnectionFailed || v.Phase != health.PhaseTLS || told == nil || told.Fault != test.want {
+				t.Errorf("%v in phase %s: %v with the reason %+v, want %d", v.Status, v.Phase, v.Err, told, test.want)
+			}
+		})
 	}
 }
 
