@@ -56,11 +56,12 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		upstreams = append(upstreams, u.web)
 		a.Budget = max(a.Budget, u.web.Budget)
 	}
-	a.Open = web.New(web.Options{Upstreams: upstreams, Path: p.Path})
+	a.Open = web.New(web.Options{Upstreams: upstreams, Path: p.Path, ShowCause: s.ShowCause})
 	a.Handler = web.New(web.Options{
 		Upstreams: upstreams,
 		Path:      p.Path,
 		Authorize: authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout),
+		ShowCause: s.ShowCause,
 	})
 	return a, nil
 }

@@ -232,6 +232,11 @@ var declaration = [...]setting{
 		help:  "answer `?list` with the health `List` RPC",
 		field: func(v *values) any { return &v.AllowList },
 	},
+	{
+		group: groupChecks, name: "SHOW_CAUSE", flags: []string{"show-cause"}, fallback: "false",
+		help:  "show callers why a check failed: a cause can name the upstream's addresses and certificates",
+		field: func(v *values) any { return &v.ShowCause },
+	},
 
 	{
 		group: groupHTTP, name: "HTTP_LISTEN_ADDR", flags: []string{"http-listen-addr"}, listener: true,

@@ -55,6 +55,7 @@ type Upstream struct {
 type Process struct {
 	MaxConcurrentChecks int  // MAX_CONCURRENT_CHECKS
 	AllowList           bool // ALLOW_LIST
+	ShowCause           bool // SHOW_CAUSE: answers to callers have the cause of a failure
 
 	ListenAddr    string // HTTP_LISTEN_ADDR
 	ListenPath    string // HTTP_LISTEN_PATH

@@ -22,6 +22,8 @@ type Options struct {
 	// Authorize says whether the presented token, never empty, is the right one; nil needs no token. An
 	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
 	Authorize func(ctx context.Context, presented string) (bool, error)
+	// ShowCause says that answers have the cause of a failure.
+	ShowCause bool
 }
 
 // Upstream is one of those that a handler checks. Only Check is required.
