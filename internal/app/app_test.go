@@ -253,7 +253,7 @@ func TestAnnounce(t *testing.T) {
 				t.Fatal(err)
 			}
 			var log bytes.Buffer
-			app.Announce(slog.New(slog.NewTextHandler(&log, nil)), s)
+			Announce(slog.New(slog.NewTextHandler(&log, nil)), s)
 			first, rest, _ := strings.Cut(log.String(), "\n")
 			if !strings.Contains(first, "level=INFO msg=checking upstream=localhost:1 ") || !strings.Contains(first, tt.want) {
 				t.Errorf("the first line is %s, want %s", first, tt.want)
