@@ -99,7 +99,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		stdout.Write(answer.JSON(verdicts))
 	}
 	for _, v := range verdicts {
-		fmt.Fprintln(stderr, message(v, s.Addr, len(verdicts) > 1))
+		fmt.Fprintln(stderr, message(s.Addr, v, len(verdicts) > 1))
 	}
 	return answer.ExitCode(verdicts, func(v health.Verdict) int { return exitCode(v, s.SPIFFE && noIdentity.Load()) })
 }
@@ -128,26 +128,27 @@ func exitCode(v health.Verdict, noSPIFFE bool) int {
 	return exitCodes[v.Status]
 }
 
-// message is the line about a verdict on a target, which it names as it was given, unless all is well. named puts the service's name
-// into it.
-func message(v health.Verdict, target string, named bool) string {
+// message is the line about a verdict. It names the target as it was given, unless all is well; named puts the service's name into it.
+func message(target string, v health.Verdict, named bool) string {
 	var b strings.Builder
 	if named {
 		b.WriteString(about(v) + ": ")
 	}
-	switch {
-	case v.Status == health.Serving:
-		b.WriteString("status: SERVING")
-		return b.String()
-	case exitCodes[v.Status] == exitUnhealthy && v.Err == nil:
+	if v.Status == health.Serving {
+		return b.String() + "status: SERVING"
+	}
+	if exitCodes[v.Status] == exitUnhealthy && v.Err == nil {
 		fmt.Fprintf(&b, "service unhealthy (responded with %q): %s", v.Status, target)
-		return b.String()
+	} else {
+		fmt.Fprintf(&b, "error: %s", v.Status)
+		if v.Phase != health.PhaseNone {
+			fmt.Fprintf(&b, " in phase %s", v.Phase)
+		}
+		b.WriteString(": " + target)
 	}
-	fmt.Fprintf(&b, "error: %s", v.Status)
-	if v.Phase != health.PhaseNone {
-		fmt.Fprintf(&b, " in phase %s", v.Phase)
+	if v.Status == health.ServiceUnknown && v.Service != "" {
+		fmt.Fprintf(&b, ": service %q", v.Service)
 	}
-	fmt.Fprintf(&b, ": %s", target)
 	if v.Err != nil {
 		fmt.Fprintf(&b, ": %v", v.Err)
 	}

@@ -71,15 +71,12 @@ func TestExitCodes(t *testing.T) {
 func TestMessage(t *testing.T) {
 	t.Parallel()
 	for _, status := range health.Statuses() {
-		got := message(health.Verdict{Status: status}, "unix:a", false)
+		got := message("a:1", health.Verdict{Status: status}, false)
 		if healthy := got == "status: SERVING"; healthy != (status == health.Serving) {
 			t.Errorf("%v: %q", status, got)
 		}
 		if !strings.Contains(got, status.String()) {
 			t.Errorf("%v: %q does not name it", status, got)
-		}
-		if status != health.Serving && !strings.Contains(got, ": unix:a") {
-			t.Errorf("%v: %q does not name the target", status, got)
 		}
 	}
 	for _, test := range []struct {
@@ -90,19 +87,23 @@ func TestMessage(t *testing.T) {
 		{health.Verdict{Status: health.Serving, Service: "echo"}, false, "status: SERVING"},
 		{health.Verdict{Status: health.Serving, Service: "echo"}, true, "echo: status: SERVING"},
 		{health.Verdict{Status: health.Serving}, true, "server: status: SERVING"},
-		{health.Verdict{Status: health.NotServing, Service: "echo"}, true, `echo: service unhealthy (responded with "NOT_SERVING"): :1`},
-		{health.Verdict{Status: health.ServiceUnknown}, false, `service unhealthy (responded with "SERVICE_UNKNOWN"): :1`},
+		{health.Verdict{Status: health.NotServing, Service: "echo"}, true, `echo: service unhealthy (responded with "NOT_SERVING"): a:1`},
+		{health.Verdict{Status: health.ServiceUnknown}, false, `service unhealthy (responded with "SERVICE_UNKNOWN"): a:1`},
 		{
 			health.Verdict{Status: health.ServiceUnknown, Err: errors.New("rpc error")}, false,
-			"error: SERVICE_UNKNOWN: :1: rpc error",
+			"error: SERVICE_UNKNOWN: a:1: rpc error",
+		},
+		{
+			health.Verdict{Status: health.ServiceUnknown, Service: "ech\no", Err: errors.New("rpc error")}, false,
+			`error: SERVICE_UNKNOWN: a:1: service "ech\no": rpc error`,
 		},
 		{
 			health.Verdict{Status: health.Timeout, Phase: health.PhaseTLS, Err: errors.New("no answer")}, false,
-			"error: TIMEOUT in phase tls: :1: no answer",
+			"error: TIMEOUT in phase tls: a:1: no answer",
 		},
-		{health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC}, true, "server: error: TIMEOUT in phase rpc: :1"},
+		{health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC}, true, "server: error: TIMEOUT in phase rpc: a:1"},
 	} {
-		if got := message(test.verdict, ":1", test.named); got != test.want {
+		if got := message("a:1", test.verdict, test.named); got != test.want {
 			t.Errorf("message(%+v, %t) = %q, want %q", test.verdict, test.named, got, test.want)
 		}
 	}
