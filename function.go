@@ -38,7 +38,7 @@ func build(w io.Writer) http.Handler {
 		return app.Misconfigured(app.NewFallbackLogger(w), err)
 	}
 	logger := app.NewLogger(w, s)
-	app.Warn(logger, s)
+	app.Announce(logger, s)
 	a, err := app.New(s, app.Platform{Logger: logger})
 	if err != nil {
 		return app.Misconfigured(logger, err)

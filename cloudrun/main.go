@@ -39,6 +39,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, version.Get())
 		return 0
 	}
+	if s.CheckSelf {
+		return checkSelf(ctx, s, stdout, stderr)
+	}
 	target, done, err := logTarget(s, stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "wrong settings (-help lists them all):\n%v\n", indented(err))
@@ -49,9 +52,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if s.RunCLI {
 		return runOnce(ctx, s, logger, stdout, stderr)
 	}
-	if err := serveAll(ctx, s, logger); err != nil {
+	serve, err := prepare(ctx, s, logger)
+	if err != nil {
 		fmt.Fprintf(stderr, "cannot serve:\n%v\n", indented(err))
 		return exitSettings
+	}
+	if err := serve(ctx); err != nil {
+		fmt.Fprintf(stderr, "cannot go on serving:\n%v\n", indented(err))
+		return exitFailed
 	}
 	return exitServing
 }

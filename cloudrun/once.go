@@ -20,7 +20,9 @@ const (
 	exitUnknownService = 3
 	exitUnimplemented  = 4
 	exitUnhealthy      = 5
-	exitSettings       = 64 // wrong settings (EX_USAGE of sysexits.h)
+	exitDown           = 1  // -check-self: the proxy is not up
+	exitSettings       = 64 // wrong settings, an address that cannot be listened on among them (EX_USAGE of sysexits.h)
+	exitFailed         = 70 // could not go on serving (EX_SOFTWARE)
 )
 
 // exitCodes translates a status; a time-out in phase rpc is exitRPC.

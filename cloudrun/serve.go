@@ -22,10 +22,10 @@ import (
 // startTime is what reading the listener's files may take at the start.
 const startTime = 10 * time.Second
 
-// serveAll binds the ports, announces them, and serves until ctx ends. An error is why it could not,
-// with the settings to change.
-func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) error {
-	app.Warn(logger, s)
+// prepare binds the ports and announces them. It returns the function that serves until ctx ends, the error of which is why it could not go
+// on. An error of prepare is why it cannot begin, with the settings to change.
+func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (serveUntil func(ctx context.Context) error, err error) {
+	app.Announce(logger, s)
 	build := version.Get()
 	m := metrics.New(prometheus.NewRegistry(), metrics.Options{Version: build.Tag, Commit: build.Commit, GoVersion: build.Go})
 	a, err := app.New(s, app.Platform{
@@ -45,14 +45,18 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 		},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer a.Close()
+	defer func() {
+		if err != nil {
+			a.Close()
+		}
+	}()
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	https, err := creds.Listener(starting, s, a.Credentials)
 	if err != nil {
-		return err
+		return nil, err
 	}
 
 	ports := []serve.Port{{Setting: s.Name("HTTP_LISTEN_ADDR"), Addr: s.ListenAddr}}
@@ -61,7 +65,7 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 	}
 	listeners, err := serve.Listen(ctx, ports...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	health := withLivez(m.Handler(s.ListenPath, app.WithCloudTrace(a.Handler)))
 	servers := []serve.Server{{Name: "health", Listener: listeners[0], Handler: health, TLS: https, Budget: a.Budget}}
@@ -71,7 +75,10 @@ func serveAll(ctx context.Context, s *settings.Settings, logger *slog.Logger) er
 		servers = append(servers, serve.Server{Name: "metrics", Listener: listeners[1], Handler: exposition, Budget: a.Budget, Secondary: true})
 		logger.Info("answering Prometheus", "url", url(listeners[1], nil, s.MetricsPath))
 	}
-	return serve.Run(ctx, logger, s.ShutdownGrace, servers...)
+	return func(ctx context.Context) error {
+		defer a.Close()
+		return serve.Run(ctx, logger, s.ShutdownGrace, servers...)
+	}, nil
 }
 
 // withLivez answers settings.LivenessPath, and leaves the rest to next.

@@ -46,7 +46,7 @@ func newFunction(stdout, stderr io.Writer) *function {
 		return misconfigured(app.NewFallbackLogger(stderr), err)
 	}
 	logger := app.NewLogger(stderr, s)
-	app.Warn(logger, s)
+	app.Announce(logger, s)
 	reader := secrets.New(logger)
 	a, err := app.New(s, app.Platform{
 		Logger:      logger,

@@ -3,12 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/web"
 )
 
 // quiet is a function over a handler, without a log.
@@ -59,6 +64,54 @@ func TestRequest(t *testing.T) {
 		}
 		if string(body) != test.body || strings.Join(got.Header["X-A"], ",") != test.header {
 			t.Errorf("%s: body %q, header %q", name, body, got.Header["X-A"])
+		}
+	}
+}
+
+// TestMethodAndQueryOfEvents: HAProxy's OPTIONS, and parameters that are not ours, are answered in every form of event.
+func TestMethodAndQueryOfEvents(t *testing.T) {
+	t.Parallel()
+	f := quiet(web.New(web.Options{Upstreams: []web.Upstream{{Check: func(context.Context, string) health.Verdict {
+		return health.Verdict{Status: health.Serving}
+	}}}}))
+	const (
+		payload2 = `{"version":"2.0","rawPath":"/","rawQueryString":%q,"requestContext":{"http":{"method":%q}}}`
+		single   = `{"requestContext":%s,"httpMethod":%q,"path":"/","queryStringParameters":{%q:%q}}`
+		multi    = `{"requestContext":%s,"httpMethod":%q,"path":"/","multiValueHeaders":{},"multiValueQueryStringParameters":{%q:[%q]}}`
+	)
+	for _, tt := range []struct {
+		key, value string
+		want       float64
+	}{
+		{"cb", "100%", 200}, {"cb", "a;b", 200}, {"%zz", "1", 200}, {"a;service", "%", 200}, {"service", "echo", 200}, {"format", "xml", 400}, {"list", "", 404},
+	} {
+		for _, method := range []string{"GET", "OPTIONS"} {
+			for _, event := range []string{
+				fmt.Sprintf(payload2, tt.key+"="+tt.value, method),
+				fmt.Sprintf(single, `{}`, method, tt.key, tt.value), fmt.Sprintf(multi, `{}`, method, tt.key, tt.value),
+				fmt.Sprintf(single, `{"elb":{}}`, method, tt.key, tt.value), fmt.Sprintf(multi, `{"elb":{}}`, method, tt.key, tt.value),
+			} {
+				result, err := f.Invoke(t.Context(), []byte(event))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got struct {
+					StatusCode        float64             `json:"statusCode"`
+					Body              string              `json:"body"`
+					Headers           map[string]string   `json:"headers"`
+					MultiValueHeaders map[string][]string `json:"multiValueHeaders"`
+				}
+				if err := json.Unmarshal(result, &got); err != nil {
+					t.Fatal(err)
+				}
+				if got.StatusCode != tt.want {
+					t.Errorf("%s: %s, want %v", event, result, tt.want)
+				}
+				allow := got.Headers["Allow"] + strings.Join(got.MultiValueHeaders["Allow"], "")
+				if tt.want == 200 && (method == "OPTIONS") != (allow == "GET, HEAD, OPTIONS" && got.Body == "") {
+					t.Errorf("%s: %s", event, result)
+				}
+			}
 		}
 	}
 }

@@ -56,11 +56,12 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		upstreams = append(upstreams, u.web)
 		a.Budget = max(a.Budget, u.web.Budget)
 	}
-	a.Open = web.New(web.Options{Upstreams: upstreams, Path: p.Path})
+	a.Open = web.New(web.Options{Upstreams: upstreams, Path: p.Path, ShowCause: s.ShowCause})
 	a.Handler = web.New(web.Options{
 		Upstreams: upstreams,
 		Path:      p.Path,
 		Authorize: authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout),
+		ShowCause: s.ShowCause,
 	})
 	return a, nil
 }
@@ -94,6 +95,17 @@ func Misconfigured(logger *slog.Logger, err error) http.Handler {
 	})
 }
 
+// Announce logs what is checked, and then what Warn logs. What is checked comes first: a setting that was left out shows there.
+func Announce(logger *slog.Logger, s *settings.Settings) {
+	services := strings.Join(s.Services, ",")
+	if services == "" {
+		services = "(server)" // as metrics call the whole server
+	}
+	logger.Info("checking", "upstream", s.Addr, "services", services, "tls", tlsOf(s),
+		"connect_timeout_seconds", s.ConnectTimeout.Seconds(), "rpc_timeout_seconds", s.RPCTimeout.Seconds())
+	Warn(logger, s)
+}
+
 // Warn logs the warnings about the settings, and which were taken from the environment.
 func Warn(logger *slog.Logger, s *settings.Settings) {
 	for _, warning := range s.Warnings {
@@ -102,6 +114,23 @@ func Warn(logger *slog.Logger, s *settings.Settings) {
 	if len(s.FromEnvironment) > 0 {
 		logger.Info("settings from the environment", "names", s.FromEnvironment)
 	}
+}
+
+// tlsOf says how the upstream is proven to be itself.
+func tlsOf(s *settings.Settings) string {
+	switch {
+	case s.SPIFFE:
+		return "spiffe"
+	case s.ALTS:
+		return "alts"
+	case s.TLS && s.NoVerify:
+		return "not verified"
+	case s.TLS && s.ClientCert != "":
+		return "mutual"
+	case s.TLS:
+		return "verified"
+	}
+	return "none"
 }
 
 // logged logs what was read again, before the options' own Reload, and what was read and is not used.

@@ -228,3 +228,39 @@ func TestReloadIsLogged(t *testing.T) {
 		t.Errorf("log: %s", log)
 	}
 }
+
+// TestAnnounce: the first line says what is checked, so that a setting that was left out shows.
+func TestAnnounce(t *testing.T) {
+	for _, tt := range []struct {
+		env  map[string]string
+		want string
+	}{
+		{nil, `upstream=localhost:1 services=(server) tls=none connect_timeout_seconds=1 rpc_timeout_seconds=1`},
+		{map[string]string{"SERVICE_NAME": "a, b", "CONNECT_TIMEOUT": "1m", "RPC_TIMEOUT": "250ms"}, `services=a,b tls=none connect_timeout_seconds=60 rpc_timeout_seconds=0.25`},
+		{map[string]string{"TLS": "true"}, "tls=verified"},
+		{map[string]string{"TLS": "true", "CLIENT_CERT": "/c.pem", "CLIENT_KEY": "/k.pem"}, "tls=mutual"},
+		{map[string]string{"TLS": "true", "TLS_NO_VERIFY": "true"}, `tls="not verified"`},
+		{map[string]string{"SPIFFE": "true"}, "tls=spiffe"},
+		{map[string]string{"ALTS": "true"}, "tls=alts"},
+	} {
+		t.Run(tt.want, func(t *testing.T) {
+			t.Setenv("GRPC_HEALTH_ADDR", "localhost:1")
+			for name, value := range tt.env {
+				t.Setenv("GRPC_HEALTH_"+name, value)
+			}
+			s, err := settings.FromEnvironment()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var log bytes.Buffer
+			Announce(slog.New(slog.NewTextHandler(&log, nil)), s)
+			first, rest, _ := strings.Cut(log.String(), "\n")
+			if !strings.Contains(first, "level=INFO msg=checking upstream=localhost:1 ") || !strings.Contains(first, tt.want) {
+				t.Errorf("the first line is %s, want %s", first, tt.want)
+			}
+			if warns := tt.env["TLS_NO_VERIFY"] != ""; strings.Contains(rest, "level=WARN") != warns || !strings.Contains(rest, "settings from the environment") {
+				t.Errorf("what follows is %s", rest)
+			}
+		})
+	}
+}

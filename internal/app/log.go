@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/internal/settings"
@@ -29,7 +30,7 @@ func NewLogger(w io.Writer, s *settings.Settings) *slog.Logger {
 // NewFallbackLogger returns the logger for what is wrong with the settings: in JSON, unless LOG_FORMAT says text.
 func NewFallbackLogger(w io.Writer) *slog.Logger {
 	s := settings.Settings{Process: settings.Process{LogFormat: "json"}}
-	if os.Getenv(settings.Prefix+"LOG_FORMAT") == "text" {
+	if strings.EqualFold(strings.TrimSpace(os.Getenv(settings.Prefix+"LOG_FORMAT")), "text") {
 		s.LogFormat = "text"
 	}
 	return NewLogger(w, &s)

@@ -219,7 +219,7 @@ func TestListen(t *testing.T) {
 	address := free.Addr().String()
 
 	_, err := Listen(t.Context(), Port{"HTTP_ADDR", address}, Port{"METRICS_ADDR", taken})
-	if err == nil || err.Error() != "METRICS_ADDR: listen: address already in use: choose another port, or stop what listens there" {
+	if err == nil || err.Error() != "METRICS_ADDR: listen "+taken+": address already in use: choose another port, or stop what listens there" {
 		t.Errorf("taken port: %v", err)
 	}
 	// All or none: the port that was free is so again. And both take connections before anything
@@ -240,24 +240,22 @@ func TestListen(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"A: listen: missing port", "B: listen: ", "C: listen: ", "D: listen: ", "this machine"} {
+	for _, want := range []string{"A: listen: missing port", "B: listen: ", "C: listen 192.0.2.1:80: ", "D: listen " + taken + ": ", "this machine"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error has no %q:\n%v", want, err)
 		}
 	}
-	for _, value := range []string{"s3cret", "192.0.2.1", taken} {
-		if strings.Contains(err.Error(), value) {
-			t.Errorf("the error repeats %q:\n%v", value, err)
-		}
+	if strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("the error repeats a text that is no address:\n%v", err)
 	}
 }
 
-// An error without advice of its own does not repeat the address either.
+// An error without advice of its own names the address, too.
 func TestListenOtherError(t *testing.T) {
 	t.Parallel()
 	cause := syscall.EAFNOSUPPORT
 	err := advise(&net.OpError{Op: "listen", Net: "tcp", Addr: &net.TCPAddr{Port: 4711}, Err: cause})
-	if !errors.Is(err, cause) || strings.Contains(err.Error(), "4711") {
+	if !errors.Is(err, cause) || !strings.Contains(err.Error(), "listen :4711: ") {
 		t.Errorf("got %v, want %v", err, cause)
 	}
 }

@@ -2,6 +2,8 @@ package settings
 
 import (
 	"os"
+	"strconv"
+	"strings"
 
 	"example.com/grpc-health-http/internal/platform"
 )
@@ -17,7 +19,7 @@ const (
 	function  variant = iota // Google Cloud function: the environment
 	lambda                   // AWS Lambda: the environment, and ARNs in place of files
 	container                // grpc_health_proxy: flags, then the environment
-	probe                    // grpc_health_probe: flags
+	probe                    // grpc_health_probe: flags, then the environment
 )
 
 // setting declares one setting.
@@ -232,12 +234,17 @@ var declaration = [...]setting{
 		help:  "answer `?list` with the health `List` RPC",
 		field: func(v *values) any { return &v.AllowList },
 	},
+	{
+		group: groupChecks, name: "SHOW_CAUSE", flags: []string{"show-cause"}, fallback: "false",
+		help:  "show callers why a check failed: a cause can name the upstream's addresses and certificates",
+		field: func(v *values) any { return &v.ShowCause },
+	},
 
 	{
 		group: groupHTTP, name: "HTTP_LISTEN_ADDR", flags: []string{"http-listen-addr"}, listener: true,
 		placeholder: "HOST:PORT", fallback: "localhost:8080", platform: platformPort,
 		fallbackNote: "`:$PORT` where `PORT` is set, else `localhost:8080`",
-		help:         "where to listen",
+		help:         "where to listen; `localhost` is every loopback address of that name",
 		field:        func(v *values) any { return &v.ListenAddr },
 	},
 	{
@@ -287,7 +294,7 @@ var declaration = [...]setting{
 	{
 		group: groupMetrics, name: "METRICS_HTTP_LISTEN_ADDR", flags: []string{"metrics-http-listen-addr"}, listener: true,
 		placeholder: "HOST:PORT", fallback: "localhost:9000",
-		help:  "where to serve metrics; an empty flag serves none",
+		help:  "where to serve metrics; `localhost` is every loopback address of that name; an empty flag serves none",
 		field: func(v *values) any { return &v.MetricsAddr },
 	},
 	{
@@ -328,6 +335,11 @@ var declaration = [...]setting{
 		group: groupCommand, flags: []string{"runcli"}, fallback: "false",
 		help:  "check once, print the answer, and exit",
 		field: func(v *values) any { return &v.RunCLI },
+	},
+	{
+		group: groupCommand, flags: []string{"check-self"}, fallback: "false",
+		help:  "ask a proxy with the same settings of the listener, by its `/livez`, whether it is up, and exit with 0 or 1",
+		field: func(v *values) any { return &v.CheckSelf },
 	},
 	{
 		group: groupCommand, flags: []string{"format"}, probe: "format",
@@ -377,6 +389,16 @@ func (s *setting) readBy(v variant) bool {
 	}
 }
 
+// ofUpstream reports whether the setting is one of an upstream, and not of the process.
+func (s *setting) ofUpstream() bool {
+	return s.group == groupUpstream || s.group == groupTLS || s.group == groupIdentity
+}
+
+// ofListeners reports whether the setting is about the ports, and has no meaning where nothing listens.
+func (s *setting) ofListeners() bool {
+	return s.group == groupHTTP || s.group == groupHTTPS || s.group == groupMetrics
+}
+
 // names returns the setting's flags in the variant, the preferred one first.
 func (s *setting) names(v variant) []string {
 	switch {
@@ -396,13 +418,13 @@ func (s *setting) variable() string {
 	return Prefix + s.name
 }
 
-// label returns the setting's name for messages.
-func (s *setting) label(v variant) string {
+// label returns the setting's name for messages. flagsOnly leaves out the variable, where it has no effect.
+func (s *setting) label(v variant, flagsOnly bool) string {
 	names := s.names(v)
 	switch {
 	case len(names) == 0:
 		return s.variable()
-	case v == probe || s.name == "":
+	case flagsOnly || s.name == "":
 		return "-" + names[0]
 	}
 	return "-" + names[0] + " (" + s.variable() + ")"
@@ -422,14 +444,20 @@ func (s *setting) isSwitch() bool {
 	return ok
 }
 
-// howToWrite says how to write a value of the field's type. Text needs no case: it can always be read.
-func howToWrite(field any) string {
+// howToWrite says how to write a value of the field's type, where the text cannot be read. Text needs no case: it can always be read.
+func howToWrite(field any, text string) string {
+	fault := "the value cannot be read"
+	if strings.Contains(text, " ") {
+		fault = "has a space"
+	}
 	switch field.(type) {
 	case *bool:
-		return "write true or false"
+		return fault + ": write true or false (1, 0, t and f mean the same)"
 	case *int:
-		return "write a whole number"
-	default:
-		return "write a duration such as 500ms or 2s"
+		return fault + ": write a whole number"
 	}
+	if _, err := strconv.ParseFloat(text, 64); err == nil {
+		return "the value has no unit: write 5s for five seconds, or 500ms"
+	}
+	return fault + ": write a duration such as 500ms or 2s"
 }

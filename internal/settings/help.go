@@ -13,7 +13,9 @@ func writeHelp(out io.Writer, v variant) {
 	switch v {
 	case probe:
 		b.WriteString("grpc_health_probe asks a gRPC server once how it is; the exit code is the answer.\n\n" +
-			"Usage: grpc_health_probe -addr host:port [flags]\n")
+			"Usage: grpc_health_probe -addr host:port [flags]\n\n" +
+			"Without -addr, the environment variables say what to check and how; a flag wins over the variable beside it.\n" +
+			"With -addr they have no effect: credentials for one server never go to another.\n")
 	default:
 		b.WriteString("grpc_health_proxy answers HTTP requests with the health of a gRPC server.\n\n" +
 			"Usage: grpc_health_proxy -grpc-addr host:port [flags]\n\n" +
@@ -32,7 +34,41 @@ func writeHelp(out io.Writer, v variant) {
 		fmt.Fprintf(&b, "  %s\n", strings.Join(s.usages(v), ", "))
 		fmt.Fprintf(&b, "        %s\n        (%s)\n", strings.Join(wrapped(plain(s.help)), "\n        "), s.origin(v))
 	}
+	b.WriteString(endings[v])
 	io.WriteString(out, b.String())
+}
+
+// endings are what the help of a command ends with: its exit codes and two examples.
+var endings = map[variant]string{
+	container: `
+Exit codes of -runcli:
+  0   serving
+  1   no usable connection, or not in time
+  2   the RPC failed, or its time ran out
+  3   the server does not know the service
+  4   the server has no health service
+  5   the server answered, and the answer is not SERVING
+-check-self: 0 if the proxy is up, 1 if not.
+Always: 64 for wrong settings, an address that cannot be listened on among them; 70 for a server that could not go on
+serving.
+
+Examples:
+  grpc_health_proxy -grpc-addr localhost:50051 -service-name echo.EchoServer -http-listen-addr :8080
+  grpc_health_proxy -runcli -grpc-addr grpc.example.com:443 -grpc-tls -format json
+`,
+	probe: `
+Exit codes:
+  0   serving
+  1   wrong arguments
+  2   no usable connection in time
+  3   the RPC failed (unknown service and no health service among it), the connection was lost, or the time ran out
+  4   the server answered, and the answer is not SERVING
+  20  there are no SPIFFE credentials
+
+Examples:
+  grpc_health_probe -addr localhost:50051 -service echo.EchoServer
+  grpc_health_probe -addr grpc.example.com:443 -tls -connect-timeout 5s
+`,
 }
 
 // helpWidth is the maximum length of a line of a help text, without its indentation.
@@ -81,7 +117,7 @@ func (s *setting) origin(v variant) string {
 	if text != "required" {
 		text = "default: " + text
 	}
-	if v == container && s.name != "" {
+	if (v == container || v == probe) && s.name != "" {
 		text += "; environment: " + s.variable()
 		if s.inVariable != "" {
 			text += ", " + s.inVariable

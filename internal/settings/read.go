@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/kelseyhightower/envconfig"
 )
@@ -19,7 +21,9 @@ import (
 type reader struct {
 	values
 	problems Problems
-	given    [len(declaration)]bool // a flag has set the setting
+	ignored  []string                 // sentences about arguments that have no effect
+	given    [len(declaration)]bool   // a flag has set the setting
+	faults   [len(declaration)]string // why the setting's text cannot be used
 }
 
 func newReader(v variant) *reader {
@@ -45,44 +49,111 @@ func (r *reader) defaults() {
 // headerLines are headers before validation, "name: value".
 type headerLines []string
 
-// Decode implements envconfig.Decoder: the variable has one header per line.
-func (h *headerLines) Decode(text string) error {
+// add appends the headers of a variable, which has one in each line.
+func (h *headerLines) add(text string) {
 	for line := range strings.Lines(text) {
 		if strings.TrimSpace(line) != "" {
 			*h = append(*h, line)
 		}
 	}
+}
+
+// decoder reads a variable's text.
+type decoder func(text string)
+
+// Decode implements envconfig.Decoder.
+func (d decoder) Decode(text string) error {
+	d(text)
 	return nil
 }
 
-// environment reads the variables of the settings that no flag has set.
-//
-// envconfig.Process stops at the first error, so it is called for each setting. Its errors contain the value, so they are dropped.
-// The tag has the full name, and the prefix is empty: given a prefix, envconfig also reads the variable without the prefix.
+// reads reports whether the setting has a meaning for what the process is to do. Flags come first: they decide.
+func (r *reader) reads(i int) bool {
+	s := &declaration[i]
+	switch {
+	case !s.readBy(r.variant):
+		return false
+	case r.CheckSelf:
+		return !s.ofUpstream() && s.group != groupChecks
+	case r.RunCLI:
+		return !s.ofListeners()
+	}
+	return true
+}
+
+// environment reads the variables of the settings that no flag has set. envconfig.Process stops at the first error, so it is called
+// for each setting. The tag has the full name, and the prefix is empty: given a prefix, envconfig also reads the
+// variable without the prefix.
 func (r *reader) environment() {
+	r.flagsOnly = r.variant == probe && r.given[r.index(&r.Addr)]
 	for i := range declaration {
 		s := &declaration[i]
-		if s.name == "" || !s.readBy(r.variant) || r.given[i] {
+		if s.name == "" || !r.reads(i) || r.given[i] || r.flagsOnly && s.ofUpstream() {
 			continue
 		}
-		field := s.field(&r.values)
-		if os.Getenv(s.variable()) == "" { // envconfig counts a variable set to "" as set
-			r.fromPlatform(s, field)
+		if strings.TrimSpace(os.Getenv(s.variable())) == "" { // envconfig counts a variable set to "" as set
+			r.fromPlatform(s, s.field(&r.values))
 			continue
 		}
 		spec := reflect.New(reflect.StructOf([]reflect.StructField{{
 			Name: "Value",
-			Type: reflect.TypeOf(field),
+			Type: reflect.TypeFor[decoder](),
 			Tag:  reflect.StructTag(`envconfig:"` + s.variable() + `"`),
 		}}))
-		spec.Elem().Field(0).Set(reflect.ValueOf(field))
-		if err := envconfig.Process("", spec.Interface()); err != nil {
-			r.problem("%s: the value cannot be read: %s", s.label(r.variant), howToWrite(field))
-			continue
+		spec.Elem().Field(0).Set(reflect.ValueOf(decoder(func(text string) { r.take(i, text, true) })))
+		_ = envconfig.Process("", spec.Interface()) // a decoder returns no error
+		if r.faults[i] == "" {
+			r.FromEnvironment = append(r.FromEnvironment, s.variable())
 		}
-		r.FromEnvironment = append(r.FromEnvironment, s.variable())
 	}
-	r.unknownVariables()
+}
+
+// take reads the text of a flag or a variable into the setting's field, or notes why that is not possible.
+func (r *reader) take(i int, text string, variable bool) {
+	s := &declaration[i]
+	field := s.field(&r.values)
+	text = strings.TrimSpace(text)
+	lines, ofHeaders := field.(*headerLines) // each header has its own check
+	switch {
+	case ofHeaders && variable:
+		lines.add(text)
+		return
+	case ofHeaders, s.file == pemFile && strings.Contains(text, "-----BEGIN"):
+	default:
+		if fault := s.textFault(field, text); fault != "" {
+			r.faults[i] = fault
+			return
+		}
+	}
+	if set(field, text) != nil {
+		r.faults[i] = howToWrite(field, text)
+	}
+}
+
+// textFault says which characters a value has that nobody meant, or returns "". A file may have any name.
+func (s *setting) textFault(field any, text string) string {
+	if _, isList := field.(*[]string); isList && strings.Contains(text, ",") {
+		for member := range strings.SplitSeq(text, ",") {
+			if fault := textFault(strings.TrimSpace(member), false); fault != "" {
+				return "a member of the list " + fault
+			}
+		}
+		return ""
+	}
+	fault := textFault(text, s.name == "USER_AGENT")
+	if fault != "" && s.file != noFile && exists(text) {
+		return ""
+	}
+	return fault
+}
+
+// reportFaults reports the texts that cannot be used, of the settings that have a meaning.
+func (r *reader) reportFaults() {
+	for i, fault := range r.faults {
+		if fault != "" && r.reads(i) {
+			r.problem("%s: %s", declaration[i].label(r.variant, r.flagsOnly), fault)
+		}
+	}
 }
 
 // fromPlatform sets the platform's default, if it has one.
@@ -123,9 +194,9 @@ func flagsOf(v variant) map[string]knownFlag {
 	return known
 }
 
-// arguments reads flags by the rules of package flag: one dash or two, -name value or -name=value, a switch needs no value, and
-// the last of several wins. Package flag itself is not used because it stops at the first problem and puts values into its
-// errors; arguments reports every problem, without values. The only error is flag.ErrHelp.
+// arguments reads flags by the rules of package flag: one dash or two, -name value or -name=value, a switch needs no value, the
+// last of several wins, and "--" ends them. Package flag itself is not used because it stops at the first problem and puts values into
+// its errors; arguments reports every problem, without values. The only error is flag.ErrHelp.
 func (r *reader) arguments(args []string) error {
 	known := flagsOf(r.variant)
 	// What the previous argument was: an unknown flag without a value, or not a flag at all.
@@ -154,15 +225,59 @@ func (r *reader) arguments(args []string) error {
 		case dashed && !stray && looksLikeFlag(name):
 			unknown = !hasValue
 			r.problem("-%s: no such flag: %s", name, suggestion(name, known))
+		case args[i] == "--" && r.variant == probe && i+1 < len(args):
+			r.ignore(args, i+1, known)
+			return nil
+		case args[i] == "--":
+			unknown = false // words that follow are problems of their own
 		case unknown && !dashed:
 			unknown = false // this is most likely the unknown flag's value
+		case r.variant == probe && !looksDashed(args[i]):
+			r.ignore(args, i, known)
+			return nil
 		default:
 			// What follows a stray argument may belong to a value that was not quoted, so never print it.
 			unknown, stray = false, true
-			r.problem("argument %d is not a flag: quote a value that holds spaces, and write -flag=false to turn a switch off", i+1)
+			r.problem("argument %d is not a flag: %s", i+1, adviceOnWord(args, i, known))
 		}
 	}
 	return nil
+}
+
+// looksDashed reports whether package flag takes an argument for a flag, well written or not.
+func looksDashed(arg string) bool { return len(arg) > 1 && arg[0] == '-' }
+
+// ignore notes that the arguments from i on have no effect. The earlier probe read flags by package flag, which ends them at the
+// first word, and commands rely on it.
+func (r *reader) ignore(args []string, i int, known map[string]knownFlag) {
+	text := fmt.Sprintf("argument %d is not a flag, so it has no effect, nor has what follows it", i+1)
+	var lost []string
+	for _, arg := range args[i+1:] {
+		name, _, _ := strings.Cut(arg, "=")
+		if name, dashed := trimDashes(name); dashed {
+			if _, ok := known[name]; ok && !slices.Contains(lost, "-"+name) {
+				lost = append(lost, "-"+name)
+			}
+		}
+	}
+	if len(lost) > 0 {
+		text += " (" + strings.Join(lost, ", ") + ")"
+	}
+	r.ignored = append(r.ignored, text+": "+adviceOnWord(args, i, known))
+}
+
+// adviceOnWord says what to do about argument i, which is not a flag. It repeats nothing of the argument.
+func adviceOnWord(args []string, i int, known map[string]knownFlag) string {
+	if c, _ := utf8.DecodeRuneInString(args[i]); unicode.Is(unicode.Pd, c) && c != '-' || c == '\u2212' {
+		return "it begins with a dash that is no hyphen (" + fmt.Sprintf("U+%04X", c) + "): write -"
+	}
+	if i > 0 {
+		name, dashed := trimDashes(args[i-1])
+		if f, ok := known[name]; ok && dashed && f.isSwitch() {
+			return "-" + name + " is on without a value: write -" + name + "=false to turn it off"
+		}
+	}
+	return "quote a value that holds spaces, and write -flag=false to turn a switch off"
 }
 
 // looksLikeFlag reports whether an unknown flag may be printed. Text of another form may be part of a value. The expression is
@@ -186,24 +301,20 @@ func (f knownFlag) isSwitch() bool {
 }
 
 func (r *reader) setFlag(name string, f knownFlag, value string) {
-	s := &declaration[f.index]
-	field := s.field(&r.values)
 	if f.shorthand == nil {
 		r.given[f.index] = true
-		if err := set(field, value); err != nil {
-			r.problem("%s: the value cannot be read: %s", s.label(r.variant), howToWrite(field))
-		}
+		r.take(f.index, value, false)
 		return
 	}
-	applies, err := f.shorthand.applies(value)
+	applies, err := f.shorthand.applies(strings.TrimSpace(value))
 	switch {
 	case err != nil && f.shorthand.counts:
-		r.problem("-%s: the value cannot be read: %s", name, howToWrite(new(int)))
+		r.problem("-%s: %s", name, howToWrite(new(int), value))
 	case err != nil:
-		r.problem("-%s: the value cannot be read: %s", name, howToWrite(new(bool)))
+		r.problem("-%s: %s", name, howToWrite(new(bool), value))
 	case applies:
 		r.given[f.index] = true
-		_ = set(field, f.shorthand.value) // cannot fail: shorthands set text
+		_ = set(declaration[f.index].field(&r.values), f.shorthand.value) // cannot fail: shorthands set text
 	}
 }
 
@@ -213,8 +324,11 @@ func (s *shorthand) applies(value string) (bool, error) {
 		n, err := strconv.Atoi(value)
 		return n >= 1, err
 	}
-	return strconv.ParseBool(value)
+	return parseBool(value)
 }
+
+// parseBool reads what strconv.ParseBool reads, without regard to case.
+func parseBool(text string) (bool, error) { return strconv.ParseBool(strings.ToLower(text)) }
 
 // set parses a flag's text into its field. It leaves the field unchanged on error. Do not print its errors: they contain the text.
 func set(field any, text string) error {
@@ -222,7 +336,7 @@ func set(field any, text string) error {
 	case *string:
 		*f = text
 	case *bool:
-		return parse(f, text, strconv.ParseBool)
+		return parse(f, text, parseBool)
 	case *int:
 		return parse(f, text, strconv.Atoi)
 	case *time.Duration:

@@ -22,6 +22,8 @@ type Settings struct {
 	Warnings []string
 
 	variant variant
+	// flagsOnly says that the variables of the upstream have no effect: the probe has -addr.
+	flagsOnly bool
 }
 
 // Upstream are the settings of one upstream: what to check, and how to reach it. The comments name the settings.
@@ -55,6 +57,7 @@ type Upstream struct {
 type Process struct {
 	MaxConcurrentChecks int  // MAX_CONCURRENT_CHECKS
 	AllowList           bool // ALLOW_LIST
+	ShowCause           bool // SHOW_CAUSE: answers to callers have the cause of a failure
 
 	ListenAddr    string // HTTP_LISTEN_ADDR
 	ListenPath    string // HTTP_LISTEN_PATH
@@ -72,10 +75,11 @@ type Process struct {
 	LogLevel  string // LOG_LEVEL: "debug", "info", "warn" or "error"
 	LogTarget string // -logTarget: a file to append to; empty is standard error
 
-	RunCLI  bool   // -runcli: check once and exit
-	Format  string // -format: "text" or "json"
-	Version bool   // -version: print the version and exit; nothing else was validated
-	Verbose bool   // -v of the probe
+	RunCLI    bool   // -runcli: check once and exit; the settings of the listeners were not validated
+	CheckSelf bool   // -check-self: ask the own LivenessPath and exit; only the settings of the listeners were validated
+	Format    string // -format: "text" or "json"
+	Version   bool   // -version: print the version and exit; nothing else was validated
+	Verbose   bool   // -v of the probe
 }
 
 // Name returns what messages call a setting. For "CA_CERT" it is "-grpc-ca-cert (GRPC_HEALTH_CA_CERT)", or what the user of
@@ -83,7 +87,7 @@ type Process struct {
 func (s *Settings) Name(name string) string {
 	for i := range declaration {
 		if declaration[i].name == name {
-			return declaration[i].label(s.variant)
+			return declaration[i].label(s.variant, s.flagsOnly)
 		}
 	}
 	return name
@@ -127,8 +131,9 @@ func ParseProxy(args []string, out io.Writer) (*Settings, error) {
 }
 
 // ParseProbe reads the settings of grpc_health_probe from its arguments, without the program's
-// name. It does not read the environment. -help writes help to out and returns flag.ErrHelp; wrong settings are an
-// error of type Problems.
+// name, and from the process's environment for those that no argument sets. Where the arguments have -addr, they alone say what is
+// checked and how: credentials in the environment are for another server. -help writes help to out and returns
+// flag.ErrHelp; wrong settings are an error of type Problems.
 func ParseProbe(args []string, out io.Writer) (*Settings, error) {
 	return read(probe, args, out)
 }
@@ -143,12 +148,13 @@ func read(v variant, args []string, out io.Writer) (*Settings, error) {
 	if r.Version {
 		return &r.Settings, nil
 	}
-	if v != probe {
-		r.environment()
-	}
+	r.environment()
+	r.reportFaults()
+	r.unknownVariables()
 	r.validate()
 	if len(r.problems) > 0 {
-		return nil, r.problems
+		return nil, append(r.problems, r.ignored...)
 	}
+	r.Warnings = append(r.Warnings, r.ignored...)
 	return &r.Settings, nil
 }

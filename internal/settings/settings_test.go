@@ -111,8 +111,12 @@ func TestProxyRules(t *testing.T) {
 		{args: []string{"-connect-timeout", "1ns", "-rpc-timeout", "1h"}},
 		{args: []string{"-connect-timeout", "0s"}, want: []string{"-connect-timeout (GRPC_HEALTH_CONNECT_TIMEOUT): must be above zero"}},
 		{args: []string{"-rpc-timeout=-1s"}, want: []string{"-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): must be above zero"}},
-		{args: []string{"-rpc-timeout", "5"}, want: []string{"-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): the value cannot be read: write a duration"}},
-		{args: []string{"-connect-timeout", "2000000h", "-rpc-timeout", "61m"}, want: []string{"-connect-timeout (GRPC_HEALTH_CONNECT_TIMEOUT): is more than an hour", "-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): is more than an hour"}},
+		{args: []string{"-rpc-timeout", "5"}, want: []string{"-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): the value has no unit: write 5s"}},
+		{args: []string{"-rpc-timeout", "0.5"}, want: []string{"-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): the value has no unit: write 5s"}},
+		{args: []string{"-rpc-timeout", "1 s"}, want: []string{"-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): has a space: write a duration"}},
+		{args: []string{"-rpc-timeout", "soon"}, want: []string{"-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): the value cannot be read: write a duration"}},
+		{args: []string{"-connect-timeout", "2000000h", "-rpc-timeout", "8761h"}, want: []string{"-connect-timeout (GRPC_HEALTH_CONNECT_TIMEOUT): is more than a year", "-rpc-timeout (GRPC_HEALTH_RPC_TIMEOUT): is more than a year"}},
+		{args: []string{"-connect-timeout", "2h", "-rpc-timeout", "8760h"}},
 		{args: []string{"-conn-max-age", "0"}},
 		{args: []string{"-conn-max-age=-1s"}, want: []string{"-conn-max-age (GRPC_HEALTH_CONN_MAX_AGE): must not be below zero"}},
 		{args: []string{"-user-agent", "a b/1.0"}},
@@ -135,7 +139,7 @@ func TestProxyRules(t *testing.T) {
 		{args: []string{"-grpc-tls", "-grpc-ca-cert", missing}, want: []string{"-grpc-ca-cert (GRPC_HEALTH_CA_CERT): the file " + missing + " does not exist"}},
 		{args: []string{"-grpc-tls", "-grpc-ca-cert", here + "/below"}, want: []string{"does not exist"}},
 		{args: []string{"-grpc-tls", "-grpc-ca-cert", strings.Repeat("a", 5000)}, want: []string{"the file that it names does not exist"}},
-		{args: []string{"-grpc-tls", "-grpc-ca-cert", "a\x00b"}, want: []string{"the file that it names does not exist"}},
+		{args: []string{"-grpc-tls", "-grpc-ca-cert", "a\x00b"}, want: []string{"-grpc-ca-cert (GRPC_HEALTH_CA_CERT): has a control character (U+0000), as character 2"}},
 		{args: []string{"-grpc-tls", "-grpc-ca-cert", "arn:aws:secretsmanager:eu-west-1:1:secret:a"}, want: []string{"which only Lambda reads"}},
 		{args: []string{"-grpc-ca-cert", here}, want: []string{"-grpc-ca-cert (GRPC_HEALTH_CA_CERT): means nothing without -grpc-tls (GRPC_HEALTH_TLS)"}},
 		{args: []string{"-grpc-client-cert", here, "-grpc-client-key", here}, want: []string{"-grpc-client-cert (GRPC_HEALTH_CLIENT_CERT): means nothing without -grpc-tls", "-grpc-client-key (GRPC_HEALTH_CLIENT_KEY): means nothing without -grpc-tls"}},
@@ -167,7 +171,11 @@ func TestProxyRules(t *testing.T) {
 		{args: []string{"-http-listen-addr", "[::1]:0", "-metrics-http-listen-addr", "[::1]:0"}},
 		{args: []string{"-http-listen-addr", ""}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): not host:port"}},
 		{args: []string{"-http-listen-addr", "localhost"}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): not host:port"}},
-		{args: []string{"-http-listen-addr", "localhost:http"}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): not host:port"}},
+		{args: []string{"-http-listen-addr", "localhost:http"}},
+		{args: []string{"-http-listen-addr", "localhost:no-such-service"}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): not host:port"}},
+		{args: []string{"-http-listen-addr", "localhost:"}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): not host:port"}},
+		{args: []string{"-http-listen-addr", "local host:80"}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): has a space: "}},
+		{args: []string{"-http-listen-addr", ":https", "-metrics-http-listen-addr", "127.0.0.1:443"}, want: []string{"is the address of -http-listen-addr"}},
 		{args: []string{"-http-listen-addr", "localhost:65536"}, want: []string{"-http-listen-addr (GRPC_HEALTH_HTTP_LISTEN_ADDR): not host:port"}},
 		{args: []string{"-metrics-http-listen-addr", ""}},
 		{args: []string{"-metrics-http-listen-addr", "9000"}, want: []string{"-metrics-http-listen-addr (GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR): not host:port"}},
@@ -183,7 +191,8 @@ func TestProxyRules(t *testing.T) {
 		{args: []string{"-metrics-http-path", "/livez"}, want: []string{"-metrics-http-path (GRPC_HEALTH_METRICS_HTTP_PATH): /livez says"}},
 		{args: []string{"-http-auth-token-file", here}},
 		{args: []string{"-http-auth-token-file", missing}, want: []string{"-http-auth-token-file (GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE): the file " + missing + " does not exist"}},
-		{args: []string{"-http-auth-token-file", pemText}, want: []string{"-http-auth-token-file (GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE): the file that it names does not exist"}},
+		{args: []string{"-http-auth-token-file", pemText}, want: []string{"-http-auth-token-file (GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE): has a line break (U+000A), as character 28"}},
+		{args: []string{"-http-auth-token-file", "hunter2"}, want: []string{"-http-auth-token-file (GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE): the file that it names does not exist"}},
 		{args: []string{"-shutdown-grace", "0s"}},
 		{args: []string{"-shutdown-grace=-1s"}, want: []string{"-shutdown-grace (GRPC_HEALTH_SHUTDOWN_GRACE): must not be below zero"}},
 
@@ -238,7 +247,7 @@ func TestProbeRules(t *testing.T) {
 		{args: []string{"-tls", "-tls-ca-cert", missing}, want: []string{"-tls-ca-cert: the file " + missing + " does not exist"}},
 		{args: []string{"-rpc-header", "a: @" + missing}, want: []string{"-rpc-header: header 1: the file " + missing + " does not exist"}},
 		{args: []string{"-format", "html"}, want: []string{"-format: not a known format"}},
-		{args: []string{"-v", "1"}, want: []string{"argument 4 is not a flag"}},
+		{args: []string{"-v", "1"}},
 		{args: []string{"-grpc-addr", "a:1"}, want: []string{"-grpc-addr: no such flag: did you mean -addr?"}},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
@@ -331,10 +340,10 @@ func TestArguments(t *testing.T) {
 		{args: []string{"-addr=a:1", "-TLS"}, want: []string{"-TLS: no such flag: did you mean -tls?"}},
 		{args: []string{"-addr=a:1", "-ca-cert", "x"}, want: []string{"-ca-cert: no such flag: did you mean -tls-ca-cert?"}},
 		{args: []string{"-addr=a:1", "-quiet", "-loud"}, want: []string{"-quiet: no such flag: see", "-loud: no such flag: see"}},
-		{args: []string{"-addr=a:1", "-quiet=1", "x"}, want: []string{"-quiet: no such flag", "argument 3 is not"}},
-		{args: []string{"-addr=a:1", "-quiet", "x", "y"}, want: []string{"-quiet: no such flag", "argument 4 is not"}},
-		{args: []string{"-addr=a:1", "-", "--", "---", "-=", "", "-1"}, want: []string{"argument 2 ", "argument 3 ", "argument 4 ", "argument 5 ", "argument 6 ", "argument 7 "}},
-		{args: []string{"-addr=a:1", "x", "-quiet", "-v", "-quiet"}, want: []string{"argument 2 is not", "argument 3 is not", "-quiet: no such flag"}},
+		{args: []string{"-addr=a:1", "-quiet=1", "x", "-quiet"}, want: []string{"-quiet: no such flag", "argument 3 is not a flag, so it has no effect"}},
+		{args: []string{"-addr=a:1", "-quiet", "x", "y"}, want: []string{"-quiet: no such flag", "argument 4 is not a flag, so it has no effect"}},
+		{args: []string{"-addr=a:1", "---", "-=", "-1", "---v"}, want: []string{"argument 2 ", "argument 3 ", "argument 4 ", "argument 5 "}},
+		{args: []string{"-addr=a:1", "---", "-quiet", "-v", "-quiet"}, want: []string{"argument 2 is not", "argument 3 is not", "-quiet: no such flag"}},
 		{args: []string{"-addr=a:1", "-service"}, want: []string{"-service: the value is missing: write -service=VALUE"}},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
@@ -359,8 +368,8 @@ func TestHeaders(t *testing.T) {
 		{line: "a: @b", want: Header{Name: "a", Value: "@b"}},
 		{line: "a: @" + path, want: Header{Name: "a", File: path}},
 		{line: "a-bin: \x00\xff", want: Header{Name: "a-bin", Value: "\x00\xff"}},
-		{line: "a: b\x00", fault: "not printable ASCII"},
-		{line: "a: b\r\nc: d", fault: "not printable ASCII"},
+		{line: "a: b\x00", fault: "has a control character (U+0000)"},
+		{line: "a: b\r\nc: d", fault: "has a line break (U+000D)"},
 		{line: "a: ü", fault: "not printable ASCII"},
 		{line: "a: @" + path + "x", fault: "does not exist"},
 		{line: "a: @arn:aws:secretsmanager:x", fault: "only Lambda"},
@@ -370,7 +379,7 @@ func TestHeaders(t *testing.T) {
 		{line: "a b: c", fault: "illegal character"},
 		{line: "ä: c", fault: "illegal character"},
 		{line: "a\n: c", want: Header{Name: "a", Value: "c"}},
-		{line: "a\nb: c", fault: "illegal character"},
+		{line: "a\nb: c", fault: "has a line break (U+000A)"},
 		{line: "grpc-timeout: 1S", fault: "belongs to gRPC"},
 		{line: "Content-Type: a", fault: "belongs to gRPC"},
 		{line: "te: trailers", fault: "belongs to gRPC"},
@@ -601,7 +610,7 @@ func TestDeclaration(t *testing.T) {
 		for _, v := range variants {
 			if text := s.defaultIn(v); text != "" {
 				if err := set(s.field(new(values)), text); err != nil {
-					t.Errorf("%s: default: %v", s.label(container), err)
+					t.Errorf("%s: default: %v", s.label(container, false), err)
 				}
 			}
 		}
@@ -664,7 +673,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(*got, want) {
 		t.Errorf("proxy: %+v, %v, want %+v", got, err, want)
 	}
-	want.UserAgent, want.variant = "grpc_health_probe", probe
+	want.UserAgent, want.variant, want.flagsOnly = "grpc_health_probe", probe, true
 	got, err = ParseProbe([]string{"-addr", "localhost:1"}, io.Discard)
 	if err != nil || !reflect.DeepEqual(*got, want) {
 		t.Errorf("probe: %+v, %v, want %+v", got, err, want)
@@ -739,8 +748,15 @@ func TestFromEnvironment(t *testing.T) {
 		t.Errorf("taken from %v, want %v", s.FromEnvironment, want)
 	}
 	p, err := ParseProbe([]string{"-addr", "localhost:2"}, io.Discard)
-	if err != nil || len(p.Headers) > 0 || p.RPCTimeout != time.Second || len(p.FromEnvironment) > 0 {
-		t.Errorf("the probe read the environment: %+v, %v", p, err)
+	if err != nil || len(p.Headers) > 0 || len(p.Services) > 0 || p.RPCTimeout != time.Second || len(p.FromEnvironment) > 0 {
+		t.Errorf("the probe with -addr read the environment: %+v, %v", p, err)
+	}
+	p, err = ParseProbe([]string{"-rpc-timeout", "2s"}, io.Discard)
+	if err != nil || p.Addr != "localhost:1" || !slices.Equal(p.Services, []string{"a", "b"}) || len(p.Headers) != 2 || p.RPCTimeout != 2*time.Second || p.UserAgent != "grpc_health_probe" {
+		t.Errorf("the probe without -addr: %+v, %v", p, err)
+	}
+	if want := []string{"GRPC_HEALTH_ADDR", "GRPC_HEALTH_SERVICE_NAME", "GRPC_HEALTH_RPC_HEADERS"}; !slices.Equal(p.FromEnvironment, want) {
+		t.Errorf("the probe took %v, want %v", p.FromEnvironment, want)
 	}
 	c, err := ParseProxy([]string{"-rpc-header", "e: f"}, io.Discard)
 	if want := []Header{{Name: "e", Value: "f"}}; err != nil || !slices.Equal(c.Headers, want) {
@@ -763,7 +779,7 @@ func TestPlatformDefaults(t *testing.T) {
 		}
 	})
 	t.Run("wrong port", func(t *testing.T) {
-		t.Setenv("PORT", "http")
+		t.Setenv("PORT", "nonsense")
 		_, err := ParseProxy(args, io.Discard)
 		expect(t, problems(t, err), []string{"PORT gives the port"})
 	})
@@ -844,10 +860,15 @@ func TestHelp(t *testing.T) {
 					t.Errorf("variant %d: the help lacks -%s", v, name)
 				}
 			}
-			for _, name := range variables() {
-				if strings.Contains(help, "environment: "+name) != (v == container) {
-					t.Errorf("variant %d: the help and %s", v, name)
+			for i := range declaration {
+				s := &declaration[i]
+				if s.name != "" && strings.Contains(help, "environment: "+s.variable()) != s.readBy(v) {
+					t.Errorf("variant %d: the help and %s", v, s.variable())
 				}
+			}
+			if codes, examples := strings.Index(help, "\nExit codes"), strings.Index(help, "\nExamples:\n"); codes < strings.LastIndex(help, "  -version\n") || examples < codes ||
+				strings.Count(help[examples:], "\n  grpc_health_") != 2 {
+				t.Errorf("variant %d: the help does not end with the exit codes and two examples:\n%s", v, help)
 			}
 			if strings.Contains(help, "`") {
 				t.Error("the help has Markdown in it")
@@ -859,7 +880,7 @@ func TestHelp(t *testing.T) {
 			if v == container && !strings.Contains(help, "default: 8s; environment: GRPC_HEALTH_SHUTDOWN_GRACE)") {
 				t.Errorf("the help lacks a default:\n%s", help)
 			}
-			if v == probe && !strings.Contains(help, "default: grpc_health_probe)") {
+			if v == probe && !strings.Contains(help, "default: grpc_health_probe; environment: GRPC_HEALTH_USER_AGENT)") {
 				t.Errorf("the help lacks the probe's default:\n%s", help)
 			}
 		}
@@ -872,7 +893,7 @@ func TestName(t *testing.T) {
 		function:  "GRPC_HEALTH_CA_CERT",
 		lambda:    "GRPC_HEALTH_CA_CERT",
 		container: "-grpc-ca-cert (GRPC_HEALTH_CA_CERT)",
-		probe:     "-tls-ca-cert",
+		probe:     "-tls-ca-cert (GRPC_HEALTH_CA_CERT)",
 	} {
 		if got := (&Settings{variant: v}).Name("CA_CERT"); got != want {
 			t.Errorf("variant %d: %q, want %q", v, got, want)

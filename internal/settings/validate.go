@@ -2,6 +2,7 @@ package settings
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -24,39 +25,54 @@ import (
 // LivenessPath is the path that grpc_health_proxy answers itself, on both ports, without a check.
 const LivenessPath = "/livez"
 
-// maxTimeout is the longest timeout that makes sense for a health check.
-const maxTimeout = time.Hour
+// maxTimeout is the longest timeout. It guards the sum of several against an overflow.
+const maxTimeout = 365 * 24 * time.Hour
 
 // validate checks each value, and that the values fit together.
 func (r *reader) validate() {
-	r.validateUpstream()
-	r.validateTLS()
-	r.validateIdentity()
-	if r.MaxConcurrentChecks < 1 {
-		r.wrong(&r.MaxConcurrentChecks, "must be 1 or more")
+	if r.RunCLI && r.CheckSelf {
+		r.excludes(&r.RunCLI, &r.CheckSelf)
 	}
-	r.validateListeners()
+	if !r.CheckSelf {
+		r.validateUpstream()
+		r.validateTLS()
+		r.validateIdentity()
+		if r.MaxConcurrentChecks < 1 {
+			r.wrong(&r.MaxConcurrentChecks, "must be 1 or more")
+		}
+	}
+	if !r.RunCLI {
+		r.validateListeners()
+	}
+	if r.CheckSelf {
+		r.validateCheckSelf()
+	}
 	r.validateOutput()
 	r.validateFiles()
 }
 
-// label returns the name, for messages, of the setting that has this field.
-func (r *reader) label(field any) string {
-	for i := range declaration {
-		if declaration[i].field(&r.values) == field {
-			return declaration[i].label(r.variant)
-		}
-	}
-	return "" // not reached: a test finds a setting for every field
+// index returns the place in the declaration of the setting that has this field.
+func (r *reader) index(field any) int {
+	return slices.IndexFunc(declaration[:], func(s setting) bool { return s.field(&r.values) == field })
 }
 
-// wrong reports a problem with the setting that has this field.
+// label returns the name, for messages, of the setting that has this field.
+func (r *reader) label(field any) string {
+	return declaration[r.index(field)].label(r.variant, r.flagsOnly)
+}
+
+// wrong reports a problem with the setting that has this field, unless its text could not be used anyway.
 func (r *reader) wrong(field any, text string) {
-	r.problems = append(r.problems, r.label(field)+": "+text)
+	if r.faults[r.index(field)] == "" {
+		r.problems = append(r.problems, r.label(field)+": "+text)
+	}
 }
 
 // needs reports a setting that has a meaning only together with another.
 func (r *reader) needs(field, needed any) {
+	if r.faults[r.index(needed)] != "" {
+		return // it may well have been meant to be set
+	}
 	r.wrong(field, "means nothing without "+r.label(needed)+": set both, or neither")
 }
 
@@ -68,8 +84,14 @@ func (r *reader) excludes(field, other any) {
 func (r *reader) validateUpstream() {
 	if r.Addr == "" {
 		r.wrong(&r.Addr, "required: write the upstream as host:port")
-	} else if _, err := target.Parse(r.Addr); err != nil {
-		r.wrong(&r.Addr, err.Error())
+	} else if t, err := target.Parse(r.Addr); err != nil {
+		text := err.Error()
+		if strings.Contains(r.Addr, " ") {
+			text = "has a space: write host:port"
+		}
+		r.wrong(&r.Addr, text)
+	} else if t.IsUnix() && socketTooLong(r.Addr) {
+		r.wrong(&r.Addr, fmt.Sprintf("the socket's path is longer than the %d bytes that this system takes: use a shorter one", maxSocketPath))
 	}
 	r.validateServices()
 	r.validateHeaders()
@@ -78,7 +100,7 @@ func (r *reader) validateUpstream() {
 		case *timeout <= 0:
 			r.wrong(timeout, "must be above zero: write a duration such as 500ms or 2s")
 		case *timeout > maxTimeout:
-			r.wrong(timeout, "is more than an hour: write a duration such as 500ms or 2s")
+			r.wrong(timeout, "is more than a year: write a duration such as 500ms or 2s")
 		}
 	}
 	if r.ConnMaxAge < 0 {
@@ -87,14 +109,14 @@ func (r *reader) validateUpstream() {
 	if !printable(r.UserAgent) {
 		r.wrong(&r.UserAgent, "has a character that is not printable ASCII: write it without")
 	}
-	if !word(r.Authority) {
-		r.wrong(&r.Authority, "has a space, or a character that is not printable ASCII: write a name, or name:port")
+	if fault := wordFault(r.Authority); fault != "" {
+		r.wrong(&r.Authority, fault+": write a name, or name:port")
 	}
 }
 
 func (r *reader) validateServices() {
 	var names []string
-	warned, faults := false, make(map[string]bool)
+	warned, spaced, faults := false, false, make(map[string]bool)
 	for _, name := range r.Services {
 		name = strings.TrimSpace(name)
 		fault := health.NameFault(name)
@@ -111,6 +133,10 @@ func (r *reader) validateServices() {
 		if strings.Contains(name, "/") && !warned {
 			warned = true
 			r.Warnings = append(r.Warnings, r.label(&r.Services)+": service name looks like a method path: use the service's name only")
+		}
+		if strings.Contains(name, " ") && !spaced {
+			spaced = true
+			r.Warnings = append(r.Warnings, r.label(&r.Services)+": service name has a space: separate names with commas")
 		}
 		if !slices.Contains(names, name) {
 			names = append(names, name)
@@ -129,6 +155,9 @@ func (r *reader) validateHeaders() {
 			r.wrong(&r.headerLines, "header "+strconv.Itoa(i+1)+": "+fault)
 			continue
 		}
+		if quoted := textFault(h.Value, true); quoted != "" && !strings.HasSuffix(h.Name, "-bin") {
+			r.Warnings = append(r.Warnings, r.label(&r.headerLines)+": header "+strconv.Itoa(i+1)+": the value is in quotes, which are sent too")
+		}
 		r.Headers = append(r.Headers, h)
 	}
 }
@@ -139,7 +168,13 @@ func (r *reader) parseHeader(line string) (h Header, fault string) {
 	name, value, found := strings.Cut(line, ":")
 	h.Name = strings.ToLower(strings.TrimSpace(name))
 	value = strings.TrimSpace(value)
+	odd := textFault(strings.TrimSpace(name), false)
+	if odd == "" && !strings.HasSuffix(h.Name, "-bin") {
+		odd = invisible(value)
+	}
 	switch {
+	case odd != "":
+		return h, odd
 	case !found:
 		return h, "no colon: write name: value"
 	case h.Name == "":
@@ -195,8 +230,8 @@ func (r *reader) validateTLS() {
 		}
 		r.Warnings = append(r.Warnings, r.label(&r.NoVerify)+": the upstream's certificate is not verified: anyone can pose as the upstream")
 	}
-	if !word(r.ServerName) {
-		r.wrong(&r.ServerName, "has a space, or a character that is not printable ASCII: write a host name")
+	if fault := wordFault(r.ServerName); fault != "" {
+		r.wrong(&r.ServerName, fault+": write a host name")
 	}
 }
 
@@ -235,8 +270,8 @@ func (r *reader) validateIdentity() {
 		if slices.ContainsFunc(r.Headers, func(h Header) bool { return h.Name == "authorization" }) {
 			r.excludes(&r.headerLines, &r.IDTokenAudience) // both are the authorization header
 		}
-		if !word(r.IDTokenAudience) {
-			r.wrong(&r.IDTokenAudience, "has a space, or a character that is not printable ASCII: write the URL of the upstream's service")
+		if fault := wordFault(r.IDTokenAudience); fault != "" {
+			r.wrong(&r.IDTokenAudience, fault+": write the URL of the upstream's service")
 		}
 	}
 }
@@ -257,16 +292,29 @@ func (r *reader) validateAccounts() {
 	}
 }
 
+// validateCheckSelf checks that the settings say whom to ask.
+func (r *reader) validateCheckSelf() {
+	asked := &r.ListenAddr
+	if r.HTTPSVerify {
+		asked = &r.MetricsAddr
+	}
+	if *asked == "" {
+		r.wrong(&r.CheckSelf, "has nobody to ask: "+r.label(&r.HTTPSVerify)+" keeps it out of the port for checks, and "+r.label(&r.MetricsAddr)+" is empty: set that")
+	} else if _, port, ok := splitListen(*asked); ok && port == "0" {
+		r.wrong(asked, "with port 0 only the system knows the port: write one that -check-self can ask")
+	}
+}
+
 func (r *reader) validateListeners() {
 	host, port, listens := splitListen(r.ListenAddr)
 	if !listens {
-		r.wrong(&r.ListenAddr, "not host:port: write localhost:8080, or :8080 for all addresses; where it is not set, PORT gives the port")
+		r.wrong(&r.ListenAddr, notHostPort(r.ListenAddr)+": write localhost:8080, or :8080 for all addresses; where it is not set, PORT gives the port")
 	}
 	if r.MetricsAddr != "" {
 		metricsHost, metricsPort, ok := splitListen(r.MetricsAddr)
 		switch {
 		case !ok:
-			r.wrong(&r.MetricsAddr, "not host:port: write localhost:9000, or :9000 for all addresses")
+			r.wrong(&r.MetricsAddr, notHostPort(r.MetricsAddr)+": write localhost:9000, or :9000 for all addresses")
 		case listens && port != "0" && port == metricsPort && overlap(host, metricsHost):
 			r.wrong(&r.MetricsAddr, "is the address of "+r.label(&r.ListenAddr)+": use another port")
 		}
@@ -299,14 +347,26 @@ func (r *reader) validateListeners() {
 	}
 }
 
-// splitListen parses an address to listen on. Port 0 lets the system choose.
+// splitListen parses an address to listen on. Port 0 lets the system choose. A port may be a service's name, such as http.
 func splitListen(addr string) (host, port string, ok bool) {
 	host, port, err := net.SplitHostPort(addr)
-	if err != nil || !word(host) {
+	if err != nil || !word(host) || port == "" {
 		return "", "", false
+	}
+	if strings.Trim(port, "0123456789") != "" {
+		n, err := net.LookupPort("tcp", port)
+		return host, strconv.Itoa(n), err == nil
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	return host, strconv.FormatUint(n, 10), err == nil
+}
+
+// notHostPort says what is wrong with an address that splitListen does not take.
+func notHostPort(addr string) string {
+	if fault := wordFault(addr); fault != "" {
+		return fault
+	}
+	return "not host:port"
 }
 
 // overlap reports whether listeners on these two hosts cannot share a port.
@@ -319,6 +379,9 @@ func wildcard(host string) bool {
 }
 
 func (r *reader) validateOutput() {
+	for _, word := range []*string{&r.LogFormat, &r.LogLevel, &r.Format} {
+		*word = strings.ToLower(*word)
+	}
 	for _, format := range []*string{&r.LogFormat, &r.Format} {
 		if *format != "text" && *format != "json" {
 			r.wrong(format, "not a known format: write text or json")
@@ -326,6 +389,8 @@ func (r *reader) validateOutput() {
 	}
 	switch r.LogLevel {
 	case "debug", "info", "warn", "error":
+	case "warning":
+		r.LogLevel = "warn"
 	default:
 		r.wrong(&r.LogLevel, "not a known level: write debug, info, warn or error")
 	}
@@ -336,7 +401,7 @@ func (r *reader) validateOutput() {
 func (r *reader) validateFiles() {
 	for i := range declaration {
 		s := &declaration[i]
-		if s.file == noFile {
+		if s.file == noFile || !r.reads(i) || r.CheckSelf {
 			continue
 		}
 		field := s.field(&r.values).(*string)
@@ -374,6 +439,28 @@ func (r *reader) arnFault(arn string) string {
 		return "names an AWS resource that is no secret: write arn:aws:secretsmanager:..."
 	}
 	return ""
+}
+
+// exists reports whether a text is the path of a file.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// maxSocketPath is the longest path of a unix socket, in bytes. The system keeps a byte for the NUL at its end.
+const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
+
+// socketTooLong reports whether the system takes no socket of this unix or unix-abstract target. The name of an abstract socket
+// is a path that begins with NUL.
+func socketTooLong(addr string) bool {
+	scheme, path, _ := strings.Cut(addr, ":")
+	if after, ok := strings.CutPrefix(path, "//"); ok {
+		path = after
+	}
+	if strings.EqualFold(scheme, "unix-abstract") {
+		path = "\x00" + strings.TrimPrefix(path, "/")
+	}
+	return len(path) > maxSocketPath
 }
 
 // missingFault says that a command's file does not exist. It returns "" if the file exists, or if that cannot be found out.

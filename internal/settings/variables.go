@@ -19,7 +19,7 @@ func (r *reader) unknownVariables() {
 	for _, entry := range environment {
 		variable, value, _ := strings.Cut(entry, "=")
 		name, ours := strings.CutPrefix(variable, Prefix)
-		if !ours || value == "" || known[variable] || ofKubernetesService(variable, value) {
+		if !ours || strings.TrimSpace(value) == "" || known[variable] || ofKubernetesService(variable, value) {
 			continue
 		}
 		advice := r.whereListed()
@@ -32,7 +32,7 @@ func (r *reader) unknownVariables() {
 
 // whereListed says where to find the names of all settings.
 func (r *reader) whereListed() string {
-	if r.variant == container {
+	if r.variant == container || r.variant == probe {
 		return "see -help"
 	}
 	return "the manual's table of settings has them all"

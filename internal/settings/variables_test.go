@@ -3,6 +3,7 @@ package settings
 import (
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -12,9 +13,9 @@ import (
 // The names of earlier releases have none either.
 func TestVariablesWithoutThePrefix(t *testing.T) {
 	t.Setenv("GRPC_HEALTH_ADDR", "localhost:1")
-	parse := func() (all [3]*Settings) {
+	parse := func() (all [4]*Settings) {
 		t.Helper()
-		for i, v := range []variant{function, lambda, container} {
+		for i, v := range variants {
 			s, err := read(v, nil, io.Discard)
 			if err != nil {
 				t.Fatalf("variant %d: %v", v, err)
@@ -100,8 +101,10 @@ func TestUnknownVariables(t *testing.T) {
 			if got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
-			if _, err := ParseProbe([]string{"-addr", "localhost:1"}, io.Discard); err != nil {
-				t.Errorf("the probe reads no variables: %v", err)
+			for _, args := range [][]string{{"-addr", "localhost:1"}, {"-service", "a"}} {
+				if _, err := ParseProbe(args, io.Discard); tt.want != "" && !slices.Contains(problems(t, err), tt.want) {
+					t.Errorf("the probe with %q: %v, want %q", args, err, tt.want)
+				}
 			}
 		})
 	}

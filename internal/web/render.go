@@ -57,6 +57,12 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 	if worst == health.Overloaded {
 		header["Retry-After"] = retrySoon
 	}
+	if r.Method == http.MethodOptions {
+		header["Allow"] = allowOptions
+		header["Content-Length"] = noLength
+		w.WriteHeader(httpCodes[worst])
+		return
+	}
 	switch asked {
 	case formatJSON:
 		send(w, r, httpCodes[worst], contentJSON, page{body: answer.JSON(verdicts)})

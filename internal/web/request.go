@@ -28,21 +28,16 @@ type query struct {
 	format   format
 }
 
-// parseQuery reads a non-empty query. Parameters that it does not know are ignored: checkers add
-// some of their own against caches. An error says what to change and repeats nothing of the
-// query. (url.ParseQuery would lose the order between service and its alias.)
+// parseQuery reads a non-empty query. Parameters that are not ours are ignored, whatever they hold: checkers add some of their own
+// against caches. An error says what to change and repeats nothing of the query. (url.ParseQuery would lose the order between
+// service and its alias.)
 func parseQuery(raw string) (query, error) {
 	var q query
-	if strings.Contains(raw, ";") {
-		return query{}, errors.New("the query has a semicolon: separate parameters with &")
-	}
 	asked := 0
 	for parameter := range strings.SplitSeq(raw, "&") {
-		key, value, _ := strings.Cut(parameter, "=")
-		key, errKey := url.QueryUnescape(key)
-		value, errValue := url.QueryUnescape(value)
-		if errKey != nil || errValue != nil {
-			return query{}, errors.New("the query has a % that two hexadecimal digits do not follow: write %25 for a percent sign")
+		key, value, err := ourParameter(parameter)
+		if err != nil {
+			return query{}, err
 		}
 		switch key {
 		case "service", "serviceName":
@@ -70,6 +65,23 @@ func parseQuery(raw string) (query, error) {
 		return query{}, errors.New("list and service are both asked for: ask for one of them")
 	}
 	return q, nil
+}
+
+// ourParameter decodes a parameter. The key is empty if it is not ours.
+func ourParameter(parameter string) (key, value string, err error) {
+	key, value, _ = strings.Cut(parameter, "=")
+	key, _, cut := strings.Cut(key, ";") // some take a semicolon for an ampersand
+	key, err = url.QueryUnescape(key)
+	if err != nil || !slices.Contains([]string{"service", "serviceName", "list", "format"}, key) {
+		return "", "", nil
+	}
+	if cut || strings.Contains(value, ";") {
+		return "", "", fmt.Errorf("%s has a semicolon: separate parameters with &, and write %%3B for a semicolon", key)
+	}
+	if value, err = url.QueryUnescape(value); err != nil {
+		return "", "", fmt.Errorf("%s has a %% that two hexadecimal digits do not follow: write %%25 for a percent sign", key)
+	}
+	return key, value, nil
 }
 
 // link asks the same in another format.

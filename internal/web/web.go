@@ -22,6 +22,8 @@ type Options struct {
 	// Authorize says whether the presented token, never empty, is the right one; nil needs no token. An
 	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
 	Authorize func(ctx context.Context, presented string) (bool, error)
+	// ShowCause says that answers have the cause of a failure.
+	ShowCause bool
 }
 
 // Upstream is one of those that a handler checks. Only Check is required.
@@ -69,11 +71,15 @@ type handler struct {
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	guard(w.Header())
-	if !h.answers(r.URL.Path) {
+	// "OPTIONS *" asks what the whole server can do, and is of no path (RFC 9110, section 9.3.7).
+	wholeServer := r.Method == http.MethodOptions && r.URL.Path == "*"
+	if !wholeServer && !h.answers(r.URL.Path) {
 		refuse(w, r, http.StatusNotFound, notFound)
 		return
 	}
-	if !readOnly(w, r) {
+	if wholeServer || r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
+		w.Header()["Allow"] = allowOptions
+		refuse(w, r, http.StatusMethodNotAllowed, "use GET or HEAD")
 		return
 	}
 	if h.authorize != nil {
@@ -209,13 +215,16 @@ const notFound = "not found"
 
 // Header values are made once and only read.
 var (
-	noStore     = []string{"no-store"}
-	noSniff     = []string{"nosniff"}
-	allow       = []string{"GET, HEAD"}
-	challenges  = []string{`Bearer realm="grpc-health-http"`, `Basic realm="grpc-health-http", charset="UTF-8"`}
-	contentText = []string{"text/plain; charset=utf-8"}
-	contentJSON = []string{"application/json"}
-	contentHTML = []string{"text/html; charset=utf-8"}
+	noStore = []string{"no-store"}
+	noSniff = []string{"nosniff"}
+	allow   = []string{"GET, HEAD"}
+	// HAProxy's "option httpchk" asks with OPTIONS, and judges by the status alone.
+	allowOptions = []string{"GET, HEAD, OPTIONS"}
+	noLength     = []string{"0"}
+	challenges   = []string{`Bearer realm="grpc-health-http"`, `Basic realm="grpc-health-http", charset="UTF-8"`}
+	contentText  = []string{"text/plain; charset=utf-8"}
+	contentJSON  = []string{"application/json"}
+	contentHTML  = []string{"text/html; charset=utf-8"}
 )
 
 // guard sets the headers that every answer carries.

@@ -164,9 +164,13 @@ func TestMethods(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(h)
 			t.Cleanup(server.Close)
-			for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get"} {
+			allow, refused := "GET, HEAD, OPTIONS", []string{"POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "get", "options"}
+			if name == "livez" {
+				allow, refused = "GET, HEAD", append(refused, "OPTIONS")
+			}
+			for _, method := range refused {
 				a := ask(t, method, server.URL)
-				if a.code != 405 || a.header.Get("Allow") != "GET, HEAD" {
+				if a.code != 405 || a.header.Get("Allow") != allow {
 					t.Errorf("%s: got %d, Allow %q", method, a.code, a.header.Get("Allow"))
 				}
 			}
@@ -183,6 +187,46 @@ func TestMethods(t *testing.T) {
 				t.Errorf("headers differ:\nGET  %v\nHEAD %v", get.header, head.header)
 			}
 		})
+	}
+}
+
+// TestOptions: the answer has the status and the headers of a GET, and no body.
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	for _, status := range health.Statuses() {
+		server := httptest.NewServer(newHandler(options{Check: says(status), Path: "/health"}))
+		t.Cleanup(server.Close)
+		for _, query := range []string{"", "?format=json", "?format=html", "?service=a&cb=100%", "?service=a&service=b"} {
+			get, got := ask(t, "GET", server.URL+"/health"+query), ask(t, "OPTIONS", server.URL+"/health"+query)
+			if got.code != get.code || got.body != "" || got.length != 0 || got.header.Get("Content-Length") != "0" || got.header.Get("Allow") != "GET, HEAD, OPTIONS" {
+				t.Errorf("%v %q: %d with %d bytes, %v, want %d and none", status, query, got.code, len(got.body), got.header, get.code)
+			}
+			for _, name := range []string{"Grpc-Health-Status", "Grpc-Health-Evidence", "Retry-After", "Cache-Control", "X-Content-Type-Options"} {
+				if got.header.Get(name) != get.header.Get(name) {
+					t.Errorf("%v %q: %s %q, want %q", status, query, name, got.header.Get(name), get.header.Get(name))
+				}
+			}
+		}
+	}
+	h := newHandler(options{Check: neverAsked(t), Path: "/", Services: []string{"a"}, Authorize: func(_ context.Context, presented string) (bool, error) { return presented == "s3cret", nil }})
+	for _, tt := range []struct {
+		target, token string
+		want          int
+	}{
+		{"*", "s3cret", 405}, {"*", "", 405}, {"/other", "s3cret", 404}, {"/favicon.ico", "s3cret", 404}, {"/", "", 401}, {"/", "wrong", 401}, {"/?service=b", "s3cret", 404}, {"/?format=x", "s3cret", 400},
+	} {
+		r := httptest.NewRequest("OPTIONS", tt.target, nil)
+		r.Header.Set("Authorization", "Bearer "+tt.token)
+		recorder := httptest.NewRecorder()
+		h.ServeHTTP(recorder, r)
+		if recorder.Code != tt.want || (recorder.Header().Get("Allow") != "") != (tt.want == 405) {
+			t.Errorf("OPTIONS %s with the token %q: %d, Allow %q, want %d", tt.target, tt.token, recorder.Code, recorder.Header().Get("Allow"), tt.want)
+		}
+	}
+	recorder := httptest.NewRecorder()
+	newHandler(options{Check: says(health.Serving)}).ServeHTTP(recorder, httptest.NewRequest("OPTIONS", "/any/path", nil))
+	if recorder.Code != 200 { // the function and Lambda answer every path
+		t.Errorf("every path: %d", recorder.Code)
 	}
 }
 
@@ -340,9 +384,24 @@ func TestServices(t *testing.T) {
 		{"illegal where names are configured", []string{"a"}, "?service=a%0Ab", 400, ""},
 		{"bad escape", nil, "?service=%zz", 400, ""},
 		{"torn escape", nil, "?service=a%4", 400, ""},
-		{"bad escape in another parameter", nil, "?x=%zz", 400, ""},
-		{"bad escape in a key", nil, "?%zz=1", 400, ""},
+		{"bad escape in another parameter", nil, "?x=%zz", 200, "SERVING\n"},
+		{"bad escape in a key", nil, "?%zz=1", 200, "SERVING\n"},
+		{"percent sign in another parameter", nil, "?cb=100%&service=a", 200, "a SERVING\n"},
+		{"semicolon in another parameter", nil, "?service=a&cb=1;2", 200, "a SERVING\n"},
+		{"our name in another parameter", nil, "?cb=1;service=a", 200, "SERVING\n"},
+		{"control characters in another parameter", nil, "?%00=%0A&x=%FF", 200, "SERVING\n"},
+		{"a key in other letters", nil, "?Service=a&FORMAT=x&LIST", 200, "SERVING\n"},
+		{"a long other parameter", nil, "?x=" + strings.Repeat("%", 4000), 200, "SERVING\n"},
+		{"no key", nil, "?=a&;&%&+&==", 200, "SERVING\n"},
 		{"semicolon", nil, "?service=a;service=b", 400, ""},
+		{"semicolon in the alias", nil, "?serviceName=a;b", 400, ""},
+		{"semicolon in format", nil, "?format=json;service=a", 400, ""},
+		{"semicolon behind our name", nil, "?list;format=json", 400, ""},
+		{"escaped semicolon", nil, "?service=a%3Bb", 200, "a;b SERVING\n"},
+		{"bad escape in the alias", nil, "?serviceName=100%", 400, ""},
+		{"bad escape in format", nil, "?format=%j", 400, ""},
+		{"bad escape in list", nil, "?list=%", 400, ""},
+		{"escaped key", nil, "?%73ervice=a", 200, "a SERVING\n"},
 		{"100 services", nil, many(100), 200, hundred},
 		{"101 services", nil, many(101), 400, ""},
 		{"list and service", nil, "?list&service=a", 400, ""},

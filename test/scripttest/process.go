@@ -2,12 +2,14 @@ package scripttest
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -127,10 +129,20 @@ func proxy(s *session, ts *testscript.TestScript, args []string) {
 	line = append(append(line, filepath.Base(s.program)), rest...)
 	p := s.run(ts, line)
 	s.keep(ts, args[0], p)
-	ts.Setenv(args[0], p.await(ts, answering)[1])
+	setURL(ts, args[0], p.await(ts, answering)[1])
 	if !slices.Contains(rest, "-metrics-http-listen-addr=") {
-		ts.Setenv(args[0]+"_metrics", p.await(ts, answeringMetrics)[1])
+		setURL(ts, args[0]+"_metrics", p.await(ts, answeringMetrics)[1])
 	}
+}
+
+// setURL sets a variable to a listener's URL, and others to its address and its port.
+func setURL(ts *testscript.TestScript, name, url string) {
+	_, addr, _ := strings.Cut(url, "://")
+	_, port, err := net.SplitHostPort(addr)
+	ts.Check(err)
+	ts.Setenv(name, url)
+	ts.Setenv(name+"_addr", addr)
+	ts.Setenv(name+"_port", port)
 }
 
 // The lines that announce the proxy's URLs, in both log formats.

@@ -10,7 +10,8 @@
 //	    Run the command in the background.
 //	proxy PROCESS [NAME=VALUE...] [ARGUMENT...]
 //	    Start grpc_health_proxy in the background, and wait until it answers. The system chooses its ports, unless the line
-//	    sets them. $PROCESS is its URL without the path, and $PROCESS_metrics the URL of its metrics.
+//	    sets them. $PROCESS is its URL without the path, $PROCESS_addr and $PROCESS_port are parts of it, and $PROCESS_metrics,
+//	    $PROCESS_metrics_addr and $PROCESS_metrics_port the same of its metrics.
 //	logs PROCESS PATTERN [ARGUMENTS OF GET]
 //	    Wait until the standard error of the process matches. With arguments of get, make that request before each look, since
 //	    the proxy reads files again only when it uses them.
