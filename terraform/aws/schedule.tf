@@ -77,8 +77,8 @@ resource "aws_cloudwatch_metric_alarm" "up" {
   ok_actions          = [aws_sns_topic.alarms[data.aws_region.current.region].arn]
 }
 
-# The upstream has one certificate whatever the service, so one alarm does. Whoever asks, each check writes the metric. Where none is
-# written, the state stays: the alarm above is for that.
+# The upstream has one certificate whatever the service, so one alarm does, on the checks of one service: the schedule and Route 53 ask
+# for each. Where no value comes, the state stays: the alarm above is for that.
 resource "aws_cloudwatch_metric_alarm" "certificate" {
   count = local.tls && var.certificate_days != null ? 1 : 0
 

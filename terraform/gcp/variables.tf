@@ -20,7 +20,7 @@ variable "image" {
 }
 
 variable "name" {
-  description = "The deployment's name; its service account, checks and alerts are named after it."
+  description = "The deployment's name; its service account, checks and alerts are named after it. Two deployments in one project differ in it."
   type        = string
   default     = "grpc-health"
 

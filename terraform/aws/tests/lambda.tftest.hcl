@@ -254,7 +254,7 @@ run "certificates_of_a_week" {
   }
   assert {
     condition     = one(aws_cloudwatch_metric_alarm.certificate).threshold == 2 && one(aws_cloudwatch_metric_alarm.certificate).dimensions.Service == "(server)"
-    error_message = "Whoever asks, each check writes the metric."
+    error_message = "A URL alone has callers, too, whose checks write the metric."
   }
 }
 
