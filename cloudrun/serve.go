@@ -27,7 +27,9 @@ const startTime = 10 * time.Second
 func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (serveUntil func(ctx context.Context) error, err error) {
 	app.Announce(logger, s)
 	build := version.Get()
-	m := metrics.New(prometheus.NewRegistry(), metrics.Options{Version: build.Tag, Commit: build.Commit, GoVersion: build.Go})
+	m := metrics.New(prometheus.NewRegistry(), metrics.Options{
+		Version: build.Tag, Commit: build.Commit, GoVersion: build.Go, SettingsHash: float64(s.Hash()),
+	})
 	a, err := app.New(s, app.Platform{
 		Logger: logger,
 		Path:   s.ListenPath,
@@ -40,7 +42,7 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 			Expiry: func(_ creds.Kind, notAfter time.Time) { m.ListenerCertificateExpires(notAfter) },
 		},
 		Observe: func(services []string) app.Observer {
-			u := m.NewUpstream(services)
+			u := m.NewUpstream(s.ShownAddr(), services)
 			return app.Observer{Trace: u.Trace(), Verdict: u.Observe, ClientCertificate: u.ClientCertificateExpires}
 		},
 	})

@@ -71,6 +71,21 @@ func (a *answer) multiValueTargetGroup() any {
 	}
 }
 
+// lattice is the result of VPC Lattice, in both versions:
+// https://docs.aws.amazon.com/vpc-lattice/latest/ug/lambda-functions.html#respond-to-service
+func (a *answer) lattice() any {
+	return latticeResponse{StatusCode: a.code, StatusDescription: a.description(), Headers: a.joined(), Body: a.body.String()}
+}
+
+// latticeResponse is what VPC Lattice understands, which has no type in aws-lambda-go.
+type latticeResponse struct {
+	IsBase64Encoded   bool              `json:"isBase64Encoded"`
+	StatusCode        int               `json:"statusCode"`
+	StatusDescription string            `json:"statusDescription"`
+	Headers           map[string]string `json:"headers"`
+	Body              string            `json:"body"`
+}
+
 // description is the status line without the version, "200 OK".
 func (a *answer) description() string { return strconv.Itoa(a.code) + " " + http.StatusText(a.code) }
 

@@ -23,7 +23,17 @@ type event struct {
 
 // errNotUnderstood says which events are understood.
 var errNotUnderstood = errors.New(`this function does not understand the event: send {"service":"NAME"}, {} for what ` +
-	`is configured, a schedule's event, or a request through a function URL, an API or a load balancer`)
+	`is configured, a schedule's event, or a request through a function URL, an API, a load balancer or VPC Lattice`)
+
+// errAuthorizer is for who takes this function for one that lets callers in: no verdict means that.
+var errAuthorizer = errors.New("this is an authorizer's event, and this function authorizes nobody: make it the route's " +
+	"integration, not its authorizer")
+
+// authorizing are the members that an authorizer's event has and no request has. The rest of it looks like a REST API's, or an HTTP
+// API's, request:
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html,
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-lambda-authorizer-input.html
+var authorizing = []string{"methodArn", "routeArn", "identitySource", "authorizationToken"}
 
 // scheduledBy are the sources of a schedule's events: a rule of EventBridge
 // (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-run-lambda-schedule.html), and EventBridge Scheduler.
@@ -39,14 +49,18 @@ func parse(payload []byte) (*event, error) {
 	var origin map[string]json.RawMessage
 	_ = json.Unmarshal(fields["requestContext"], &origin) // without an object there are no members
 	switch {
-	case has(fields, "methodArn"):
-		return nil, errNotUnderstood // an authorizer's event, which is a REST API's otherwise
+	case slices.ContainsFunc(authorizing, func(name string) bool { return has(fields, name) }):
+		return nil, errAuthorizer
 	case has(origin, "elb"):
 		return parseTargetGroup(payload)
 	case has(origin, "http"):
 		return parsePayload2(payload)
 	case has(fields, "httpMethod"):
 		return parsePayload1(payload)
+	case has(fields, "method") && has(fields, "raw_path"):
+		return parseLattice1(payload)
+	case has(fields, "method") && has(fields, "path") && (has(origin, "serviceArn") || has(origin, "serviceNetworkArn") || has(origin, "targetGroupArn")):
+		return parseLattice2(payload)
 	case fields["service"] != nil:
 		var name *string
 		if err := json.Unmarshal(fields["service"], &name); err != nil || name == nil {
@@ -123,6 +137,72 @@ func parseTargetGroup(payload []byte) (*event, error) {
 		result = (*answer).multiValueTargetGroup
 	}
 	return &event{request: r, result: result}, nil
+}
+
+// parseLattice2 reads an event of VPC Lattice, version 2.0:
+// https://docs.aws.amazon.com/vpc-lattice/latest/ug/lambda-functions.html#receive-event-from-service
+func parseLattice2(payload []byte) (*event, error) {
+	var e struct {
+		Path, Method          string
+		Headers               map[string]oneOrMore
+		QueryStringParameters map[string]oneOrMore
+		Body                  string
+		IsBase64Encoded       bool
+	}
+	if err := json.Unmarshal(payload, &e); err != nil {
+		return nil, errNotUnderstood
+	}
+	return latticeEvent(e.Method, e.Path, e.Headers, e.QueryStringParameters, e.Body, e.IsBase64Encoded), nil
+}
+
+// parseLattice1 reads an event of VPC Lattice, version 1.0, whose path has the query as it was sent.
+func parseLattice1(payload []byte) (*event, error) {
+	var e struct {
+		RawPath               string `json:"raw_path"`
+		Method                string
+		Headers               map[string]oneOrMore
+		QueryStringParameters map[string]oneOrMore `json:"query_string_parameters"`
+		Body                  string
+		IsBase64Encoded       bool `json:"is_base64_encoded"`
+	}
+	if err := json.Unmarshal(payload, &e); err != nil {
+		return nil, errNotUnderstood
+	}
+	return latticeEvent(e.Method, e.RawPath, e.Headers, e.QueryStringParameters, e.Body, e.IsBase64Encoded), nil
+}
+
+// latticeEvent takes the query from the path, where it is as it was sent, else from the parameters.
+func latticeEvent(method, path string, headers, parameters map[string]oneOrMore, body string, encoded bool) *event {
+	path, query, found := strings.Cut(path, "?")
+	if !found {
+		query = joinQuery(nil, plainly(parameters), url.QueryEscape)
+	}
+	r := newRequest(method, path, query, headerOf(nil, plainly(headers)))
+	r.Body = bodyOf(body, encoded)
+	return &event{request: r, result: (*answer).lattice}
+}
+
+// oneOrMore are the values of a header or parameter. VPC Lattice sends text in version 1.0 and lists in 2.0; both are
+// read in both.
+type oneOrMore []string
+
+// UnmarshalJSON is of json.Unmarshaler.
+func (v *oneOrMore) UnmarshalJSON(text []byte) error {
+	var one string
+	if json.Unmarshal(text, &one) == nil {
+		*v = oneOrMore{one}
+		return nil
+	}
+	return json.Unmarshal(text, (*[]string)(v))
+}
+
+// plainly is the map with plain slices.
+func plainly(values map[string]oneOrMore) map[string][]string {
+	plain := make(map[string][]string, len(values))
+	for name, v := range values {
+		plain[name] = v
+	}
+	return plain
 }
 
 // newRequest makes a request with an empty body. The path may have any text: one that is not well escaped

@@ -81,8 +81,18 @@ func TestNoRPCWithoutNeed(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
 	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
-	for _, name := range []string{"function_url_favicon", "function_url_post_base64", "target_group_post_base64", "direct_illegal_name", "direct_no_text", "hostile_types",
-		"other_list", "other_number", "other_queue", "other_source", "other_text", "other_websocket"} {
+	none := []string{"function_url_favicon", "function_url_post_base64", "target_group_post_base64", "lattice_v2_post_base64", "lattice_v1_delete",
+		"direct_illegal_name", "direct_no_text", "hostile_types"}
+	for _, pattern := range []string{"other_*.json", "authorizer_*.json"} {
+		paths, err := filepath.Glob(filepath.Join("testdata", "events", pattern))
+		if err != nil || len(paths) < 5 {
+			t.Fatalf("%s: %q, %v", pattern, paths, err)
+		}
+		for _, path := range paths {
+			none = append(none, strings.TrimSuffix(filepath.Base(path), ".json"))
+		}
+	}
+	for _, name := range none {
 		payload, err := os.ReadFile(filepath.Join("testdata", "events", name+".json"))
 		if err != nil {
 			t.Fatal(err)
@@ -101,6 +111,23 @@ func TestNoRPCWithoutNeed(t *testing.T) {
 
 func TestShapesThatLookLikeOthers(t *testing.T) {
 	t.Parallel()
+	for payload, want := range map[string]error{
+		`{"type":"REQUEST","routeArn":"a","requestContext":{"http":{"method":"GET"}},"rawPath":"/"}`:                           errAuthorizer,
+		`{"version":"2.0","identitySource":null,"routeArn":"a","method":"GET","path":"/","requestContext":{"serviceArn":"a"}}`: errAuthorizer,
+		`{"type":"REQUEST","methodArn":"a","requestContext":{"elb":{}},"httpMethod":"GET","path":"/"}`:                         errAuthorizer,
+		`{"authorizationToken":"t","raw_path":"/","method":"GET"}`:                                                             errAuthorizer,
+		`{"identitySource":["x"],"service":"a"}`:                                                                               errAuthorizer,
+		`{"method":"GET","path":"/"}`:                                                                                          errNotUnderstood,
+		`{"method":"GET","path":"/","requestContext":{"serviceArn":null}}`:                                                     errNotUnderstood,
+		`{"raw_path":"/","method":null}`:                                                                                       errNotUnderstood,
+		`{"raw_path":{},"method":"GET"}`:                                                                                       errNotUnderstood,
+		`{"raw_path":"/","method":"GET","headers":{"host":{"a":"b"}}}`:                                                         errNotUnderstood,
+		`{"requestContext":{"serviceArn":"a"},"path":"/"}`:                                                                     errNotUnderstood,
+	} {
+		if e, err := parse([]byte(payload)); err != want {
+			t.Errorf("%s: %+v, %v; want %v", payload, e, err, want)
+		}
+	}
 	for _, payload := range []string{
 		`{"requestContext":{"http":null}}`, `{"requestContext":{"elb":null}}`, `{"httpMethod":null}`,
 		`{"type":"REQUEST","methodArn":"arn:aws:execute-api:eu-west-1:1:a/b/GET/","httpMethod":"GET","path":"/"}`,

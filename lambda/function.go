@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -52,7 +54,15 @@ func newFunction(stdout, stderr io.Writer) *function {
 		Logger:      logger,
 		Credentials: creds.Options{Read: reader.Read},
 		Observe: func(services []string) app.Observer {
-			return app.Observer{Trace: health.Trace{Dial: reader.Dialed}, Verdict: newMetrics(stdout, services).observe}
+			m := newMetrics(stdout, os.Getenv("AWS_LAMBDA_FUNCTION_NAME"), services)
+			return app.Observer{
+				Trace: health.Trace{
+					Dial:            reader.Dialed,
+					PeerCertificate: func(leaf *x509.Certificate) { m.certificateEnds("upstream", leaf.NotAfter) },
+				},
+				Verdict:           m.observe,
+				ClientCertificate: func(notAfter time.Time) { m.certificateEnds("client", notAfter) },
+			}
 		},
 	})
 	if err != nil {

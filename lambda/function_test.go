@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,30 @@ func TestRequest(t *testing.T) {
 		"load balancer with multiple values": {
 			`{"requestContext":{"elb":{}},"httpMethod":"PUT","path":"/","multiValueHeaders":{"host":["h"],"x-a":["1","2"]},"multiValueQueryStringParameters":{"y":["%26","b"]},"body":""}`,
 			"PUT", "/?y=%26&y=b", "/", "h", "", "1,2",
+		},
+		"VPC Lattice 2.0": {
+			`{"version":"2.0","method":"PUT","path":"/a%2Fb","headers":{"HOST":["h"],"X-a":["1","2"]},"queryStringParameters":{"y":["%","&"],"x":["ü"]},"requestContext":{"serviceArn":"a"},"body":"AP8=","isBase64Encoded":true}`,
+			"PUT", "/a%2Fb?x=%C3%BC&y=%25&y=%26", "/a/b", "h", "\x00\xff", "1,2",
+		},
+		"VPC Lattice 2.0 with single values": {
+			`{"version":"2.0","method":"PUT","path":"/a","headers":{"host":"h","x-a":"1,2"},"queryStringParameters":{"y":"&","x":""},"requestContext":{"targetGroupArn":"a"},"body":null}`,
+			"PUT", "/a?x=&y=%26", "/a", "h", "", "1,2",
+		},
+		"VPC Lattice 2.0 with the query in its path": {
+			`{"version":"2.0","method":"PUT","path":"/a?y=%26&y=2","headers":{"host":["h"],"x-a":["1"]},"queryStringParameters":{"y":["2"]},"requestContext":{"serviceNetworkArn":"a"}}`,
+			"PUT", "/a?y=%26&y=2", "/a", "h", "", "1",
+		},
+		"VPC Lattice 1.0": {
+			`{"raw_path":"/a%2Fb?x=%41&x=;&y","method":"PUT","headers":{"Host":"h","x-A":"1,2"},"query_string_parameters":{"x":";"},"body":"dGV4dA==","is_base64_encoded":true}`,
+			"PUT", "/a%2Fb?x=%41&x=;&y", "/a/b", "h", "text", "1,2",
+		},
+		"VPC Lattice 1.0 with lists, and the query beside its path": {
+			`{"raw_path":"/a","method":"PUT","headers":{"host":["h"],"x-a":["1","2"]},"query_string_parameters":{"y":["a b","&"]},"body":"text","is_base64_encoded":false}`,
+			"PUT", "/a?y=a+b&y=%26", "/a", "h", "text", "1,2",
+		},
+		"VPC Lattice without headers": {
+			`{"raw_path":"/a?","method":"PUT"}`,
+			"PUT", "/a", "/a", "", "", "",
 		},
 	} {
 		var got *http.Request
@@ -142,6 +167,7 @@ func TestPanic(t *testing.T) {
 		`{"requestContext":{"http":{"method":"GET"}}}`:     `"statusCode":500,`,
 		`{"httpMethod":"GET"}`:                             `"statusCode":500,`,
 		`{"httpMethod":"GET","requestContext":{"elb":{}}}`: `"statusDescription":"500 Internal Server Error"`,
+		`{"method":"GET","raw_path":"/"}`:                  `"statusDescription":"500 Internal Server Error"`,
 		`{"service":"a"}`:                                  `{"error":"the health check failed inside: its log says how"}`,
 		`{"source":"aws.events"}`:                          `{"error":"the health check failed inside: its log says how"}`,
 	} {
@@ -158,9 +184,100 @@ func TestPanic(t *testing.T) {
 
 func TestDimension(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]string{"": "(server)", "echo.EchoServer": "echo.EchoServer", "ü\n€~": "???~"} {
+	for name, want := range map[string]string{"": "", "echo.EchoServer": "echo.EchoServer", "ü\n€~": "???~", "  ": "??", "\t": "?", "a b": "a b"} {
 		if got := dimension(name); got != want {
 			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+}
+
+// measure returns the lines of verdicts.
+func measure(t *testing.T, m *metrics, w *bytes.Buffer, verdicts ...health.Verdict) []map[string]any {
+	t.Helper()
+	w.Reset()
+	var lines []map[string]any
+	for _, v := range verdicts {
+		m.observe(v)
+	}
+	for text := range strings.Lines(w.String()) {
+		var l map[string]any
+		if err := json.Unmarshal([]byte(text), &l); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+// A name that a caller made up never looks like the whole server, whose values ring an alarm.
+func TestMadeUpNamesInMetrics(t *testing.T) {
+	t.Parallel()
+	var w bytes.Buffer
+	acknowledged := func(name string) health.Verdict {
+		return health.Verdict{Service: name, Status: health.NotServing, Asked: true}
+	}
+	for _, test := range []struct {
+		configured []string
+		service    string
+		want       string
+	}{
+		{nil, "", "(server)"}, {nil, "(server)", "other"}, {nil, "(server)\n", "(server)?"}, {nil, "other", "other"}, {nil, " ", "?"},
+		{[]string{"(server)"}, "(server)", "(server)"}, {[]string{"a"}, "a", "a"},
+	} {
+		lines := measure(t, newMetrics(&w, "health", test.configured), &w, acknowledged(test.service))
+		if got := lines[0]["Service"]; got != test.want {
+			t.Errorf("%q of %q: %v, want %s", test.service, test.configured, got, test.want)
+		}
+	}
+	for function, want := range map[string]string{"health": "health", "": "(unnamed)", "backend_health-2": "backend_health-2"} {
+		if got := measure(t, newMetrics(&w, function, nil), &w, acknowledged(""))[0]["Function"]; got != want {
+			t.Errorf("%q: %v, want %s", function, got, want)
+		}
+	}
+	// 1,000 names, all known to the upstream, are 100 dimensions, other, and not one line is long.
+	m, services := newMetrics(&w, "health", nil), make(map[any]bool)
+	for i := range 1000 {
+		name := strings.Repeat("n", health.MaxNameLength-4) + strconv.Itoa(i)
+		for _, l := range measure(t, m, &w, acknowledged(name)) {
+			services[l["Service"]] = true
+		}
+		if w.Len() > 1024 {
+			t.Fatalf("a line of %d bytes", w.Len())
+		}
+	}
+	if len(services) != 101 || !services["other"] {
+		t.Errorf("%d dimensions, want 101", len(services))
+	}
+}
+
+func TestCertificateDaysLeft(t *testing.T) {
+	t.Parallel()
+	var w bytes.Buffer
+	m := newMetrics(&w, "health", nil)
+	now := time.Unix(1795083330, 0)
+	v := health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseTLS, At: now}
+	for _, step := range []struct {
+		whose string
+		ends  time.Duration
+		days  any
+		of    any
+	}{
+		{"", 0, nil, nil}, // no TLS, or no certificate yet
+		{"upstream", 20 * 24 * time.Hour, 20.0, "upstream"},
+		{"client", 36 * time.Hour, 1.5, "client"},
+		{"client", 90 * 24 * time.Hour, 20.0, "upstream"}, // renewed
+		{"upstream", -48 * time.Hour, -2.0, "upstream"},   // which has ended
+		{"upstream", 1e6 * time.Hour, 90.0, "client"},
+	} {
+		if step.whose != "" {
+			m.certificateEnds(step.whose, now.Add(step.ends))
+		}
+		l := measure(t, m, &w, v)[0]
+		if l["CertificateDaysLeft"] != step.days || l["Certificate"] != step.of {
+			t.Errorf("%+v: %s", step, w.String())
+		}
+		if declared := strings.Contains(w.String(), `{"Name":"CertificateDaysLeft","Unit":"None"}`); declared != (step.days != nil) {
+			t.Errorf("%+v: CloudWatch makes a metric of it: %t", step, declared)
 		}
 	}
 }

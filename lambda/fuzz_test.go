@@ -65,6 +65,9 @@ func FuzzEvent(f *testing.F) {
 		`{"requestContext":{"http":null},"rawPath":{}}`,
 		`{"httpMethod":"GET","path":"//","multiValueHeaders":{"Accept":null,"Authorization":["Basic #","Bearer"]},"multiValueQueryStringParameters":{"format":["json","html"],"service":[]}}`,
 		`{"httpMethod":"HEAD","requestContext":{"elb":0},"queryStringParameters":{"service":"a&list#"},"headers":{"accept":"text/html"}}`,
+		`{"method":"GET","raw_path":"/?format=json&%zz","headers":{"a":["b"]},"query_string_parameters":{"a":7}}`,
+		`{"method":"GET","path":"//%","requestContext":{"serviceArn":1},"headers":{"":[]},"queryStringParameters":{"service":["",null],"format":"html"},"body":null}`,
+		`{"type":"REQUEST","routeArn":"a","requestContext":{"http":{"method":"GET"}}}`,
 		`{"httpMethod":7,"requestContext":[],"queryStringParameters":{"format":"text"}}`,
 	} {
 		f.Add([]byte(seed))
@@ -83,7 +86,7 @@ func FuzzEvent(f *testing.F) {
 	logger := slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s := &settings.Settings{Upstream: settings.Upstream{Addr: up.Addr(), Headers: []settings.Header{{Name: "x-key", Value: secret}}}, Process: settings.Process{AllowList: true}}
 	a, err := app.New(s, app.Platform{Logger: logger, Observe: func(services []string) app.Observer {
-		return app.Observer{Verdict: newMetrics(&metrics, services).observe}
+		return app.Observer{Verdict: newMetrics(&metrics, "health", services).observe}
 	}})
 	if err != nil {
 		f.Fatal(err)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -423,9 +424,10 @@ func TestMetrics(t *testing.T) {
 				Metrics    []struct{ Name, Unit string }
 			}
 		} `json:"_aws"`
-		Service string
-		Up      *float64
-		Latency *float64
+		Function, Service   string
+		Up                  *float64
+		Latency             *float64
+		CertificateDaysLeft *float64
 	}
 	var lines []metricLine
 	for text := range strings.Lines(d.stdout.String()) {
@@ -448,8 +450,11 @@ func TestMetrics(t *testing.T) {
 		if len(units) != 2 || units["Up"] != "None" || units["Latency"] != "Milliseconds" {
 			t.Errorf("metrics of %s", text)
 		}
-		if set := l.AWS.CloudWatchMetrics[0]; set.Namespace != "GrpcHealth" || len(set.Dimensions) != 1 || len(set.Dimensions[0]) != 1 || set.Dimensions[0][0] != "Service" {
+		if set := l.AWS.CloudWatchMetrics[0]; set.Namespace != "GrpcHealth" || len(set.Dimensions) != 1 || !slices.Equal(set.Dimensions[0], []string{"Function", "Service"}) {
 			t.Errorf("namespace and dimensions of %s", text)
+		}
+		if l.Function != "health" || l.CertificateDaysLeft != nil {
+			t.Errorf("function, and a certificate without TLS: %s", text)
 		}
 		lines = append(lines, l)
 	}
@@ -462,6 +467,39 @@ func TestMetrics(t *testing.T) {
 	for i, want := range wants {
 		if lines[i].Service != want.service || *lines[i].Up != want.up {
 			t.Errorf("line %d: %s %v, want %+v", i, lines[i].Service, *lines[i].Up, want)
+		}
+	}
+}
+
+// Two deployments in one account share no metric, though they check the same.
+func TestMetricsOfTwoDeployments(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	seen := make(map[any]bool)
+	for _, name := range []string{"health-eu", "health-us"} {
+		d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), "AWS_LAMBDA_FUNCTION_NAME="+name)
+		d.want("SERVING")
+		for _, l := range d.stdout.lines() {
+			seen[l["Function"]] = true
+		}
+	}
+	if len(seen) != 2 || !seen["health-eu"] || !seen["health-us"] {
+		t.Errorf("the functions of the metrics: %v", seen)
+	}
+}
+
+// The days that are left are told where the certificate was accepted and where it was not.
+func TestMetricsOfCertificates(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	up := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t))) // its certificate ends in a day
+	roots := ca.WriteFile(t, t.TempDir(), "ca")
+	for status, env := range map[string][]string{"SERVING": {"GRPC_HEALTH_CA_CERT=" + roots}, "CONNECTION_FAILED": nil} {
+		d := deploy(t, append(env, "GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_TLS=true")...)
+		d.want(status)
+		l := d.stdout.lines()[0]
+		if days, ok := l["CertificateDaysLeft"].(float64); !ok || days <= 0 || days > 1 || l["Certificate"] != "upstream" {
+			t.Errorf("%s: %v", status, l)
 		}
 	}
 }

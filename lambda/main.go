@@ -1,5 +1,5 @@
 // Command bootstrap is the AWS Lambda function: it answers HTTP events (function URL, HTTP API, REST
-// API, load balancer), direct invocations and schedules with the health of a gRPC server. Its
+// API, load balancer, VPC Lattice), direct invocations and schedules with the health of a gRPC server. Its
 // settings come from the environment, its certificates, keys and tokens from files or from AWS Secrets Manager.
 package main
 

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
+	"math"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"example.com/grpc-health-http/internal/bounded"
@@ -16,24 +20,65 @@ const namespace = "GrpcHealth"
 // wholeServer is the dimension's value for the whole server, because CloudWatch takes no empty one.
 const wholeServer = "(server)"
 
+// unnamed is the dimension's value where the platform does not say the function's name.
+const unnamed = "(unnamed)"
+
 // metrics writes a line of CloudWatch's embedded metric format for each verdict
 // (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
 // Each distinct service is billed as metrics of its own, so there is a bound.
 type metrics struct {
 	w        io.Writer
+	function string // the function's name: another function's values never mix with this one's
 	services *bounded.Services[string]
+
+	mu   sync.Mutex
+	ends map[string]time.Time // of certificates, as they were seen last, by whose they are
 }
 
-func newMetrics(w io.Writer, configured []string) *metrics {
-	return &metrics{w: w, services: bounded.New(configured, dimension)}
+// newMetrics returns the metrics of a function, by its name.
+func newMetrics(w io.Writer, function string, configured []string) *metrics {
+	configured = health.Configured(configured)
+	return &metrics{w: w, function: cmp.Or(dimension(function), unnamed), ends: make(map[string]time.Time),
+		services: bounded.New(configured, func(name string) string {
+			if name == "" {
+				return wholeServer
+			}
+			if d := dimension(name); d != wholeServer || slices.Contains(configured, name) {
+				return d
+			}
+			return bounded.Other // a caller's invention, which must not look like the whole server
+		}),
+	}
+}
+
+// certificateEnds tells when a certificate ends, and whose it is: "upstream" or "client".
+func (m *metrics) certificateEnds(whose string, notAfter time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ends[whose] = notAfter
+}
+
+// earliest is the certificate that ends first; none where there is no TLS, or none was seen yet.
+func (m *metrics) earliest() (whose string, notAfter time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for w, end := range m.ends {
+		if whose == "" || end.Before(notAfter) {
+			whose, notAfter = w, end
+		}
+	}
+	return whose, notAfter
 }
 
 // line is one line: what to make metrics of, and their values.
 type line struct {
-	AWS     directive `json:"_aws"`
-	Service string
-	Up      *int    `json:",omitempty"` // 1 or 0
-	Latency float64 // milliseconds
+	AWS                 directive `json:"_aws"`
+	Function            string
+	Service             string
+	Up                  *int     `json:",omitempty"` // 1 or 0
+	Latency             float64  // milliseconds
+	CertificateDaysLeft *float64 `json:",omitempty"` // of the certificate that ends first; below 0 it has ended
+	Certificate         string   `json:",omitempty"` // whose that is: no metric, but there to be searched for
 }
 
 type directive struct {
@@ -52,16 +97,21 @@ type metric struct{ Name, Unit string }
 // observe writes the line of a verdict. A verdict without a check has no Up.
 func (m *metrics) observe(v health.Verdict) {
 	l := line{
-		Service: m.services.Find(v),
-		Latency: float64(v.Duration) / float64(time.Millisecond),
+		Function: m.function,
+		Service:  m.services.Find(v),
+		Latency:  float64(v.Duration) / float64(time.Millisecond),
 	}
-	set := metricSet{Namespace: namespace, Dimensions: [][]string{{"Service"}}, Metrics: []metric{{"Latency", "Milliseconds"}}}
+	set := metricSet{Namespace: namespace, Dimensions: [][]string{{"Function", "Service"}}, Metrics: []metric{{"Latency", "Milliseconds"}}}
 	if v.Status != health.Overloaded {
 		l.Up = new(int)
 		if v.Status == health.Serving {
 			*l.Up = 1
 		}
 		set.Metrics = append(set.Metrics, metric{"Up", "None"})
+	}
+	if whose, end := m.earliest(); whose != "" {
+		l.Certificate, l.CertificateDaysLeft = whose, new(math.Round(end.Sub(v.At).Hours()/24*1000)/1000)
+		set.Metrics = append(set.Metrics, metric{"CertificateDaysLeft", "None"})
 	}
 	l.AWS = directive{Timestamp: v.At.UnixMilli(), CloudWatchMetrics: []metricSet{set}}
 	text, err := json.Marshal(l)
@@ -72,13 +122,12 @@ func (m *metrics) observe(v health.Verdict) {
 	_, _ = m.w.Write(append(text, '\n'))
 }
 
-// dimension makes a dimension's value of a service's name: CloudWatch takes printable ASCII only.
+// dimension makes a dimension's value of a name: CloudWatch takes printable ASCII only, and not white space alone. It is empty for
+// an empty name.
 func dimension(name string) string {
-	if name == "" {
-		return wholeServer
-	}
+	blank := strings.TrimSpace(name) == ""
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
+		if r < ' ' || r > '~' || blank {
 			return '?'
 		}
 		return r

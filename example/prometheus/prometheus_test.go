@@ -48,12 +48,12 @@ func TestPromtool(t *testing.T) {
 	}
 }
 
-// notFired are the alerts that need minutes, or a proxy that is not there. For these TestQueries makes the query without its
-// condition, which the expression finds.
-var (
-	notFired  = []string{"GrpcHealthNotAsked", "GrpcHealthProxyMissing"}
-	condition = regexp.MustCompile(`^absent\((.*)\)$|^(.*) > \d+$`)
-)
+// notFired are the alerts that need minutes, or a proxy that is not there, with the condition in each of their queries, and
+// another in its place: for these TestQueries makes a query that has data at once.
+var notFired = map[string][2]string{
+	"GrpcHealthNotAsked":     {"> 300", ">= 0"},
+	"GrpcHealthProxyMissing": {"absent(", "("},
+}
 
 // TestQueries causes what the other alerts are for, and makes every query of the rules and the dashboard.
 func TestQueries(t *testing.T) {
@@ -67,13 +67,18 @@ func TestQueries(t *testing.T) {
 		upstream.SetStatus(service, healthpb.HealthCheckResponse_SERVING)
 	}
 	upstream.SetDelay("demo.Slow", 700*time.Millisecond)
-	health, metrics := startProxy(t, upstream.Target(), ca.WriteFile(t, t.TempDir(), "ca"), services)
-	p := startPrometheus(t, metrics)
+	roots := ca.WriteFile(t, t.TempDir(), "ca")
+	health, metrics := startProxy(t, upstream.Target(), roots, services)
+	// Another proxy, in front of an upstream that is dead.
+	const dead = "127.0.0.1:1"
+	deadHealth, deadMetrics := startProxy(t, dead, roots, services)
+	p := startPrometheus(t, metrics, deadMetrics)
 	for _, service := range services {
 		keepChecking(t, health+"?service="+service)
 	}
+	keepChecking(t, deadHealth)
 
-	up := fmt.Sprintf("grpc_health_check_up{service_name=%q} == ", flapping)
+	up := fmt.Sprintf("grpc_health_check_up{service_name=%q, instance=%q} == ", flapping, metrics)
 	p.await(t, up+"1")
 	for range 2 { // together with the change after the loop, five changes
 		upstream.SetStatus(flapping, healthpb.HealthCheckResponse_NOT_SERVING)
@@ -95,12 +100,12 @@ func TestQueries(t *testing.T) {
 			switch {
 			case rule.Type == "recording":
 				p.await(t, rule.Name)
-			case slices.Contains(notFired, rule.Name):
-				parts := condition.FindStringSubmatch(rule.Query)
-				if parts == nil {
-					t.Fatalf("no condition found in %s", rule.Query)
+			case notFired[rule.Name][0] != "":
+				condition := notFired[rule.Name]
+				if !strings.Contains(rule.Query, condition[0]) {
+					t.Fatalf("no condition %s in %s", condition[0], rule.Query)
 				}
-				p.await(t, parts[1]+parts[2])
+				p.await(t, strings.ReplaceAll(rule.Query, condition[0], condition[1]))
 			default:
 				p.await(t, fmt.Sprintf("ALERTS{alertname=%q}", rule.Name))
 			}
@@ -108,6 +113,49 @@ func TestQueries(t *testing.T) {
 	}
 	for _, q := range dashboard(t) {
 		t.Run(q.name, func(t *testing.T) { p.await(t, q.text, q.labels...) })
+		// Half of the upstreams being up is no state: each has its own, and so has each share of SERVING.
+		if q.ofUpstreams() {
+			t.Run(q.name+" of each upstream", func(t *testing.T) {
+				p.await(t, fmt.Sprintf("((%s) and on (upstream) grpc_health_check_upstream_info{upstream=%q}) == 0", q.text, dead), "upstream")
+				p.await(t, fmt.Sprintf("((%s) and on (upstream) grpc_health_check_upstream_info{upstream=%q}) > 0", q.text, upstream.Target()), "upstream")
+			})
+		}
+	}
+}
+
+// TestAnnotations looks whether each alert says what has happened, what to do, and where the manual says more.
+func TestAnnotations(t *testing.T) {
+	t.Parallel()
+	rules, err := os.ReadFile("rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchors := make(map[string]bool)
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(string(manual), -1) {
+		anchors[strings.ToLower(strings.NewReplacer(" ", "-", "`", "", ",", "").Replace(heading[1]))] = true
+	}
+	alerts := strings.Split(string(rules), "- alert: ")[1:]
+	if len(alerts) == 0 {
+		t.Fatal("there are no alerts")
+	}
+	for _, alert := range alerts {
+		name, text, _ := strings.Cut(alert, "\n")
+		for _, annotation := range []string{"summary", "description", "runbook"} {
+			if !strings.Contains(text, "\n          "+annotation+": ") {
+				t.Errorf("%s has no %s", name, annotation)
+			}
+		}
+		runbook := regexp.MustCompile(`runbook: docs/metrics\.md#(\S+)`).FindStringSubmatch(text)
+		if runbook == nil || !anchors[runbook[1]] || !strings.Contains(runbook[1], strings.ToLower(name)) {
+			t.Errorf("the manual has no section for %s: %q", name, runbook)
+		}
+		if name != "GrpcHealthProxyMissing" && !regexp.MustCompile(`summary: [^\n]*(\n {12}[^\n]*)*upstream`).MatchString(text) {
+			t.Errorf("the summary of %s does not name the upstream", name)
+		}
 	}
 }
 
@@ -167,14 +215,14 @@ func keepChecking(t *testing.T, url string) {
 type server struct{ address string }
 
 // startPrometheus starts Prometheus with the example's rules and configuration. In the configuration it changes the targets, to the
-// proxy and a server without metrics, and the intervals, to shorter ones.
-func startPrometheus(t *testing.T, metrics string) server {
+// proxies and a server without metrics, and the intervals, to shorter ones.
+func startPrometheus(t *testing.T, metrics ...string) server {
 	t.Helper()
 	without := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(without.Close)
 	dir := t.TempDir()
 	for name, changes := range map[string][]string{
-		"prometheus.yml": {"15s", "500ms", "localhost:9000", metrics + `", "` + without.Listener.Addr().String()},
+		"prometheus.yml": {"15s", "500ms", "localhost:9000", strings.Join(append(metrics, without.Listener.Addr().String()), `", "`)},
 		"rules.yml":      nil,
 	} {
 		content, err := os.ReadFile(name)
@@ -308,6 +356,11 @@ func (s server) await(t *testing.T, query string, labels ...string) {
 type query struct {
 	name, text string
 	labels     []string // the labels in its legend
+}
+
+// ofUpstreams says whether the query tells how each upstream is: 0 for one that is dead.
+func (q query) ofUpstreams() bool {
+	return strings.HasPrefix(q.name, "State") || strings.HasPrefix(q.name, "SERVING of all verdicts")
 }
 
 // dashboard returns the queries of the dashboard's panels, variables and annotations. Variables have the values that they have when

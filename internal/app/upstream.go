@@ -44,8 +44,10 @@ func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
 	if p.Observe != nil {
 		o = p.Observe(s.Services)
 	}
+	certificates := newCertificates(p.Logger, s.ShownAddr())
 	credentials := p.Credentials
 	credentials.Expiry = func(_ creds.Kind, notAfter time.Time) {
+		certificates.seen("client", notAfter)
 		if o.ClientCertificate != nil {
 			o.ClientCertificate(notAfter)
 		}
@@ -65,6 +67,7 @@ func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
 	certificateEnds.Store(new(time.Time))
 	options.Trace.PeerCertificate = func(leaf *x509.Certificate) {
 		certificateEnds.Store(new(leaf.NotAfter))
+		certificates.seen("upstream", leaf.NotAfter)
 		if o.Trace.PeerCertificate != nil {
 			o.Trace.PeerCertificate(leaf)
 		}

@@ -5,6 +5,7 @@ package metrics
 
 import (
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 type Options struct {
 	// Version, Commit and GoVersion describe the build.
 	Version, Commit, GoVersion string
+	// SettingsHash changes when the settings do. It must tell nothing of a secret: whoever may scrape can read it.
+	SettingsHash float64
 }
 
 // Metrics holds the collectors of the process. Its methods may be called from many goroutines.
@@ -27,7 +30,9 @@ type Metrics struct {
 	registry  *prometheus.Registry
 	requests  *prometheus.HistogramVec
 	durations *prometheus.HistogramVec // of checks
-	verdicts  *prometheus.CounterVec
+	codes     *prometheus.CounterVec   // verdicts by code
+	verdicts  *prometheus.CounterVec   // and by status
+	rejected  counters
 	rpcs      counters
 	shared    prometheus.Counter
 	dials     counters
@@ -48,12 +53,16 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 	m := &Metrics{
 		registry: registry,
 		requests: prometheus.NewHistogramVec(histogram("grpc_health_check_seconds",
-			"Time to answer an HTTP request, by the configured path."), []string{"path"}),
+			"Time to answer an HTTP request, by the configured path and the answer's status."), []string{"path", "code"}),
 		durations: prometheus.NewHistogramVec(histogram("grpc_health_check_service_duration_seconds",
 			"Time from the start of a check to its verdict, by service."), []string{serviceLabel}),
-		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_health_check_service_requests",
+		codes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_health_check_service_requests",
 			Help: "Verdicts given, by serving status (or gRPC code, where the RPC was not OK) and service."},
 			[]string{"code", serviceLabel}),
+		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_health_check_verdicts_total",
+			Help: "Verdicts given, by service and status."}, []string{serviceLabel, statusLabel}),
+		rejected: newCounters("grpc_health_check_rejected_total",
+			"Requests and TLS handshakes that were refused without a check, by reason.", "reason", other, rejections),
 		rpcs: newCounters("grpc_health_check_rpcs_total",
 			"RPCs made to the upstream, by gRPC code.", "code", codes.Unknown.String(), codeNames()),
 		shared: prometheus.NewCounter(prometheus.CounterOpts{Name: "grpc_health_check_shared_total",
@@ -74,8 +83,11 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 			"version": valid(o.Version), "commit": valid(o.Commit), "goversion": valid(o.GoVersion),
 		}})
 	build.Set(1)
-	registry.MustRegister(m.requests, m.durations, m.verdicts, m.rpcs.vec, m.shared, m.dials.vec, m.retries.vec, m.listener,
-		m.reloads.vec, build,
+	hash := prometheus.NewGauge(prometheus.GaugeOpts{Name: "grpc_health_check_settings_hash",
+		Help: "A number that changes when the settings do. The values of secrets have no part in it."})
+	hash.Set(o.SettingsHash)
+	registry.MustRegister(m.requests, m.durations, m.codes, m.verdicts, m.rejected.vec, m.rpcs.vec, m.shared, m.dials.vec,
+		m.retries.vec, m.listener, m.reloads.vec, build, hash,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -92,16 +104,68 @@ func (m *Metrics) CertificateReloaded(err error) {
 	m.reloads.inc("ok")
 }
 
+// rejections are the reasons for which a request or a handshake is refused.
+var rejections = []string{"token", "client_certificate", "path", "method", "query", "service", "overload"}
+
+// Rejected counts a request or a handshake that was refused.
+func (m *Metrics) Rejected(reason string) { m.rejected.inc(reason) }
+
+// noStatus is the code of a request whose connection was cut off without an answer.
+const noStatus = "none"
+
 // Handler times the requests that next answers. path is the configured one: a label from
-// requests would have no bound.
+// requests would have no bound. The statuses have one, because next chooses them.
 func (m *Metrics) Handler(path string, next http.Handler) http.Handler {
-	seconds := m.requests.WithLabelValues(valid(path))
+	seconds := m.requests.MustCurryWith(prometheus.Labels{"path": valid(path)})
+	// The usual answers are there from the start: a rate sees the first 503. Looking them up hashes no labels.
+	usual := map[int]prometheus.Observer{
+		http.StatusOK:                 seconds.WithLabelValues("200"),
+		http.StatusServiceUnavailable: seconds.WithLabelValues("503"),
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		defer func() { seconds.Observe(time.Since(began).Seconds()) }()
-		next.ServeHTTP(w, r)
+		a := &answer{ResponseWriter: w}
+		finished := false
+		defer func() {
+			took := time.Since(began).Seconds()
+			switch observer := usual[a.code]; {
+			case observer != nil:
+				observer.Observe(took)
+			case a.code != 0:
+				seconds.WithLabelValues(strconv.Itoa(a.code)).Observe(took)
+			case finished: // net/http answers 200 where the handler writes nothing
+				usual[http.StatusOK].Observe(took)
+			default:
+				seconds.WithLabelValues(noStatus).Observe(took)
+			}
+		}()
+		next.ServeHTTP(a, r)
+		finished = true
 	})
 }
+
+// answer remembers the status of what is written through it.
+type answer struct {
+	http.ResponseWriter
+	code int // 0 until a final one is written
+}
+
+func (a *answer) WriteHeader(code int) {
+	if a.code == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
+		a.code = code
+	}
+	a.ResponseWriter.WriteHeader(code)
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	if a.code == 0 {
+		a.code = http.StatusOK
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // ExpositionHandler serves the registry to Prometheus in the format that it asks for.
 func (m *Metrics) ExpositionHandler() http.Handler {

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"crypto/x509"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,35 +14,34 @@ import (
 	"example.com/grpc-health-http/internal/health"
 )
 
-const serviceLabel = "service_name"
+const (
+	serviceLabel = "service_name"
+	statusLabel  = "status"
+)
 
 // Upstream has the series that tell how one upstream is, and counts what is done to it. Its methods may be called from many
 // goroutines.
 type Upstream struct {
 	process     *Metrics
-	up          *prometheus.GaugeVec
-	lastCheck   *prometheus.GaugeVec
 	certificate *prometheus.GaugeVec // the end of the upstream's
 	client      *prometheus.GaugeVec // the end of the one shown to it
 
 	// Names come from callers: only the configured ones and those that the upstream has acknowledged get series of their own.
 	services *bounded.Services[*series]
+	states   states
 }
 
-// NewUpstream registers the series of an upstream with the configured services; empty is the whole server alone. It panics for a
-// second upstream: nothing tells their series apart yet.
-func (m *Metrics) NewUpstream(services []string) *Upstream {
-	u := &Upstream{
-		process: m,
-		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grpc_health_check_up",
-			Help: "1 where the latest verdict about the service was SERVING, else 0."}, []string{serviceLabel}),
-		lastCheck: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grpc_health_check_last_check_timestamp_seconds",
-			Help: "When the latest verdict about the service was reached, as Unix time."}, []string{serviceLabel}),
-		certificate: newExpiry("upstream"),
-		client:      newExpiry("client"),
-	}
+// NewUpstream registers the series of an upstream with the configured services; empty is the whole server alone. target is what
+// the upstream is called where people read of it: its address as it was configured, without a password. It panics for a second
+// upstream: nothing tells their series apart yet.
+func (m *Metrics) NewUpstream(target string, services []string) *Upstream {
+	u := &Upstream{process: m, certificate: newExpiry("upstream"), client: newExpiry("client")}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "grpc_health_check_upstream_info",
+		Help:        "Always 1; the label is the upstream as it was configured.",
+		ConstLabels: prometheus.Labels{"upstream": valid(target)}})
+	info.Set(1)
 	u.services = bounded.New(services, u.newSeries)
-	m.registry.MustRegister(u.up, u.lastCheck, u.certificate, u.client)
+	m.registry.MustRegister(info, &u.states, u.certificate, u.client)
 	return u
 }
 
@@ -74,7 +74,8 @@ func (u *Upstream) ClientCertificateExpires(notAfter time.Time) { set(u.client, 
 func (u *Upstream) Observe(v health.Verdict) {
 	series := u.services.Find(v)
 	series.duration().Observe(v.Duration.Seconds())
-	series.request(outcome(v)).Inc()
+	series.code(outcome(v)).Inc()
+	series.verdicts[v.Status].Inc()
 	// Without a check nothing new is known about the service. The names that share a series have no state in common: one
 	// caller's typo would set it to down.
 	if v.Status != health.Overloaded && series != u.services.Others() {
@@ -82,60 +83,126 @@ func (u *Upstream) Observe(v health.Verdict) {
 	}
 }
 
-// series are one service's metrics. Each is made when it is first needed (a gauge that
-// nobody has set would read 0, "down") and then kept, because looking it up hashes labels.
+// series are one service's metrics. They are kept, because looking them up hashes labels.
 type series struct {
-	duration  func() prometheus.Observer
-	up        func() prometheus.Gauge
-	lastCheck func() prometheus.Gauge
+	name     string
+	duration func() prometheus.Observer // made when it is first needed
+	// verdicts has a counter for each status. All of them exist from the start, so that a rate sees the first failure.
+	verdicts map[health.Status]prometheus.Counter
 
-	newRequest func(code string) prometheus.Counter
-	mu         sync.RWMutex
-	requests   map[string]prometheus.Counter
+	newCode func(code string) prometheus.Counter
+	mu      sync.RWMutex
+	codes   map[string]prometheus.Counter
 
-	latestMu sync.Mutex
-	latestAt time.Time
+	stateMu sync.Mutex
+	known   bool          // there was a verdict
+	status  health.Status // of the latest verdict
+	at      time.Time     // of the latest verdict
 }
 
 func (u *Upstream) newSeries(name string) *series {
 	name = valid(name)
-	return &series{
-		duration:   sync.OnceValue(func() prometheus.Observer { return u.process.durations.WithLabelValues(name) }),
-		up:         sync.OnceValue(func() prometheus.Gauge { return u.up.WithLabelValues(name) }),
-		lastCheck:  sync.OnceValue(func() prometheus.Gauge { return u.lastCheck.WithLabelValues(name) }),
-		newRequest: func(code string) prometheus.Counter { return u.process.verdicts.WithLabelValues(code, name) },
-		requests:   make(map[string]prometheus.Counter),
+	s := &series{
+		name:     name,
+		duration: sync.OnceValue(func() prometheus.Observer { return u.process.durations.WithLabelValues(name) }),
+		verdicts: make(map[health.Status]prometheus.Counter),
+		newCode:  func(code string) prometheus.Counter { return u.process.codes.WithLabelValues(code, name) },
+		codes:    make(map[string]prometheus.Counter),
 	}
+	for _, status := range health.Statuses() {
+		s.verdicts[status] = u.process.verdicts.WithLabelValues(name, status.String())
+	}
+	u.states.add(s)
+	return s
 }
 
-// latest sets the gauges, unless a later verdict has set them already.
+// latest keeps the verdict, unless a later one is there already.
 func (s *series) latest(v health.Verdict) {
-	s.latestMu.Lock()
-	defer s.latestMu.Unlock()
-	if v.At.Before(s.latestAt) {
+	s.stateMu.Lock()
+	defer s.stateMu.Unlock()
+	if v.At.Before(s.at) {
 		return
 	}
-	s.latestAt = v.At
-	var up float64
-	if v.Status == health.Serving {
-		up = 1
-	}
-	s.up().Set(up)
-	s.lastCheck().Set(float64(v.At.UnixNano()) / 1e9)
+	s.known, s.status, s.at = true, v.Status, v.At
 }
 
-// request returns the counter of an outcome, which is one of a closed set.
-func (s *series) request(code string) prometheus.Counter {
+// state returns the latest verdict's status and time, and whether there was one.
+func (s *series) state() (status health.Status, at time.Time, known bool) {
+	s.stateMu.Lock()
+	defer s.stateMu.Unlock()
+	return s.status, s.at, s.known
+}
+
+// states makes the gauges of the services' latest verdicts when they are scraped: all of a service's are of the same verdict,
+// and a service without one has none, because a gauge that nobody has set would read 0, "down".
+type states struct {
+	mu  sync.Mutex
+	all []*series
+}
+
+func (s *states) add(one *series) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, one)
+}
+
+var (
+	upDesc = prometheus.NewDesc("grpc_health_check_up",
+		"1 where the latest verdict about the service was SERVING, else 0.", []string{serviceLabel}, nil)
+	lastCheckDesc = prometheus.NewDesc("grpc_health_check_last_check_timestamp_seconds",
+		"When the latest verdict about the service was reached, as Unix time.", []string{serviceLabel}, nil)
+	statusDesc = prometheus.NewDesc("grpc_health_check_status",
+		"1 for the status of the latest verdict about the service, 0 for the others.", []string{serviceLabel, statusLabel}, nil)
+)
+
+// Describe is of prometheus.Collector.
+func (s *states) Describe(descs chan<- *prometheus.Desc) {
+	descs <- upDesc
+	descs <- lastCheckDesc
+	descs <- statusDesc
+}
+
+// Collect is of prometheus.Collector.
+func (s *states) Collect(metrics chan<- prometheus.Metric) {
+	s.mu.Lock()
+	all := slices.Clone(s.all)
+	s.mu.Unlock()
+	for _, one := range all {
+		status, at, known := one.state()
+		if !known {
+			continue
+		}
+		gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+			metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+		}
+		gauge(upDesc, number(status == health.Serving), one.name)
+		gauge(lastCheckDesc, float64(at.UnixNano())/1e9, one.name)
+		for _, other := range health.Statuses() {
+			gauge(statusDesc, number(status == other), one.name, other.String())
+		}
+	}
+}
+
+// number is 1 for true and 0 for false.
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// code returns the counter of an outcome, which is one of a closed set.
+func (s *series) code(code string) prometheus.Counter {
 	s.mu.RLock()
-	c, ok := s.requests[code]
+	c, ok := s.codes[code]
 	s.mu.RUnlock()
 	if ok {
 		return c
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c = s.newRequest(code)
-	s.requests[code] = c
+	c = s.newCode(code)
+	s.codes[code] = c
 	return c
 }
 

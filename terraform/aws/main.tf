@@ -34,6 +34,15 @@ locals {
   }
 
   budget = var.connect_timeout + var.rpc_timeout
+  tls    = contains(["1", "t", "true"], lower(trimspace(coalesce(lookup(var.settings, "GRPC_HEALTH_TLS", null), "false"))))
+
+  # Names of what an account has once, in whatever region, or that lies in another region than the function: two deployments of the
+  # same name, in two regions, must not share a role, a topic or an alarm.
+  name_anywhere = "${var.name}-${data.aws_region.current.region}"
+
+  # What the alarms tell people to do.
+  manual  = "the project's docs/aws.md, When an alarm rings"
+  console = "the log group ${aws_cloudwatch_log_group.function.name} in ${data.aws_region.current.region}"
 
   # A path for each service; "(server)" is also how the metrics call the whole server.
   paths = {
@@ -92,7 +101,7 @@ resource "aws_cloudwatch_log_group" "function" {
 }
 
 resource "aws_iam_role" "function" {
-  name = "${var.name}-function"
+  name = "${local.name_anywhere}-function"
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{

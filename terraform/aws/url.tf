@@ -6,7 +6,8 @@ resource "aws_lambda_function_url" "health" {
   invoke_mode        = "BUFFERED" # the program's answers are whole
 }
 
-# Since October 2025 a public URL needs both: https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
+# A public URL needs both, whatever its age; accounts with older ones had until November 2026:
+# https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
 resource "aws_lambda_permission" "url" {
   count = try(var.function_url == "NONE", false) ? 1 : 0
 
@@ -38,7 +39,7 @@ resource "aws_route53_health_check" "service" {
   failure_threshold = 3
   request_interval  = var.route53.interval
   regions           = length(var.route53.regions) == 0 ? null : var.route53.regions
-  tags              = { Name = "${var.name}: ${each.key}" }
+  tags              = { Name = "${local.name_anywhere}: ${each.key}" }
 }
 
 # Route 53 has its metrics in us-east-1 alone:
@@ -47,8 +48,12 @@ resource "aws_cloudwatch_metric_alarm" "route53" {
   for_each = aws_route53_health_check.service
 
   region              = "us-east-1"
-  alarm_name          = "${var.name}: Route 53 sees ${each.key} not serving"
-  alarm_description   = "The health check says unhealthy: the log of the function says why, at the evidence of the answer."
+  alarm_name          = "${local.name_anywhere}: Route 53 sees ${each.key} not serving"
+  alarm_description   = <<-EOT
+    Route 53 has no SERVING about ${each.key} from ${var.grpc_addr}, by way of the function ${var.name}.
+    What to do: the health check's Last failure reason says whether the function answered. If it did, look into ${local.console}: the latest warning has the phase, the cause and every attempt. If it did not, see the function's metrics Throttles and Errors.
+    More: ${local.manual}.
+  EOT
   namespace           = "AWS/Route53"
   metric_name         = "HealthCheckStatus"
   dimensions          = { HealthCheckId = each.value.id }

@@ -1,11 +1,12 @@
 variable "name" {
-  description = "The function's name; its roles, log group, checks and alarms are named after it."
+  description = "The function's name; its roles, log group, checks and alarms are named after it. Two deployments in one region differ in it."
   type        = string
   default     = "grpc-health"
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9_-]{1,50}$", var.name))
-    error_message = "name: write up to 50 letters, digits, hyphens and underscores."
+    # A role's name has 64 characters at most, the region and "-function" included.
+    condition     = can(regex("^[A-Za-z0-9_-]{1,40}$", var.name))
+    error_message = "name: write up to 40 letters, digits, hyphens and underscores."
   }
 }
 
@@ -100,7 +101,7 @@ variable "settings" {
   }
 
   validation {
-    condition = lookup(var.settings, "GRPC_HEALTH_TLS", null) == "true" || (
+    condition = contains(["1", "t", "true"], lower(trimspace(coalesce(lookup(var.settings, "GRPC_HEALTH_TLS", null), "false")))) || (
       length(setintersection(keys(var.secrets), ["GRPC_HEALTH_CA_CERT", "GRPC_HEALTH_CLIENT_CERT", "GRPC_HEALTH_CLIENT_KEY"])) == 0 &&
       length(setintersection([for name, value in var.settings : name if value != null && value != ""], ["GRPC_HEALTH_SNI_SERVER_NAME", "GRPC_HEALTH_TLS_NO_VERIFY"])) == 0
     )
@@ -265,6 +266,17 @@ variable "route53" {
   validation {
     condition     = var.route53 == null || alltrue([for path in values(local.paths) : length(path) <= 255])
     error_message = "route53: a path has 255 characters at most: shorten the services' names."
+  }
+}
+
+variable "certificate_days" {
+  description = "An alarm rings where a certificate ends in less than so many days; null has none. Certificates that are renewed automatically need less than what is left at their renewal."
+  type        = number
+  default     = 14
+
+  validation {
+    condition     = coalesce(var.certificate_days, 1) >= 1 && coalesce(var.certificate_days, 1) <= 365
+    error_message = "certificate_days: write 1 to 365 days, or null for no alarm."
   }
 }
 

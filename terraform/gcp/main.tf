@@ -59,6 +59,7 @@ locals {
   }
 
   budget = var.connect_timeout + var.rpc_timeout
+  tls    = contains(["1", "t", "true"], lower(trimspace(coalesce(lookup(var.settings, "GRPC_HEALTH_TLS", null), "false"))))
 
   # A function of the second generation is a Cloud Run service of the same name.
   service = one(concat(google_cloudfunctions2_function.health[*].name, google_cloud_run_v2_service.proxy[*].name))
@@ -113,6 +114,10 @@ module "uptime" {
 
   project_id            = var.project_id
   name                  = var.name
+  upstream              = var.grpc_addr
+  service               = local.service
+  region                = var.region
+  certificate_days      = local.tls ? var.certificate_days : null
   host                  = trimprefix(local.uri, "https://")
   paths                 = local.paths
   schedule              = var.uptime_check

@@ -20,7 +20,7 @@ variable "image" {
 }
 
 variable "name" {
-  description = "The deployment's name; its service account, checks and alerts are named after it."
+  description = "The deployment's name; its service account, checks and alerts are named after it. Two deployments in one project differ in it."
   type        = string
   default     = "grpc-health"
 
@@ -102,7 +102,7 @@ variable "settings" {
   }
 
   validation {
-    condition = lookup(var.settings, "GRPC_HEALTH_TLS", null) == "true" || (
+    condition = contains(["1", "t", "true"], lower(trimspace(coalesce(lookup(var.settings, "GRPC_HEALTH_TLS", null), "false")))) || (
       var.id_token == null &&
       length(setintersection(keys(var.secrets), ["GRPC_HEALTH_CA_CERT", "GRPC_HEALTH_CLIENT_CERT", "GRPC_HEALTH_CLIENT_KEY"])) == 0 &&
       length(setintersection([for name, value in var.settings : name if value != null && value != ""], ["GRPC_HEALTH_SNI_SERVER_NAME", "GRPC_HEALTH_TLS_NO_VERIFY"])) == 0
@@ -241,6 +241,17 @@ variable "uptime_check" {
     # USA is three places: https://cloud.google.com/monitoring/api/ref_v3/rest/v3/UptimeCheckRegion
     condition     = try(length(var.uptime_check.regions) == 0 || length(var.uptime_check.regions) + (contains(var.uptime_check.regions, "USA") ? 2 : 0) >= 3, var.uptime_check == null)
     error_message = "uptime_check: fewer than three places: write USA (which is three), three other regions, or none for all."
+  }
+}
+
+variable "certificate_days" {
+  description = "An alert comes, with an uptime check, where a certificate ends in less than so many days; null has none. The program tells of certificates from 14 days on."
+  type        = number
+  default     = 14
+
+  validation {
+    condition     = coalesce(var.certificate_days, 1) >= 1 && coalesce(var.certificate_days, 1) <= 14
+    error_message = "certificate_days: write 1 to 14 days, or null for no alert; the program's log tells of certificates from 14 days on."
   }
 }
 

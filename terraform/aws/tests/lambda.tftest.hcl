@@ -87,6 +87,11 @@ run "by_default" {
     error_message = "The console says what this is for."
   }
 
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.certificate) == 0
+    error_message = "Without TLS there is no certificate."
+  }
+
   # The schedule and its alarm.
   assert {
     condition     = aws_scheduler_schedule.check[0].schedule_expression == "rate(1 minute)"
@@ -113,8 +118,8 @@ run "by_default" {
     error_message = "Only schedules of this account take the role: others must not use it through Scheduler."
   }
   assert {
-    condition     = aws_cloudwatch_metric_alarm.up["(server)"].namespace == "GrpcHealth" && aws_cloudwatch_metric_alarm.up["(server)"].metric_name == "Up" && aws_cloudwatch_metric_alarm.up["(server)"].dimensions == tomap({ Service = "(server)" })
-    error_message = "The alarm finds the metric by the names that the program writes."
+    condition     = aws_cloudwatch_metric_alarm.up["(server)"].namespace == "GrpcHealth" && aws_cloudwatch_metric_alarm.up["(server)"].metric_name == "Up" && aws_cloudwatch_metric_alarm.up["(server)"].dimensions == tomap({ Function = "grpc-health", Service = "(server)" })
+    error_message = "The alarm finds the metric by the names that the program writes, and another function's values are none of its."
   }
   assert {
     condition     = aws_cloudwatch_metric_alarm.up["(server)"].statistic == "Minimum" && aws_cloudwatch_metric_alarm.up["(server)"].comparison_operator == "LessThanThreshold" && aws_cloudwatch_metric_alarm.up["(server)"].threshold == 1
@@ -214,8 +219,73 @@ run "everything" {
     error_message = "A topic that nobody subscribes to wakes nobody."
   }
   assert {
-    condition     = aws_lambda_function.health.function_name == "everything" && output.function_name == "everything" && aws_iam_role.function.name == "everything-function" && aws_iam_role.schedule[0].name == "everything-schedule" && aws_scheduler_schedule.check[0].name == "everything" && aws_sns_topic.alarms["eu-central-1"].name == "everything-alarms" && aws_cloudwatch_metric_alarm.up["quiz"].alarm_name == "everything: quiz not serving"
-    error_message = "Names are an account's: two deployments differ in theirs."
+    condition     = aws_lambda_function.health.function_name == "everything" && output.function_name == "everything" && aws_iam_role.function.name == "everything-eu-central-1-function" && aws_iam_role.schedule[0].name == "everything-eu-central-1-schedule" && aws_scheduler_schedule.check[0].name == "everything" && aws_sns_topic.alarms["eu-central-1"].name == "everything-eu-central-1-alarms" && aws_cloudwatch_metric_alarm.up["quiz"].alarm_name == "everything: quiz not serving" && aws_cloudwatch_metric_alarm.certificate[0].alarm_name == "everything: a certificate ends soon" && aws_cloudwatch_log_group.function.name == "/aws/lambda/everything"
+    error_message = "Names are an account's: two deployments differ in theirs. Roles are the same in all regions, so theirs have the region."
+  }
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.certificate[0].namespace == "GrpcHealth" && aws_cloudwatch_metric_alarm.certificate[0].metric_name == "CertificateDaysLeft" && aws_cloudwatch_metric_alarm.certificate[0].dimensions == tomap({ Function = "everything", Service = "echo.EchoServer" })
+    error_message = "One certificate, one alarm, on what each check writes, by the names that the program writes."
+  }
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.certificate[0].statistic == "Minimum" && aws_cloudwatch_metric_alarm.certificate[0].comparison_operator == "LessThanThreshold" && aws_cloudwatch_metric_alarm.certificate[0].threshold == 14
+    error_message = "The certificate that ends first counts."
+  }
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.certificate[0].treat_missing_data == "ignore" && aws_cloudwatch_metric_alarm.certificate[0].period == 3600 && aws_cloudwatch_metric_alarm.certificate[0].evaluation_periods == 1
+    error_message = "A server that is down shows no certificate: the other alarm tells of it, and this one stays as it is."
+  }
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.certificate[0].alarm_actions == toset([output.alarm_topics["eu-central-1"]]) && aws_cloudwatch_metric_alarm.certificate[0].ok_actions == toset([output.alarm_topics["eu-central-1"]])
+    error_message = "An alarm tells a topic of its own region, and also when it is over."
+  }
+  assert {
+    condition = alltrue([for alarm in concat(values(aws_cloudwatch_metric_alarm.up), aws_cloudwatch_metric_alarm.certificate) :
+      strcontains(alarm.alarm_description, "grpc.example.com:443") && strcontains(alarm.alarm_description, "What to do: ") && strcontains(alarm.alarm_description, "/aws/lambda/everything in eu-central-1") && strcontains(alarm.alarm_description, "docs/aws.md") && length(alarm.alarm_description) <= 1024
+    ])
+    error_message = "Who is woken up reads which server it is about and what to do. CloudWatch takes 1,024 characters."
+  }
+}
+
+run "certificates_of_a_week" {
+  variables {
+    settings         = { GRPC_HEALTH_TLS = "True" }
+    certificate_days = 2
+    schedule_minutes = null
+  }
+  assert {
+    condition     = one(aws_cloudwatch_metric_alarm.certificate).threshold == 2 && one(aws_cloudwatch_metric_alarm.certificate).dimensions.Service == "(server)"
+    error_message = "A URL alone has callers, too, whose checks write the metric."
+  }
+}
+
+run "no_alarm_on_certificates" {
+  variables {
+    settings         = { GRPC_HEALTH_TLS = true }
+    certificate_days = null
+  }
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.certificate) == 0
+    error_message = "null has none."
+  }
+}
+
+run "the_same_name_in_another_region" {
+  variables {
+    services     = ["echo.EchoServer"]
+    function_url = "NONE"
+    route53      = {}
+  }
+  override_data {
+    target = data.aws_region.current
+    values = { region = "ap-southeast-1" }
+  }
+  assert {
+    condition     = aws_iam_role.function.name == "grpc-health-ap-southeast-1-function" && aws_iam_role.schedule[0].name == "grpc-health-ap-southeast-1-schedule"
+    error_message = "A role's name is the account's, in all regions."
+  }
+  assert {
+    condition     = aws_sns_topic.alarms["us-east-1"].name == "grpc-health-ap-southeast-1-alarms" && aws_cloudwatch_metric_alarm.route53["echo.EchoServer"].alarm_name == "grpc-health-ap-southeast-1: Route 53 sees echo.EchoServer not serving" && aws_route53_health_check.service["echo.EchoServer"].tags.Name == "grpc-health-ap-southeast-1: echo.EchoServer"
+    error_message = "us-east-1 has what is Route 53's of every region: a topic and an alarm of the same name would silently be another deployment's."
   }
 }
 
@@ -254,7 +324,7 @@ run "public_url" {
   }
   assert {
     condition     = one(aws_lambda_permission.url_invoke).action == "lambda:InvokeFunction" && one(aws_lambda_permission.url_invoke).principal == "*" && one(aws_lambda_permission.url_invoke).function_name == "grpc-health"
-    error_message = "Since October 2025 a public URL needs lambda:InvokeFunction, too."
+    error_message = "Whatever its age, a public URL needs lambda:InvokeFunction, too."
   }
   assert {
     condition     = one(aws_lambda_permission.url_invoke).invoked_via_function_url
@@ -310,8 +380,8 @@ run "route53" {
     error_message = "Route 53 has its metrics in us-east-1 alone."
   }
   assert {
-    condition     = strcontains(aws_cloudwatch_metric_alarm.route53["a&b"].alarm_description, "log") && strcontains(aws_cloudwatch_metric_alarm.up["a&b"].alarm_description, "log")
-    error_message = "Who is woken up reads where the cause is."
+    condition     = strcontains(aws_cloudwatch_metric_alarm.route53["a&b"].alarm_description, "grpc.example.com:443") && strcontains(aws_cloudwatch_metric_alarm.route53["a&b"].alarm_description, "What to do: ") && strcontains(aws_cloudwatch_metric_alarm.route53["a&b"].alarm_description, "/aws/lambda/grpc-health in eu-central-1") && strcontains(aws_cloudwatch_metric_alarm.route53["a&b"].alarm_description, "docs/aws.md") && length(aws_cloudwatch_metric_alarm.route53["a&b"].alarm_description) <= 1024
+    error_message = "Who is woken up reads which server it is about, and where the cause is. CloudWatch takes 1,024 characters."
   }
   assert {
     condition     = aws_cloudwatch_metric_alarm.route53["a&b"].namespace == "AWS/Route53" && aws_cloudwatch_metric_alarm.route53["a&b"].metric_name == "HealthCheckStatus" && aws_cloudwatch_metric_alarm.route53["a&b"].dimensions == tomap({ HealthCheckId = output.health_check_ids["a&b"] })
@@ -338,7 +408,7 @@ run "route53" {
     error_message = "The alarm tells somebody, and also when it is over."
   }
   assert {
-    condition     = aws_route53_health_check.service["a&b"].tags.Name == "grpc-health: a&b" && aws_cloudwatch_metric_alarm.route53["a&b"].alarm_name == "grpc-health: Route 53 sees a&b not serving"
+    condition     = aws_route53_health_check.service["a&b"].tags.Name == "grpc-health-eu-central-1: a&b" && aws_cloudwatch_metric_alarm.route53["a&b"].alarm_name == "grpc-health-eu-central-1: Route 53 sees a&b not serving"
     error_message = "A health check's name is its tag Name; names tell services apart."
   }
 }

@@ -25,23 +25,27 @@ run "first" {
     log_retention_days = 10                                                                                      # not offered
     schedule_minutes   = 0.5                                                                                     # not whole
     alert_emails       = ["#oncall"]                                                                             # no address
+    certificate_days   = 0                                                                                       # never
   }
   expect_failures = [
     var.name, var.architecture, var.grpc_addr, var.services, var.connect_timeout, var.rpc_timeout, var.secret_headers,
     var.secret_kms_keys, var.vpc, var.concurrency_limit, var.log_retention_days, var.schedule_minutes, var.alert_emails,
+    var.certificate_days,
   ]
 }
 
 run "second" {
   command = plan
   variables {
+    name             = "a-name-of-forty-one-characters-for-a-role"                                          # for a role
+    certificate_days = 366                                                                                  # more than a year
     package          = "missing.zip"                                                                        # not there
     services         = [for i in range(101) : "service${i}"]                                                # too many
     secret_headers   = { X-Api-Key = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:key-AbCdEf" } # capitals
     vpc              = { subnet_ids = [], security_group_ids = ["sg-1"] }                                   # no subnet
     schedule_minutes = 61                                                                                   # more than an hour
   }
-  expect_failures = [var.package, var.services, var.secret_headers, var.vpc, var.schedule_minutes]
+  expect_failures = [var.name, var.certificate_days, var.package, var.services, var.secret_headers, var.vpc, var.schedule_minutes]
 }
 
 run "setting_with_a_variable_of_its_own" {

@@ -16,6 +16,14 @@ variables {
 
 run "private_by_default" {
   assert {
+    condition     = module.uptime[0].alerts.certificate == null
+    error_message = "Without TLS there is no certificate."
+  }
+  assert {
+    condition     = strcontains(module.uptime[0].alerts.down.documentation[0].content, "grpc.example.com:443")
+    error_message = "Who is woken up reads which server it is about."
+  }
+  assert {
     condition     = length(google_cloud_run_v2_service_iam_member.invoker) == 0
     error_message = "Who may call is decided by roles/run.invoker: by default nobody but the checker has it."
   }
@@ -211,5 +219,16 @@ run "public_when_asked_for" {
   assert {
     condition     = local.environment.GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE == "/secrets/http-auth-token-file/value"
     error_message = "The program reads the callers' token from the mounted secret."
+  }
+}
+
+run "certificates" {
+  variables {
+    settings         = { GRPC_HEALTH_TLS = "TRUE" }
+    certificate_days = 7
+  }
+  assert {
+    condition     = module.uptime[0].alerts.certificate.conditions[0].condition_matched_log[0].filter == "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.service}\" AND resource.labels.location=\"europe-west1\" AND jsonPayload.certificate_days_left < 7"
+    error_message = "With TLS there is an alert on certificates, of this service alone."
   }
 }

@@ -29,6 +29,7 @@ run "first" {
     invokers              = ["sre@example.com"]                                                                     # without a kind
     alert_emails          = ["#oncall"]                                                                             # no address
     notification_channels = ["oncall"]                                                                              # by display name
+    certificate_days      = 15                                                                                      # the log is silent
     max_instances         = 0                                                                                       # none
     concurrency           = 0                                                                                       # none
     path                  = "/healthz"                                                                              # Cloud Run's own
@@ -36,26 +37,27 @@ run "first" {
   }
   expect_failures = [
     var.name, var.grpc_addr, var.services, var.connect_timeout, var.rpc_timeout, var.secret_headers, var.vpc, var.invokers,
-    var.alert_emails, var.notification_channels, var.max_instances, var.concurrency, var.path, var.load_balancer,
+    var.alert_emails, var.notification_channels, var.max_instances, var.concurrency, var.path, var.load_balancer, var.certificate_days,
   ]
 }
 
 run "second" {
   command = plan
   variables {
-    name           = "a-name-of-many-characters"                                   # for a bucket
-    grpc_addr      = "2001:db8::1:443"                                             # IPv6 without brackets
-    services       = [for i in range(101) : "service${i}"]                         # too many
-    id_token       = { audience = "upstream-abc.a.run.app", service = "upstream" } # no scheme
-    secret_headers = { X-Api-Key = { secret = "api-key" } }                        # capitals
-    uptime_check   = { period = 30 }                                               # not offered
-    concurrency    = 1001                                                          # more than the platform takes
-    min_instances  = 4                                                             # more than at most
-    path           = "/livez"                                                      # taken
-    load_balancer  = { domain = "health.example.com", client_cas = ["ca.pem"] }    # a path
+    name             = "a-name-of-many-characters"                                   # for a bucket
+    grpc_addr        = "2001:db8::1:443"                                             # IPv6 without brackets
+    services         = [for i in range(101) : "service${i}"]                         # too many
+    id_token         = { audience = "upstream-abc.a.run.app", service = "upstream" } # no scheme
+    secret_headers   = { X-Api-Key = { secret = "api-key" } }                        # capitals
+    uptime_check     = { period = 30 }                                               # not offered
+    concurrency      = 1001                                                          # more than the platform takes
+    certificate_days = 0                                                             # never
+    min_instances    = 4                                                             # more than at most
+    path             = "/livez"                                                      # taken
+    load_balancer    = { domain = "health.example.com", client_cas = ["ca.pem"] }    # a path
   }
   expect_failures = [
-    var.name, var.grpc_addr, var.services, var.id_token, var.secret_headers, var.uptime_check, var.concurrency, var.min_instances,
+    var.name, var.grpc_addr, var.services, var.id_token, var.secret_headers, var.uptime_check, var.concurrency, var.min_instances, var.certificate_days,
     var.path, var.load_balancer,
   ]
 }

@@ -66,6 +66,12 @@ locals {
     "resource.type=\"uptime_url\"",
     "resource.label.host=\"${var.host}\"",
   ])
+  # What this deployment logs: another one, also of the same name in another region, is none of its.
+  log = join(" AND ", [
+    "resource.type=\"cloud_run_revision\"",
+    "resource.labels.service_name=\"${var.service}\"",
+    "resource.labels.location=\"${var.region}\"",
+  ])
 }
 
 resource "google_monitoring_alert_policy" "down" {
@@ -97,11 +103,15 @@ resource "google_monitoring_alert_policy" "down" {
   }
 
   documentation {
+    subject = "${var.upstream} is not SERVING (${var.name})"
     content = <<-EOT
-      The gRPC server behind ${var.name} does not say SERVING, or does not answer. Check: $${metric.label.check_id}
+      The gRPC server ${var.upstream} does not say SERVING, or ${var.name} does not answer. Check: $${metric.label.check_id}
 
-      Each answer that is not SERVING has the header `Grpc-Health-Evidence`. The log line with that `evidence` says
-      why: the phase that failed, the addresses tried, the certificate seen.
+      What to do: look into the log of ${var.name} for the latest warning (`${local.log}`). It has the phase, the
+      cause and every attempt; the header `Grpc-Health-Evidence` of an answer names its line by `evidence`. Without any
+      line the checkers do not get in, or the program does not start.
+
+      More: the project's docs/google-cloud.md, When an alert comes.
     EOT
   }
 }
@@ -133,7 +143,59 @@ resource "google_monitoring_alert_policy" "no_data" {
   }
 
   documentation {
-    content = "Nobody checks ${var.name} any more: the uptime check is gone, or Cloud Monitoring has a fault."
+    subject = "Nobody checks ${var.upstream} (${var.name})"
+    content = <<-EOT
+      Nobody checks ${var.upstream} by way of ${var.name} any more, so nobody knows how it is.
+
+      What to do: look whether the uptime checks ${var.name} are still there and enabled, and `terraform plan`. If they
+      are, Cloud Monitoring has a fault: see https://status.cloud.google.com.
+
+      More: the project's docs/google-cloud.md, When an alert comes.
+    EOT
+  }
+}
+
+# The uptime check sees the certificate of the URL, which is Google's, and never the upstream's. So the program's log tells of that, once
+# an hour from 14 days on.
+resource "google_monitoring_alert_policy" "certificate" {
+  count = var.certificate_days == null ? 0 : 1
+
+  project               = var.project_id
+  display_name          = "${var.name}: a certificate ends soon"
+  combiner              = "OR"
+  severity              = "WARNING"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "the log tells of a certificate that ends in less than ${var.certificate_days} days"
+    condition_matched_log {
+      filter = "${local.log} AND jsonPayload.certificate_days_left < ${var.certificate_days}"
+      label_extractors = {
+        certificate = "EXTRACT(jsonPayload.certificate)"
+        days_left   = "EXTRACT(jsonPayload.certificate_days_left)"
+      }
+    }
+  }
+
+  # A policy on a log needs a limit: https://cloud.google.com/logging/docs/alerting/log-based-alerts
+  alert_strategy {
+    notification_rate_limit {
+      period = "86400s"
+    }
+    auto_close = "172800s" # the log tells it each hour, as long as somebody checks
+  }
+
+  documentation {
+    subject = "A certificate of ${var.upstream} ends soon (${var.name})"
+    content = <<-EOT
+      The certificate of ${var.upstream} (`upstream`), or the one that ${var.name} shows to it (`client`), ends soon or has
+      ended: $${log.extracted_label.certificate}, in days: $${log.extracted_label.days_left}
+
+      What to do: renew `upstream` on the server, `client` in its secret. Where something renews it automatically, that
+      has stopped.
+
+      More: the project's docs/google-cloud.md, When an alert comes.
+    EOT
   }
 }
 

@@ -4,9 +4,10 @@ output "checks" {
 }
 
 output "alerts" {
-  description = "The alert policies: not serving, and no results."
+  description = "The alert policies: not serving, no results, and a certificate that ends soon (null without one)."
   value = {
-    down    = google_monitoring_alert_policy.down
-    no_data = google_monitoring_alert_policy.no_data
+    down        = google_monitoring_alert_policy.down
+    no_data     = google_monitoring_alert_policy.no_data
+    certificate = one(google_monitoring_alert_policy.certificate)
   }
 }

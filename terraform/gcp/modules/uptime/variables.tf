@@ -10,6 +10,26 @@ variable "name" {
   type        = string
 }
 
+variable "upstream" {
+  description = "The upstream that is checked, for people who read an alert."
+  type        = string
+}
+
+variable "service" {
+  description = "The Cloud Run service whose log is looked at."
+  type        = string
+}
+
+variable "region" {
+  description = "The region of the service."
+  type        = string
+}
+
+variable "certificate_days" {
+  description = "An alert comes where a certificate ends in less than so many days; null has none."
+  type        = number
+}
+
 variable "host" {
   description = "The host to ask, without a scheme."
   type        = string

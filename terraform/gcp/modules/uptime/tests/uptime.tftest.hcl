@@ -5,6 +5,10 @@ mock_provider "google" {
 variables {
   project_id            = "my-project"
   name                  = "grpc-health"
+  upstream              = "grpc.example.com:443"
+  service               = "grpc-health"
+  region                = "europe-west1"
+  certificate_days      = 14
   host                  = "grpc-health-abc123-ew.a.run.app"
   paths                 = { "echo.EchoServer" = "/?service=echo.EchoServer&format=json", "quiz" = "/?service=quiz&format=json" }
   schedule              = { period = 60, timeout = 10, regions = [] }
@@ -99,7 +103,7 @@ run "by_default" {
     error_message = "One service that is down is enough."
   }
   assert {
-    condition     = google_monitoring_alert_policy.down.severity == "CRITICAL" && strcontains(google_monitoring_alert_policy.down.documentation[0].content, "Grpc-Health-Evidence") && strcontains(google_monitoring_alert_policy.down.documentation[0].content, "$${metric.label.check_id}")
+    condition     = google_monitoring_alert_policy.down.severity == "CRITICAL" && strcontains(google_monitoring_alert_policy.down.documentation[0].content, "Grpc-Health-Evidence") && strcontains(google_monitoring_alert_policy.down.documentation[0].content, "resource.labels.service_name=\"grpc-health\"") && strcontains(google_monitoring_alert_policy.down.documentation[0].content, "$${metric.label.check_id}")
     error_message = "The message says which check failed, and where to look; Cloud Monitoring fills its variables in."
   }
   assert {
@@ -130,13 +134,39 @@ run "by_default" {
     error_message = "Nobody knows whether the server is up: the message says that, less urgently."
   }
 
+  # The alert on certificates.
+  assert {
+    condition     = google_monitoring_alert_policy.certificate[0].conditions[0].condition_matched_log[0].filter == "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"grpc-health\" AND resource.labels.location=\"europe-west1\" AND jsonPayload.certificate_days_left < 14"
+    error_message = "The upstream's certificate is in the log of this deployment, by the key that the program writes; the uptime check sees Google's."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.certificate[0].conditions[0].condition_matched_log[0].label_extractors == tomap({ certificate = "EXTRACT(jsonPayload.certificate)", days_left = "EXTRACT(jsonPayload.certificate_days_left)" }) && strcontains(google_monitoring_alert_policy.certificate[0].documentation[0].content, "$${log.extracted_label.certificate}") && strcontains(google_monitoring_alert_policy.certificate[0].documentation[0].content, "$${log.extracted_label.days_left}")
+    error_message = "The message says which certificate, and how long it has; Cloud Monitoring fills its variables in."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.certificate[0].alert_strategy[0].notification_rate_limit[0].period == "86400s" && google_monitoring_alert_policy.certificate[0].alert_strategy[0].auto_close == "172800s"
+    error_message = "The API refuses a policy on a log without a limit; the log tells it each hour, and nobody needs that."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.certificate[0].severity == "WARNING" && google_monitoring_alert_policy.certificate[0].combiner == "OR" && google_monitoring_alert_policy.certificate[0].project == "my-project" && google_monitoring_alert_policy.certificate[0].display_name == "grpc-health: a certificate ends soon"
+    error_message = "There is time; and the console lists all of a project: names tell deployments apart."
+  }
+
+  # What people read.
+  assert {
+    condition = alltrue([for policy in [google_monitoring_alert_policy.down, google_monitoring_alert_policy.no_data, google_monitoring_alert_policy.certificate[0]] :
+      strcontains(policy.documentation[0].subject, "grpc.example.com:443") && length(policy.documentation[0].subject) <= 255 && strcontains(policy.documentation[0].content, "grpc.example.com:443") && strcontains(policy.documentation[0].content, "What to do: ") && strcontains(policy.documentation[0].content, "docs/google-cloud.md") && strcontains(policy.documentation[0].content, "grpc-health")
+    ])
+    error_message = "Who is woken up reads which server it is about and what to do."
+  }
+
   # Whom the alerts tell.
   assert {
     condition     = google_monitoring_notification_channel.email["sre@example.com"].type == "email" && google_monitoring_notification_channel.email["sre@example.com"].labels == tomap({ email_address = "sre@example.com" })
     error_message = "An email channel has its address in this label."
   }
   assert {
-    condition     = alltrue([for policy in [google_monitoring_alert_policy.down, google_monitoring_alert_policy.no_data] : policy.notification_channels == tolist(["projects/my-project/notificationChannels/42", "projects/my-project/notificationChannels/1"])])
+    condition     = alltrue([for policy in [google_monitoring_alert_policy.down, google_monitoring_alert_policy.no_data, google_monitoring_alert_policy.certificate[0]] : policy.notification_channels == tolist(["projects/my-project/notificationChannels/42", "projects/my-project/notificationChannels/1"])])
     error_message = "An alert without channels wakes nobody."
   }
 
@@ -178,5 +208,15 @@ run "regions_and_slow_checks" {
   assert {
     condition     = google_monitoring_alert_policy.down.conditions[0].condition_threshold[0].aggregations[0].alignment_period == "1800s" && google_monitoring_alert_policy.no_data.conditions[0].condition_absent[0].duration == "2700s"
     error_message = "The windows follow the period, or a slow check would look silent."
+  }
+}
+
+run "no_alert_on_certificates" {
+  variables {
+    certificate_days = null
+  }
+  assert {
+    condition     = length(google_monitoring_alert_policy.certificate) == 0
+    error_message = "Without TLS there is no certificate."
   }
 }

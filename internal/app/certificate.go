@@ -1,0 +1,56 @@
+package app
+
+import (
+	"log/slog"
+	"math"
+	"sync"
+	"time"
+)
+
+const (
+	// endsSoon is the time before a certificate's end from which the log says so, and from which the status page shows it in amber.
+	endsSoon = 14 * 24 * time.Hour
+	// againAfter is the time after which the log says it again, while the certificate is in use.
+	againAfter = time.Hour
+)
+
+// certificates logs that a certificate ends soon, for platforms without metrics: an alert can be made of the line's
+// certificate_days_left.
+type certificates struct {
+	logger   *slog.Logger
+	upstream string
+	now      func() time.Time
+
+	mu     sync.Mutex
+	ends   map[string]time.Time // as they were seen last, by whose they are
+	logged map[string]time.Time // when the log said so last
+}
+
+func newCertificates(logger *slog.Logger, upstream string) *certificates {
+	return &certificates{logger: logger, upstream: upstream, now: time.Now, ends: make(map[string]time.Time), logged: make(map[string]time.Time)}
+}
+
+// seen tells of a certificate that is in use: the "upstream"'s, or the one that we show as its "client". It also looks at the
+// others that were seen: a client certificate is seen once, the upstream's with each connection.
+func (c *certificates) seen(whose string, notAfter time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ends[whose].Equal(notAfter) {
+		delete(c.logged, whose)
+	}
+	c.ends[whose] = notAfter
+	now := c.now()
+	for whose, end := range c.ends {
+		left := end.Sub(now)
+		if left >= endsSoon || !c.logged[whose].IsZero() && now.Sub(c.logged[whose]) < againAfter {
+			continue
+		}
+		c.logged[whose] = now
+		message := "the " + whose + "'s certificate ends soon"
+		if left <= 0 {
+			message = "the " + whose + "'s certificate has ended"
+		}
+		c.logger.Warn(message, "upstream", c.upstream, "certificate", whose, "ends", end.UTC(),
+			"certificate_days_left", math.Round(left.Hours()/24*1000)/1000)
+	}
+}
