@@ -594,7 +594,10 @@ func TestRedialKinds(t *testing.T) {
 		{"no such name", func(w *world) { w.names([]said{notFound}, []said{notFound}) }, later},
 		{"no addresses", func(w *world) { w.names([]said{found(0)}, []said{found(0)}) }, later},
 		{"a peer that closes", handle(func(server net.Conn) { server.Close() }), later},
-		{"a peer that closes in the handshake", tlsTo(handle(func(server net.Conn) { server.Close() })), later},
+		{"a peer that closes in the handshake", tlsTo(handle(func(server net.Conn) {
+			server.Read(make([]byte, 16<<10)) // the ClientHello
+			server.Close()
+		})), later},
 		{"a proxy that does not reach it", proxied("503 Service Unavailable"), later},
 		{"a proxy's gateway", proxied("502 Bad Gateway"), later},
 
