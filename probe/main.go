@@ -45,6 +45,9 @@ const (
 	exitSPIFFE     = 20 // the SPIFFE credentials could not be obtained
 )
 
+// redial is the time between two attempts to connect to a server that does not listen yet.
+const redial = 50 * time.Millisecond
+
 // run is main without the process. It ends early when ctx does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	s, err := settings.ParseProbe(args, stdout)
@@ -67,7 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "error: %v\n", err)
 		return exitArguments
 	}
-	options.Redial = true // the server may be just starting
+	options.Redial = redial
 	var noIdentity atomic.Bool // the dial's credentials could not be obtained
 	options.Trace.Verdict = func(_ context.Context, v health.Verdict, evidence health.Evidence) (time.Time, string) {
 		for _, a := range evidence.Attempts {

@@ -23,11 +23,11 @@ type Options struct {
 	Target target.Target
 	// ConnectTimeout is the budget of a dial, from the lookup to the server's SETTINGS.
 	ConnectTimeout time.Duration
-	// Redial dials again, until ConnectTimeout has passed, after a failure that a server which is just starting shows: 50 ms
-	// after a connection was refused or a socket was not there, and after 100 ms, 200 ms, 400 ms and so on, 1 s at most, where a
-	// lookup failed, or a peer has ended a connection without a word. What a second dial cannot change, such as a certificate,
-	// ends at once.
-	Redial bool
+	// Redial, above 0, dials again, until ConnectTimeout has passed, after a failure that a server which is just starting shows: this
+	// much later where a connection was refused or a socket was not there, and after 100 ms, 200 ms, 400 ms and so on, 1 s at most,
+	// where a lookup failed, or a peer has ended a connection without a word. What a second dial cannot change, such as a
+	// certificate, ends at once. 0 always does.
+	Redial time.Duration
 	// ServerName is the name that the server's certificate must carry; empty takes the target's host.
 	ServerName string
 	// Authority is the RPCs' :authority; empty derives it from ServerName and Target.
@@ -83,7 +83,7 @@ func (dl *Dialer) Dial(ctx context.Context, p *Progress) (c *grpcconn.Conn, d he
 	began := dl.clock.Now()
 	ctx, cancel := dl.clock.WithBudget(ctx, dl.o.ConnectTimeout)
 	defer cancel()
-	var pause backoff
+	pause := backoff{refused: dl.o.Redial}
 	for redials := 0; ; redials++ {
 		var last health.Dial
 		c, last = dl.once(ctx, p)
@@ -92,7 +92,7 @@ func (dl *Dialer) Dial(ctx context.Context, p *Progress) (c *grpcconn.Conn, d he
 			break
 		}
 		d = last
-		if c != nil || !dl.o.Redial || !mayPass(d) || !wait(ctx, pause.after(d)) {
+		if c != nil || dl.o.Redial <= 0 || !mayPass(d) || !wait(ctx, pause.after(d)) {
 			break
 		}
 	}

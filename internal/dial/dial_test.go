@@ -483,7 +483,7 @@ func TestProgressOfARace(t *testing.T) {
 func TestRedial(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) { // a server that is just starting
-		w.o.Redial = true
+		w.o.Redial = 50 * ms
 		w.up.Stop()
 		time.AfterFunc(195*ms, w.up.Restart)
 		d, took := w.dial()
@@ -496,7 +496,7 @@ func TestRedial(t *testing.T) {
 		}
 	})
 	bubble(t, func(t *testing.T, w *world) { // one that does not come
-		w.o.Redial = true
+		w.o.Redial = 50 * ms
 		w.way.SetMode(healthtest.Refuse)
 		d, took := w.dial()
 		want(t, d, health.PhaseConnect, "refused")
@@ -505,7 +505,7 @@ func TestRedial(t *testing.T) {
 		}
 	})
 	bubble(t, func(t *testing.T, w *world) { // the budget ends a later try no further on
-		w.o.Redial = true
+		w.o.Redial = 50 * ms
 		w.way.SetMode(healthtest.Refuse)
 		time.AfterFunc(500*ms, func() { w.way.SetMode(healthtest.Backlogged) })
 		d, took := w.dial()
@@ -515,7 +515,7 @@ func TestRedial(t *testing.T) {
 		}
 	})
 	bubble(t, func(t *testing.T, w *world) { // or further on
-		w.o.Redial = true
+		w.o.Redial = 50 * ms
 		w.way.SetMode(healthtest.Refuse)
 		time.AfterFunc(500*ms, func() { w.way.SetMode(healthtest.Silent) })
 		d, took := w.dial()
@@ -525,7 +525,7 @@ func TestRedial(t *testing.T) {
 		}
 	})
 	bubble(t, func(t *testing.T, w *world) { // credentials that do not come, in a later try
-		w.o.Redial = true
+		w.o.Redial = 50 * ms
 		w.way.SetMode(healthtest.Refuse)
 		held := true
 		w.o.Credentials = func(ctx context.Context, _ bool) (credentials.TransportCredentials, error) {
@@ -619,7 +619,7 @@ func TestRedialKinds(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			bubble(t, func(t *testing.T, w *world) {
-				w.o.Redial = true
+				w.o.Redial = 50 * ms
 				row.arrange(w)
 				d, took := w.dial()
 				if d.Err == nil {
@@ -635,7 +635,7 @@ func TestRedialKinds(t *testing.T) {
 	}
 	// With more time, a name that appears is found within a second.
 	bubble(t, func(t *testing.T, w *world) {
-		w.o.Redial, w.o.ConnectTimeout = true, time.Minute
+		w.o.Redial, w.o.ConnectTimeout = 50*ms, time.Minute
 		asked := w.names([]said{notFound}, []said{notFound, notFound, notFound, notFound, notFound, notFound, notFound, found(0, "192.0.2.1")})
 		d, took := w.dial()
 		if d.Err != nil || took != (100+200+400+800+3*1000)*ms {

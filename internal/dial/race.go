@@ -73,7 +73,7 @@ func (dl *Dialer) race(ctx context.Context, host string, routes []route, tc cred
 	}
 	next := time.NewTicker(delay())
 	defer next.Stop()
-	due := true // the next one may start
+	due := false // the next one may start, when there is one
 	started, running := 0, 0
 	var again []route // on which TLS has failed
 	refreshed := false
@@ -110,27 +110,30 @@ func (dl *Dialer) race(ctx context.Context, host string, routes []route, tc cred
 			finished <- finish{conn: c, AddressAttempt: a, to: to}
 		}()
 	}
-	start := func() {
+	begin := func() {
 		if held != nil || started > 0 && ctx.Err() != nil {
 			return
 		}
-		if to, ok := q.next(); ok {
+		to, ok := q.next()
+		switch {
+		case ok:
 			try(to)
-		} else if len(again) > 0 && !refreshed {
+		case len(again) > 0 && !refreshed:
 			refresh()
-		} else {
+		default:
 			return
 		}
 		running++
 		due = false
 		next.Reset(delay())
 	}
+	start := func() { due = true; begin() }
 	var furthest health.AddressAttempt // says most about what is wrong
 	outdated := false                  // it was met with credentials that have been replaced
 	for start(); running > 0 || unanswered > 0; {
 		select {
 		case <-next.C:
-			due = true
+			start()
 		case <-held:
 			held = nil
 		case a := <-answers:
@@ -173,7 +176,7 @@ func (dl *Dialer) race(ctx context.Context, host string, routes []route, tc cred
 			}
 		}
 		if due {
-			start()
+			begin()
 		}
 	}
 	if started == 0 {

@@ -11,8 +11,6 @@ import (
 )
 
 const (
-	// redialRefused is the time between two dials to a server that does not listen yet.
-	redialRefused = 50 * time.Millisecond
 	// firstPause and longestPause bound the time between two dials after other failures, which doubles.
 	firstPause   = 100 * time.Millisecond
 	longestPause = time.Second
@@ -51,11 +49,14 @@ func isBroken(err error) bool {
 }
 
 // backoff is how long to wait before another dial.
-type backoff struct{ last time.Duration }
+type backoff struct {
+	refused time.Duration // where the server does not listen yet
+	last    time.Duration // after another failure
+}
 
 func (b *backoff) after(d health.Dial) time.Duration {
 	if d.Phase == health.PhaseConnect && notThere(d.Err) {
-		return redialRefused
+		return b.refused
 	}
 	b.last = min(max(firstPause, 2*b.last), longestPause)
 	return b.last
