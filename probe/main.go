@@ -91,12 +91,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	checker := check.New(options)
 	defer checker.Close()
+	// What names are near is asked within the budget of the check.
+	within, cancel := context.WithTimeout(ctx, s.ConnectTimeout+s.RPCTimeout)
+	defer cancel()
 	verdicts := health.All(ctx, checker.Check, s.Services)
 	if s.Format == "json" {
 		stdout.Write(answer.JSON(verdicts))
 	}
 	for _, v := range verdicts {
-		fmt.Fprintln(stderr, message(v, len(verdicts) > 1))
+		fmt.Fprintln(stderr, message(s.Addr, v, len(verdicts) > 1))
+		if v.Status == health.ServiceUnknown {
+			if names := checker.Near(within, v.Service); len(names) > 0 {
+				fmt.Fprintf(stderr, "the server does not know %q, but %q\n", v.Service, names)
+			}
+		}
 	}
 	return answer.ExitCode(verdicts, func(v health.Verdict) int { return exitCode(v, s.SPIFFE && noIdentity.Load()) })
 }
@@ -125,28 +133,26 @@ func exitCode(v health.Verdict, noSPIFFE bool) int {
 	return exitCodes[v.Status]
 }
 
-// message is the line about a verdict; named puts the service's name into it.
-func message(v health.Verdict, named bool) string {
-	if v.Status == health.Serving {
-		if named {
-			return about(v) + ": status: SERVING"
-		}
-		return "status: SERVING"
-	}
+// message is the line about a verdict. It names the target as it was given, unless all is well; named puts the service's name into it.
+func message(target string, v health.Verdict, named bool) string {
 	var b strings.Builder
 	if named {
 		b.WriteString(about(v) + ": ")
 	}
-	switch exitCodes[v.Status] {
-	case exitUnhealthy:
-		if v.Err == nil {
-			fmt.Fprintf(&b, "service unhealthy (responded with %q)", v.Status)
-			return b.String()
-		}
+	if v.Status == health.Serving {
+		return b.String() + "status: SERVING"
 	}
-	fmt.Fprintf(&b, "error: %s", v.Status)
-	if v.Phase != health.PhaseNone {
-		fmt.Fprintf(&b, " in phase %s", v.Phase)
+	if exitCodes[v.Status] == exitUnhealthy && v.Err == nil {
+		fmt.Fprintf(&b, "service unhealthy (responded with %q): %s", v.Status, target)
+	} else {
+		fmt.Fprintf(&b, "error: %s", v.Status)
+		if v.Phase != health.PhaseNone {
+			fmt.Fprintf(&b, " in phase %s", v.Phase)
+		}
+		b.WriteString(": " + target)
+	}
+	if v.Status == health.ServiceUnknown && v.Service != "" {
+		fmt.Fprintf(&b, ": service %q", v.Service)
 	}
 	if v.Err != nil {
 		fmt.Fprintf(&b, ": %v", v.Err)

@@ -71,7 +71,7 @@ func TestExitCodes(t *testing.T) {
 func TestMessage(t *testing.T) {
 	t.Parallel()
 	for _, status := range health.Statuses() {
-		got := message(health.Verdict{Status: status}, false)
+		got := message("a:1", health.Verdict{Status: status}, false)
 		if healthy := got == "status: SERVING"; healthy != (status == health.Serving) {
 			t.Errorf("%v: %q", status, got)
 		}
@@ -87,19 +87,23 @@ func TestMessage(t *testing.T) {
 		{health.Verdict{Status: health.Serving, Service: "echo"}, false, "status: SERVING"},
 		{health.Verdict{Status: health.Serving, Service: "echo"}, true, "echo: status: SERVING"},
 		{health.Verdict{Status: health.Serving}, true, "server: status: SERVING"},
-		{health.Verdict{Status: health.NotServing, Service: "echo"}, true, `echo: service unhealthy (responded with "NOT_SERVING")`},
-		{health.Verdict{Status: health.ServiceUnknown}, false, `service unhealthy (responded with "SERVICE_UNKNOWN")`},
+		{health.Verdict{Status: health.NotServing, Service: "echo"}, true, `echo: service unhealthy (responded with "NOT_SERVING"): a:1`},
+		{health.Verdict{Status: health.ServiceUnknown}, false, `service unhealthy (responded with "SERVICE_UNKNOWN"): a:1`},
 		{
 			health.Verdict{Status: health.ServiceUnknown, Err: errors.New("rpc error")}, false,
-			"error: SERVICE_UNKNOWN: rpc error",
+			"error: SERVICE_UNKNOWN: a:1: rpc error",
+		},
+		{
+			health.Verdict{Status: health.ServiceUnknown, Service: "ech\no", Err: errors.New("rpc error")}, false,
+			`error: SERVICE_UNKNOWN: a:1: service "ech\no": rpc error`,
 		},
 		{
 			health.Verdict{Status: health.Timeout, Phase: health.PhaseTLS, Err: errors.New("no answer")}, false,
-			"error: TIMEOUT in phase tls: no answer",
+			"error: TIMEOUT in phase tls: a:1: no answer",
 		},
-		{health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC}, true, "server: error: TIMEOUT in phase rpc"},
+		{health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC}, true, "server: error: TIMEOUT in phase rpc: a:1"},
 	} {
-		if got := message(test.verdict, test.named); got != test.want {
+		if got := message("a:1", test.verdict, test.named); got != test.want {
 			t.Errorf("message(%+v, %t) = %q, want %q", test.verdict, test.named, got, test.want)
 		}
 	}
