@@ -639,7 +639,7 @@ func TestRedialKinds(t *testing.T) {
 		asked := w.names([]said{notFound}, []said{notFound, notFound, notFound, notFound, notFound, notFound, notFound, found(0, "192.0.2.1")})
 		d, took := w.dial()
 		if d.Err != nil || took != (100+200+400+800+3*1000)*ms {
-			t.Errorf("after %v: %v; asked %q", took, d.Err, *asked)
+			t.Errorf("after %v: %v; asked %q", took, d.Err, asked())
 		}
 	})
 }

@@ -52,7 +52,7 @@ func (dl *Dialer) lookup(ctx context.Context, host string) <-chan answer {
 	return answers
 }
 
-// ask asks for one family until there is an answer that asking again does not change, or every question has failed.
+// ask asks for one family until there is an answer that asking again does not change, or every question, two at least, has failed.
 func (dl *Dialer) ask(ctx context.Context, f family, host string) ([]netip.Addr, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -83,7 +83,7 @@ func (dl *Dialer) ask(ctx context.Context, f family, host string) ([]netip.Addr,
 			case !temporary(a.err):
 				return a.ips, a.err
 			}
-			if failed++; failed == asked && asked > 1 {
+			if failed++; failed == asked && (asked > 1 || dl.o.Redial > 0) { // a Redial asks again soon enough
 				return nil, a.err
 			}
 		case <-ctx.Done():
