@@ -54,6 +54,9 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 		return exitSettings
 	}
 	defer a.Close()
+	// What names are near is asked within the budget of the check.
+	within, cancel := context.WithTimeout(ctx, a.Budget)
+	defer cancel()
 	verdicts := a.Check(ctx)
 	switch {
 	case ctx.Err() != nil: // nothing timed out: the exit code says how far the check came
@@ -62,6 +65,14 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 		stdout.Write(answer.JSON(verdicts))
 	default:
 		stdout.Write(answer.Text(verdicts))
+	}
+	for _, v := range verdicts {
+		if v.Status != health.ServiceUnknown {
+			continue
+		}
+		if names := a.Upstreams[0].Checker.Near(within, v.Service); len(names) > 0 {
+			fmt.Fprintf(stderr, "the server does not know %q, but %q\n", v.Service, names)
+		}
 	}
 	return answer.ExitCode(verdicts, exitCode)
 }

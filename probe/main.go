@@ -45,7 +45,7 @@ const (
 	exitSPIFFE     = 20 // the SPIFFE credentials could not be obtained
 )
 
-// redial is the time between two attempts to connect to a server that may be just starting.
+// redial is the time between two attempts to connect to a server that does not listen yet.
 const redial = 50 * time.Millisecond
 
 // run is main without the process. It ends early when ctx does.
@@ -97,12 +97,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	checker := check.New(options)
 	defer checker.Close()
+	// What names are near is asked within the budget of the check.
+	within, cancel := context.WithTimeout(ctx, s.ConnectTimeout+s.RPCTimeout)
+	defer cancel()
 	verdicts := health.All(ctx, checker.Check, s.Services)
 	if s.Format == "json" {
 		stdout.Write(answer.JSON(verdicts))
 	}
 	for _, v := range verdicts {
 		fmt.Fprintln(stderr, message(s.Addr, v, len(verdicts) > 1))
+		if v.Status == health.ServiceUnknown {
+			if names := checker.Near(within, v.Service); len(names) > 0 {
+				fmt.Fprintf(stderr, "the server does not know %q, but %q\n", v.Service, names)
+			}
+		}
 	}
 	return answer.ExitCode(verdicts, func(v health.Verdict) int { return exitCode(v, s.SPIFFE && noIdentity.Load()) })
 }

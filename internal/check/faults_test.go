@@ -4,11 +4,14 @@ import (
 	"context"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
@@ -242,4 +245,52 @@ func TestGoAwayOfSeveralServersInTurn(t *testing.T) {
 		way.GoAway(0, http2.ErrCodeNo)
 	}
 	want(t, <-verdict, health.Serving, health.PhaseNone)
+}
+
+// What cannot be sent over a sound connection is the verdict at once: no second connection is made.
+func TestUnsendable(t *testing.T) {
+	t.Parallel()
+	sends := func(pairs ...string) func(*Options) {
+		return func(o *Options) {
+			o.Metadata = func(context.Context) (metadata.MD, error) { return metadata.Pairs(pairs...), nil }
+		}
+	}
+	server := healthtest.StartFrontEnd(t, healthtest.WithSettings(healthtest.Message("\x08\x01", ""), http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 2000}))
+	for name, row := range map[string]struct {
+		sends func(*Options)
+		code  codes.Code
+	}{
+		"beyond the server's limit": {sends("authorization", strings.Repeat("x", 3000)), codes.ResourceExhausted},
+		"a value with a line break": {sends("authorization", "Bearer x\n"), codes.Internal},
+		"an illegal name":           {sends("x:y", "z"), codes.Internal},
+	} {
+		c := checker(t, server.Addr(), row.sends)
+		for n := range 3 {
+			v := c.Check(t.Context(), "")
+			want(t, v, health.RPCFailed, health.PhaseRPC)
+			if v.Code != row.code || !v.Asked || strings.Contains(v.Err.Error(), "lost") {
+				t.Errorf("%s: code %v: %v", name, v.Code, v.Err)
+			}
+			if c.dials.Load() != 1 || int(c.rpcs.Load()) != n+1 {
+				t.Errorf("%s: %d dials and %d RPCs for %d checks", name, c.dials.Load(), c.rpcs.Load(), n+1)
+			}
+		}
+	}
+	if n := server.Requests(); n != 0 {
+		t.Errorf("%d requests arrived", n)
+	}
+}
+
+// A server that allows no RPC on its connections.
+func TestNoStreamsAllowed(t *testing.T) {
+	t.Parallel()
+	server := healthtest.StartFrontEnd(t, healthtest.WithSettings(healthtest.Message("\x08\x01", ""), http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0}))
+	for _, age := range []time.Duration{0, time.Minute} {
+		c := checker(t, server.Addr(), func(o *Options) { o.RPCTimeout, o.MaxAge = 200*time.Millisecond, age })
+		v := c.Check(t.Context(), "")
+		want(t, v, health.Timeout, health.PhaseRPC)
+		if !strings.Contains(v.Err.Error(), "MAX_CONCURRENT_STREAMS") || v.Code != codes.DeadlineExceeded {
+			t.Errorf("code %v: %v", v.Code, v.Err)
+		}
+	}
 }

@@ -36,8 +36,9 @@ func (dl *Dialer) connect(ctx context.Context, to route, tc credentials.Transpor
 	peeked := peek(raw)
 	secured, auth, err := tc.ClientHandshake(ctx, cmp.Or(dl.o.ServerName, dl.o.Target.Host()), peeked)
 	protocol := tc.Info().SecurityProtocol
-	encrypted := protocol != "insecure"
-	if encrypted {
+	before, after := plaintext, plaintext
+	if protocol != "insecure" {
+		before, after = handshake, encrypted
 		a.TLS = time.Since(began)
 	}
 	if a.Certificate = leaf(auth, err); a.Certificate != nil {
@@ -48,9 +49,14 @@ func (dl *Dialer) connect(ctx context.Context, to route, tc credentials.Transpor
 		if _, own := errors.AsType[*CredentialsError](err); own {
 			a.Phase = health.PhaseCredentials
 		}
-		handshake := strings.ToUpper(protocol) + " handshake with " + a.Address
-		hint := peeked.hint(encrypted, dl.o.TLSSetting)
-		a.Err = dl.orBudget(ctx, fmt.Errorf("%s: %w%s", handshake, err, hint), "the "+handshake+" did not end"+hint)
+		what := strings.ToUpper(protocol) + " handshake with " + a.Address
+		hint, sure := peeked.hint(before, dl.o.TLSSetting)
+		broken := !sure && isBroken(err)
+		err = fmt.Errorf("%s: %w%s", what, err, hint)
+		if broken {
+			err = passing{err}
+		}
+		a.Err = dl.orBudget(ctx, err, "the "+what+" did not end"+hint)
 		return nil, a
 	}
 
@@ -76,11 +82,12 @@ func (dl *Dialer) connect(ctx context.Context, to route, tc credentials.Transpor
 				cause = &NotedError{cause, noted.Note}
 			}
 		}
-		hint := wire.hint(false, dl.o.TLSSetting)
-		if encrypted && !strings.Contains(hint, "HTTP/1") {
-			hint = "" // the others are about TLS, and that has succeeded
+		hint, sure := wire.hint(after, dl.o.TLSSetting)
+		err = fmt.Errorf("no HTTP/2 SETTINGS from %s: %w%s", to, cause, hint)
+		if !sure && a.Phase != health.PhaseTLS {
+			err = passing{err}
 		}
-		a.Err = dl.orBudget(ctx, fmt.Errorf("no HTTP/2 SETTINGS from %s: %w%s", to, cause, hint), "no HTTP/2 SETTINGS from "+a.Address+hint)
+		a.Err = dl.orBudget(ctx, err, "no HTTP/2 SETTINGS from "+a.Address+hint)
 		return nil, a
 	}
 	a.Phase = health.PhaseNone

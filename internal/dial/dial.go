@@ -23,8 +23,10 @@ type Options struct {
 	Target target.Target
 	// ConnectTimeout is the budget of a dial, from the lookup to the server's SETTINGS.
 	ConnectTimeout time.Duration
-	// Redial, above 0, dials again after a failure, this much later, until ConnectTimeout has
-	// passed: for a server that is just starting. 0 fails at once.
+	// Redial, above 0, dials again, until ConnectTimeout has passed, after a failure that a server which is just starting shows: this
+	// much later where a connection was refused or a socket was not there, and after 100 ms, 200 ms, 400 ms and so on, 1 s at most,
+	// where a lookup failed, or a peer has ended a connection without a word. What a second dial cannot change, such as a
+	// certificate, ends at once. 0 always does.
 	Redial time.Duration
 	// ServerName is the name that the server's certificate must carry; empty takes the target's host.
 	ServerName string
@@ -43,7 +45,7 @@ type Options struct {
 	// brings nothing new the result is the same pointer. An error ends the dial in phase
 	// "credentials".
 	Credentials func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error)
-	// Lookup resolves names; nil is target.Lookup.
+	// Lookup resolves names; nil is Target's own Lookup.
 	Lookup target.LookupFunc
 	// Connect opens network connections; nil is a net.Dialer's DialContext.
 	Connect func(ctx context.Context, network, address string) (net.Conn, error)
@@ -61,7 +63,7 @@ type Dialer struct {
 // New returns a Dialer.
 func New(o Options, clock *clock.Running) *Dialer {
 	if o.Lookup == nil {
-		o.Lookup = target.Lookup
+		o.Lookup = o.Target.Lookup
 	}
 	if o.Connect == nil {
 		o.Connect = new(net.Dialer).DialContext
@@ -81,6 +83,7 @@ func (dl *Dialer) Dial(ctx context.Context, p *Progress) (c *grpcconn.Conn, d he
 	began := dl.clock.Now()
 	ctx, cancel := dl.clock.WithBudget(ctx, dl.o.ConnectTimeout)
 	defer cancel()
+	pause := backoff{refused: dl.o.Redial}
 	for redials := 0; ; redials++ {
 		var last health.Dial
 		c, last = dl.once(ctx, p)
@@ -89,7 +92,7 @@ func (dl *Dialer) Dial(ctx context.Context, p *Progress) (c *grpcconn.Conn, d he
 			break
 		}
 		d = last
-		if c != nil || dl.o.Redial <= 0 || d.Phase == health.PhaseCredentials || !wait(ctx, dl.o.Redial) {
+		if c != nil || dl.o.Redial <= 0 || !mayPass(d) || !wait(ctx, pause.after(d)) {
 			break
 		}
 	}
@@ -109,16 +112,6 @@ func saysMore(last, before health.Phase) bool {
 	return !before.Beyond(health.PhaseConnect) && last.Beyond(before) && last != health.PhaseCredentials
 }
 
-// wait waits for d, and says whether the context let it.
-func wait(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // once gets the credentials, looks up, and races the addresses.
 func (dl *Dialer) once(ctx context.Context, p *Progress) (*grpcconn.Conn, health.Dial) {
 	p.record(func(d *health.Dial) { *d = health.Dial{Phase: health.PhaseCredentials} })
@@ -132,14 +125,16 @@ func (dl *Dialer) once(ctx context.Context, p *Progress) (*grpcconn.Conn, health
 		}
 		return nil, p.end(health.PhaseCredentials, err)
 	}
-	began := time.Now()
 	p.record(func(d *health.Dial) { d.Phase = health.PhaseDNS })
-	routes, err := dl.routes(ctx)
-	p.record(func(d *health.Dial) { d.Lookup = time.Since(began) })
+	routes, err := dl.routes()
 	if err != nil {
-		return nil, p.end(health.PhaseDNS, dl.orBudget(ctx, err, "the target's host was not looked up"))
+		return nil, p.end(health.PhaseDNS, err)
 	}
-	return dl.race(ctx, routes, tc, p)
+	host := ""
+	if len(routes) == 0 {
+		host = dl.o.Target.Name()
+	}
+	return dl.race(ctx, host, routes, tc, p)
 }
 
 func (dl *Dialer) credentials(ctx context.Context, refresh bool) (credentials.TransportCredentials, error) {
@@ -149,8 +144,9 @@ func (dl *Dialer) credentials(ctx context.Context, refresh bool) (credentials.Tr
 	return dl.o.Credentials(ctx, refresh)
 }
 
-// routes are the ways to the target, one at least. Behind a proxy that is one: the proxy looks the name up.
-func (dl *Dialer) routes(ctx context.Context) ([]route, error) {
+// routes are the ways to the target that need no lookup; none where its name has to be looked up. Behind a proxy there is one: the
+// proxy looks the name up.
+func (dl *Dialer) routes() ([]route, error) {
 	t := dl.o.Target
 	if dl.o.Proxy != nil && !t.IsUnix() {
 		proxy, err := dl.o.Proxy(t.HostPort())
@@ -161,12 +157,11 @@ func (dl *Dialer) routes(ctx context.Context) ([]route, error) {
 			return []route{{Address: target.Address{Network: "tcp", Text: t.HostPort()}, proxy: proxy}}, nil
 		}
 	}
-	addresses, err := t.Addresses(ctx, dl.o.Lookup)
-	routes := make([]route, len(addresses))
-	for i, a := range addresses {
-		routes[i] = route{Address: a}
+	var routes []route
+	for _, a := range t.Addresses() {
+		routes = append(routes, route{Address: a})
 	}
-	return routes, err
+	return routes, nil
 }
 
 // orBudget replaces an error by the end of the context, where that is its cause, and says what had not happened by then.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -453,9 +454,9 @@ func TestProgressOfARace(t *testing.T) {
 		w.connect["192.0.2.2:1"] = hang
 		w.way.SetMode(healthtest.Silent)
 		lookup := w.o.Lookup
-		w.o.Lookup = func(ctx context.Context, server, host string) ([]netip.Addr, error) {
+		w.o.Lookup = func(ctx context.Context, network, host string) ([]netip.Addr, error) {
 			time.Sleep(50 * ms)
-			return lookup(ctx, server, host)
+			return lookup(ctx, network, host)
 		}
 		p := dial.NewProgress(clock.Moment{})
 		if p.Phase() != health.PhaseCredentials {
@@ -488,12 +489,12 @@ func TestProgressOfARace(t *testing.T) {
 func TestRedial(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) { // a server that is just starting
-		w.o.Redial = 20 * ms
+		w.o.Redial = 50 * ms
 		w.up.Stop()
 		time.AfterFunc(195*ms, w.up.Restart)
 		d, took := w.dial()
 		want(t, d, health.PhaseNone, "")
-		if took != 200*ms || d.Redials != 10 || d.Took != took {
+		if took != 200*ms || d.Redials != 4 || d.Took != took {
 			t.Errorf("took %v, by what it says %v, with %d redials", took, d.Took, d.Redials)
 		}
 		if !slices.Equal(w.told, []string{"dial ok"}) {
@@ -501,16 +502,16 @@ func TestRedial(t *testing.T) {
 		}
 	})
 	bubble(t, func(t *testing.T, w *world) { // one that does not come
-		w.o.Redial = 30 * ms
+		w.o.Redial = 50 * ms
 		w.way.SetMode(healthtest.Refuse)
 		d, took := w.dial()
 		want(t, d, health.PhaseConnect, "refused")
-		if took != budget || d.Redials != 33 || errors.Is(d.Err, clock.ErrBudget) {
+		if took != budget || d.Redials < 19 || d.Redials > 20 || errors.Is(d.Err, clock.ErrBudget) {
 			t.Errorf("took %v with %d redials: %v", took, d.Redials, d.Err)
 		}
 	})
 	bubble(t, func(t *testing.T, w *world) { // the budget ends a later try no further on
-		w.o.Redial = 30 * ms
+		w.o.Redial = 50 * ms
 		w.way.SetMode(healthtest.Refuse)
 		time.AfterFunc(500*ms, func() { w.way.SetMode(healthtest.Backlogged) })
 		d, took := w.dial()
@@ -520,7 +521,7 @@ func TestRedial(t *testing.T) {
 		}
 	})
 	bubble(t, func(t *testing.T, w *world) { // or further on
-		w.o.Redial = 30 * ms
+		w.o.Redial = 50 * ms
 		w.way.SetMode(healthtest.Refuse)
 		time.AfterFunc(500*ms, func() { w.way.SetMode(healthtest.Silent) })
 		d, took := w.dial()
@@ -529,24 +530,8 @@ func TestRedial(t *testing.T) {
 			t.Errorf("took %v: %v", took, d.Err)
 		}
 	})
-	bubble(t, func(t *testing.T, w *world) { // or further on, after a peer that had answered
-		w.o.Redial = 30 * ms
-		w.way.Handle(func(server net.Conn) { server.Close() })
-		w.o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) {
-			if time.Since(w.start) > 985*ms {
-				return insecure.NewCredentials(), nil // which would go on to wait for SETTINGS
-			}
-			return credentials.NewTLS(&tls.Config{ServerName: "localhost"}), nil
-		}
-		time.AfterFunc(980*ms, func() { w.way.Handle(nil); w.way.SetMode(healthtest.Silent) })
-		d, took := w.dial()
-		want(t, d, health.PhaseTLS, "")
-		if took != budget || errors.Is(d.Err, clock.ErrBudget) {
-			t.Errorf("took %v: %v", took, d.Err)
-		}
-	})
 	bubble(t, func(t *testing.T, w *world) { // credentials that do not come, in a later try
-		w.o.Redial = 30 * ms
+		w.o.Redial = 50 * ms
 		w.way.SetMode(healthtest.Refuse)
 		held := true
 		w.o.Credentials = func(ctx context.Context, _ bool) (credentials.TransportCredentials, error) {
@@ -563,13 +548,104 @@ func TestRedial(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 	})
-	bubble(t, func(t *testing.T, w *world) { // credentials that cannot be had are not tried again
-		w.o.Redial = 30 * ms
-		w.o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) { return nil, errors.New("torn") }
+}
+
+// What a server that is just starting may show is tried again: at once where it does not listen yet, and ever later where a lookup
+// fails, or something else answers in its place. What another dial cannot change is not.
+func TestRedialKinds(t *testing.T) {
+	t.Parallel()
+	const once = "" // not tried again
+	handle := func(f func(server net.Conn)) func(w *world) { return func(w *world) { w.way.Handle(f) } }
+	says := func(text string) func(w *world) {
+		return handle(func(server net.Conn) {
+			go io.Copy(io.Discard, server)
+			io.WriteString(server, text)
+			server.Close()
+		})
+	}
+	reset := func(context.Context) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}
+	}
+	fails := func(err error) func(w *world) {
+		return func(w *world) {
+			w.o.Credentials = always(&failing{insecure.NewCredentials(), err})
+		}
+	}
+	tlsTo := func(f func(w *world)) func(w *world) {
+		return func(w *world) { f(w); w.o.Credentials = always(credentials.NewTLS(nil)) }
+	}
+	proxied := func(status string) func(w *world) {
+		return func(w *world) {
+			w.proxy(func(client net.Conn, _ *http.Request, _ *bufio.Reader) {
+				io.WriteString(client, "HTTP/1.1 "+status+"\r\nContent-Length: 0\r\n\r\n")
+			})
+		}
+	}
+	const every50, later = "every 50 ms", "after 100, 200, 400 ms"
+	for _, row := range []struct {
+		name    string
+		arrange func(w *world)
+		again   string
+	}{
+		{"refused", func(w *world) { w.way.SetMode(healthtest.Refuse) }, every50},
+		{"no such socket", func(w *world) {
+			w.o.Target = parse(t, "unix:///run/s")
+			w.connect["/run/s"] = func(context.Context) (net.Conn, error) { return nil, &net.OpError{Op: "dial", Err: syscall.ENOENT} }
+		}, every50},
+		{"a socket that nobody listens on", func(w *world) {
+			w.o.Target = parse(t, "unix:///run/s")
+			w.connect["/run/s"] = refuse
+		}, every50},
+		{"no route", func(w *world) { w.connect["192.0.2.1:1"] = reset }, later},
+		{"no such name", func(w *world) { w.names([]said{notFound}, []said{notFound}) }, later},
+		{"no addresses", func(w *world) { w.names([]said{found(0)}, []said{found(0)}) }, later},
+		{"a peer that closes", handle(func(server net.Conn) { server.Close() }), later},
+		{"a peer that closes in the handshake", tlsTo(handle(func(server net.Conn) {
+			server.Read(make([]byte, 16<<10)) // the ClientHello
+			server.Close()
+		})), later},
+		{"a proxy that does not reach it", proxied("503 Service Unavailable"), later},
+		{"a proxy's gateway", proxied("502 Bad Gateway"), later},
+
+		{"a proxy that forbids it", proxied("403 Forbidden"), once},
+		{"a proxy that wants a password", proxied("407 Proxy Authentication Required"), once},
+		{"credentials that cannot be had", func(w *world) {
+			w.o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) { return nil, errors.New("torn") }
+		}, once},
+		{"credentials that cannot be had in the handshake", fails(&dial.CredentialsError{Err: io.EOF}), once},
+		{"an unknown authority", fails(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}), once},
+		{"another name", fails(x509.HostnameError{Certificate: new(x509.Certificate), Host: "x"}), once},
+		{"an alert", fails(&net.OpError{Op: "remote error", Err: tls.AlertError(40)}), once},
+		{"HTTP/1", says("HTTP/1.1 400 Bad Request\r\n\r\n"), once},
+		{"SSH", says("SSH-2.0-OpenSSH_9.6\r\n"), once},
+		{"a TLS alert to plaintext", says("\x15\x03\x01\x00\x02\x02\x46"), once},
+		{"TLS to plaintext", tlsTo(says("\x00\x00\x00\x04\x00\x00\x00\x00\x00")), once},
+		{"TLS to SMTP", tlsTo(says("220 mail.example ESMTP\r\n")), once},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, w *world) {
+				w.o.Redial = 50 * ms
+				row.arrange(w)
+				d, took := w.dial()
+				if d.Err == nil {
+					t.Fatal("there is a connection")
+				}
+				want := map[string]int{once: 0, every50: 19, later: 3}[row.again]
+				redials := min(d.Redials, 19) // a 20th would begin when the time runs out
+				if redials != want || (took < 100*ms) != (row.again == once) {
+					t.Errorf("%d redials within %v, want %d: %v", d.Redials, took, want, d.Err)
+				}
+			})
+		})
+	}
+	// With more time, a name that appears is found within a second.
+	bubble(t, func(t *testing.T, w *world) {
+		w.o.Redial, w.o.ConnectTimeout = 50*ms, time.Minute
+		asked := w.names([]said{notFound}, []said{notFound, notFound, notFound, notFound, notFound, notFound, notFound, found(0, "192.0.2.1")})
 		d, took := w.dial()
-		want(t, d, health.PhaseCredentials, "torn")
-		if took != 0 {
-			t.Errorf("took %v", took)
+		if d.Err != nil || took != (100+200+400+800+3*1000)*ms {
+			t.Errorf("after %v: %v; asked %q", took, d.Err, asked())
 		}
 	})
 }
@@ -687,38 +763,5 @@ func TestProxy(t *testing.T) {
 		if d, _ := w.dial(); d.Err != nil || !slices.Equal(w.tried, []string{"/run/s at 0s"}) {
 			t.Errorf("%v; tried %q", d.Err, w.tried)
 		}
-	})
-}
-
-// Each dial looks up again.
-func TestLookup(t *testing.T) {
-	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
-		w.o.Target = parse(t, "dns://192.0.2.53/upstream.test:1")
-		var asked []string
-		results := [][]netip.Addr{{netip.MustParseAddr("192.0.2.7")}, {netip.MustParseAddr("2001:db8::7")}, nil}
-		w.o.Lookup = func(_ context.Context, server, host string) ([]netip.Addr, error) {
-			asked = append(asked, server+" "+host)
-			time.Sleep(5 * ms)
-			return results[len(asked)-1], nil
-		}
-		for range 2 {
-			if d, _ := w.dial(); d.Err != nil || d.Lookup != 5*ms {
-				t.Errorf("%v after a lookup of %v", d.Err, d.Lookup)
-			}
-		}
-		d, _ := w.dial()
-		want(t, d, health.PhaseDNS, "it has no addresses")
-		if !slices.Equal(w.tried, []string{"192.0.2.7:1 at 5ms", "[2001:db8::7]:1 at 10ms"}) || asked[2] != "192.0.2.53:53 upstream.test" {
-			t.Errorf("tried %q, asked %q", w.tried, asked)
-		}
-	})
-	bubble(t, func(t *testing.T, w *world) {
-		w.o.Target = parse(t, "upstream.test:1")
-		w.o.Lookup = func(context.Context, string, string) ([]netip.Addr, error) {
-			return nil, &net.DNSError{Err: "no such host", Name: "upstream.test", IsNotFound: true}
-		}
-		d, _ := w.dial()
-		want(t, d, health.PhaseDNS, "no such host")
 	})
 }

@@ -62,7 +62,11 @@ func (to route) tunnel(raw net.Conn) (net.Conn, error) {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it refused CONNECT with status %d", response.StatusCode)
+		err := fmt.Errorf("it refused CONNECT with status %d", response.StatusCode)
+		if response.StatusCode >= http.StatusInternalServerError { // it did not reach the target
+			return nil, passing{err}
+		}
+		return nil, err
 	}
 	if reader.Buffered() > 0 {
 		return &bufferedConn{raw, reader}, nil

@@ -7,7 +7,8 @@
 // Do makes one RPC, a Check or a List, and says what its end means. Answered: the server, or an HTTP front end of it, has
 // spoken, whatever it said. Lost: the connection broke, or the peer reset the stream, before
 // the answer was whole. Unprocessed: it broke, and the server had not
-// looked at the request. TimedOut: the RPC's deadline came first, whoever noticed it. A Progress shows meanwhile whether the
+// looked at the request. TimedOut: the RPC's deadline came first, whoever noticed it. Unsendable: nothing was lost, and the request
+// cannot be sent. A Progress shows meanwhile whether the
 // request has been sent.
 //
 // grpc-go does not tell all of this by types. What is concluded from its statistics and its error texts is in outcome.go, and

@@ -163,16 +163,21 @@ func TestOutcomes(t *testing.T) {
 		{"not the protocol's", healthtest.Message("\xff\xff", ""), answered, codes.Internal, "unmarshal", health.RPCFailed, 1},
 		{"compressed in an unknown way", healthtest.Message("x", "snappy"), answered, codes.Internal, "snappy", health.RPCFailed, 1},
 
+		{"a status that is no number", healthtest.TrailersWith("grpc-status", "x"), answered, codes.Unknown, "malformed grpc-status", health.RPCFailed, 1},
+		{"metadata that is not base64", healthtest.TrailersWith("x-bin", "?", "grpc-status", "0"), answered, codes.Internal, "malformed x-bin", health.RPCFailed, 1},
+		{"an informational status that ends it", healthtest.Informational(103), answered, codes.Internal, "informational header", health.RPCFailed, 1},
+		{"no message", healthtest.TrailersWith("grpc-status", "0"), answered, codes.Internal, "cardinality violation", health.RPCFailed, 1},
+
 		// The answer was lost.
 		{"reset", healthtest.ResetStream(http2.ErrCodeInternal), lost, codes.Internal, "stream terminated by RST_STREAM", 0, 1},
 		{"reset in the middle", healthtest.ResetStreamAfterHeaders(http2.ErrCodeInternal), lost, codes.Internal, "stream terminated by RST_STREAM", 0, 1},
 		{"reset in the middle", healthtest.ResetStreamAfterHeaders(http2.ErrCodeEnhanceYourCalm), lost, codes.ResourceExhausted, "stream terminated by RST_STREAM", 0, 1},
 		{"reset in the middle", healthtest.ResetStreamAfterHeaders(http2.ErrCodeCancel), lost, codes.Canceled, "stream terminated by RST_STREAM", 0, 1},
-		{"refused", healthtest.ResetStream(http2.ErrCodeRefusedStream), lost, codes.Unavailable, "stream terminated by RST_STREAM", 0, 2},
 		{"closed", healthtest.CloseOnEveryRequest(), lost, codes.Unavailable, "", 0, 1},
 		{"closed in the middle", healthtest.CloseAfterHeaders(), lost, codes.Unavailable, "", 0, 1},
 
 		// The server had not looked at the request.
+		{"refused", healthtest.ResetStream(http2.ErrCodeRefusedStream), unprocessed, codes.Unavailable, "stream terminated by RST_STREAM with error code: REFUSED_STREAM", 0, 2},
 		{"GOAWAY before the request", healthtest.GoAwayAtOnce(http2.ErrCodeNo), unprocessed, codes.Unavailable, "the connection is gone", 0, -1},
 		{"GOAWAY on the request", healthtest.GoAwayOnRequest(http2.ErrCodeNo), unprocessed, codes.Unavailable, "the connection is gone", 0, 1},
 		{"GOAWAY on the second sending", healthtest.RefuseThenGoAway(), unprocessed, codes.Unavailable, "the connection is draining", 0, 2},
@@ -280,8 +285,61 @@ func TestTimedOut(t *testing.T) {
 	go func() { ended <- c.Do(ctx, grpcconn.Request{Service: "hung"}, nil, new(grpcconn.Progress)) }()
 	eventually(t, "the RPC has arrived", func() bool { return up.InFlightFor("hung") == 1 })
 	cancel()
-	if a := <-ended; a.Outcome != grpcconn.Lost || a.Code != codes.Canceled {
+	if a := <-ended; a.Outcome != grpcconn.Unsendable || a.Code != codes.Canceled {
 		t.Errorf("%+v", a)
+	}
+}
+
+// What fails on this side of a sound connection is no loss: it is RPC_FAILED with its code, and nothing goes over the wire.
+func TestUnsendable(t *testing.T) {
+	t.Parallel()
+	big := strings.Repeat("x", 200)
+	limit := func(n uint32) healthtest.Fault {
+		return healthtest.WithSettings(healthtest.Message("\x08\x01", ""), http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: n})
+	}
+	cancelled, cancel := context.WithCancel(within(t, long))
+	cancel()
+	for _, row := range []struct {
+		name  string
+		fault healthtest.Fault
+		ctx   context.Context
+		md    metadata.MD
+		code  codes.Code
+		text  string
+	}{
+		{"metadata beyond the server's limit", limit(500), within(t, long), metadata.Pairs("a", big, "b", big), codes.ResourceExhausted, "maximum size (500 bytes) set by server"},
+		{"a server that takes none", limit(1), within(t, long), nil, codes.ResourceExhausted, "maximum size (1 bytes) set by server"},
+		{"many small ones", limit(1000), within(t, long), metadata.MD{"a": make([]string, 50)}, codes.ResourceExhausted, "maximum size"},
+		{"a line break in a value", limit(5000), within(t, long), metadata.Pairs("key", "a\nb"), codes.Internal, "non-printable"},
+		{"a letter that is not ASCII", limit(5000), within(t, long), metadata.Pairs("key", "caf\u00e9"), codes.Internal, "non-printable"},
+		{"an illegal name", limit(5000), within(t, long), metadata.MD{"a b": {"some"}}, codes.Internal, "illegal characters"},
+		{"an empty name", limit(5000), within(t, long), metadata.MD{"": {"some"}}, codes.Internal, "empty key"},
+		{"cancelled", limit(5000), cancelled, nil, codes.Canceled, "canceled"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			server := healthtest.StartFrontEnd(t, row.fault)
+			for range 20 {
+				c := connected(t, server.Addr())
+				// The limit is known when the first RPC begins.
+				a := c.Do(row.ctx, grpcconn.Request{}, row.md, new(grpcconn.Progress))
+				if a.Outcome != grpcconn.Unsendable || a.Status != health.RPCFailed || a.Code != row.code || status.Code(a.Err) != row.code || !strings.Contains(a.String(), row.text) {
+					t.Fatalf("outcome %d, code %v, status %v: %v", a.Outcome, a.Code, a.Status, a)
+				}
+				if c.Lost() {
+					t.Fatal("the connection is lost")
+				}
+			}
+			if n := server.Requests(); n != 0 {
+				t.Errorf("%d requests arrived", n)
+			}
+		})
+	}
+	// A message that cannot be made is found when the request has begun.
+	up := healthtest.Start(t)
+	c := connected(t, up.Addr())
+	if a := c.Do(within(t, long), grpcconn.Request{Service: "\xff"}, nil, new(grpcconn.Progress)); a.Outcome != grpcconn.Answered || a.Status != health.RPCFailed || a.Code != codes.Internal || c.Lost() {
+		t.Errorf("outcome %d, code %v: %v", a.Outcome, a.Code, a)
 	}
 }
 

@@ -1,6 +1,7 @@
 package grpcconn
 
 import (
+	"context"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -10,16 +11,15 @@ import (
 )
 
 // failed says what an RPC's error means. A status that came with trailers is the server's own; one without them was made up
-// by the transport.
-func (c *Conn) failed(err error, p *Progress) Answer {
+// on this side: by the transport, which has lost something, or by grpc-go, which cannot send the request or use the answer.
+func (c *Conn) failed(ctx context.Context, err error, p *Progress) Answer {
 	a := Answer{Status: health.RPCFailed, Code: status.Code(err), Err: err}
-	if unprocessed(err) {
-		a.Outcome = Unprocessed
-	}
 	s := p.latest.Load()
+	sent := s != nil && s.sent.Load()
 	switch {
-	case s == nil || excluded(err): // the context had ended before, or a GOAWAY excluded the request
-	case s.trailer.Load():
+	case excluded(err): // also where trailers came
+		a.Outcome = Unprocessed
+	case s != nil && s.trailer.Load():
 		a.Outcome = Answered
 		switch a.Code {
 		case codes.NotFound:
@@ -27,15 +27,35 @@ func (c *Conn) failed(err error, p *Progress) Answer {
 		case codes.Unimplemented:
 			a.Status = health.Unimplemented
 		}
+	case unprocessed(err):
+		a.Outcome = Unprocessed
 	case frontEnd(err):
 		a.Outcome = Answered
-	case reset(err): // the answer had begun, and was cut off
-	case s.header.Load() && !c.Lost() && (a.Code == codes.ResourceExhausted || a.Code == codes.Internal || a.Code == codes.Unimplemented):
+	case reset(err): // before the answer, or in the middle of it
+	case a.Code == codes.Canceled && ctx.Err() != nil: // this side no longer wants the answer
+		a.Outcome = Unsendable
+	case a.Code == codes.Unavailable || a.Code == codes.DeadlineExceeded || a.Code == codes.Canceled:
+		// The connection is lost, or the time has run out, which Do finds.
+	case !sent:
+		// Nothing is wrong with the connection, and the request does not go over it: its metadata is illegal, or larger than the
+		// server takes.
+		a.Outcome = Unsendable
+		if tooLarge(err) {
+			a.Code = codes.ResourceExhausted
+			a.Err = status.Error(a.Code, status.Convert(err).Message())
+		}
+	case !c.Lost():
 		// The server answered, and the answer is unusable: too large, not the protocol's message, or
-		// compressed in an unknown way. Nothing was lost on the way.
+		// compressed in an unknown way. Or the request's message cannot be made. Nothing was lost on the way.
 		a.Outcome = Answered
 	}
 	return a
+}
+
+// tooLarge recognizes a request whose metadata is larger than the server's SETTINGS_MAX_HEADER_LIST_SIZE. grpc-go gives it the
+// code INTERNAL (internal/transport/http2_client.go, checkForHeaderListSize), and only this text.
+func tooLarge(err error) bool {
+	return strings.HasPrefix(status.Convert(err).Message(), "header list size to send violates the maximum size")
 }
 
 // frontEnd recognizes an HTTP answer that is no gRPC answer. grpc-go gives it no type and no stats event
@@ -59,8 +79,14 @@ func excluded(err error) bool {
 	return status.Convert(err).Message() == "the connection is draining"
 }
 
-// unprocessed recognizes an RPC that the server has not looked at: a GOAWAY has said so, or the connection was gone
+// refused recognizes an RPC whose stream the peer has refused, which says that it was not looked at (RFC 9113, section 8.7). grpc-go
+// has sent it a second time by then.
+func refused(err error) bool {
+	return reset(err) && strings.HasSuffix(status.Convert(err).Message(), "REFUSED_STREAM")
+}
+
+// unprocessed recognizes an RPC that the server has not looked at: a refusal has said so, or the connection was gone
 // before the request was sent. grpc-go would send such a request once more, on a connection that it does not get.
 func unprocessed(err error) bool {
-	return excluded(err) || strings.Contains(status.Convert(err).Message(), errSpent.Error())
+	return refused(err) || strings.Contains(status.Convert(err).Message(), errSpent.Error())
 }

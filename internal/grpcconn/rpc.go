@@ -31,10 +31,13 @@ type Outcome int
 const (
 	// Lost: the connection broke, or the peer reset the stream, before the answer was whole.
 	Lost Outcome = iota
-	// Unprocessed: the connection broke, and the server had not looked at the request.
+	// Unprocessed: the connection broke, or the peer refused the stream, and the server had not looked at the request.
 	Unprocessed
 	// TimedOut: the RPC's deadline passed without an answer.
 	TimedOut
+	// Unsendable: nothing is wrong with the connection, and yet the request does not go over it, nor would it over another:
+	// its metadata is illegal, or larger than the server takes; or the caller has ended it.
+	Unsendable
 	// Answered: the server, or an HTTP front end of it, has spoken.
 	Answered
 )
@@ -42,7 +45,7 @@ const (
 // Answer is the end of one RPC.
 type Answer struct {
 	Outcome Outcome
-	// Status is the finding, where Outcome is Answered.
+	// Status is the finding, where Outcome is Answered or Unsendable.
 	Status health.Status
 	// Code is the RPC's status code.
 	Code codes.Code
@@ -69,7 +72,7 @@ func (c *Conn) Do(ctx context.Context, r Request, md metadata.MD, p *Progress) A
 	}
 	a, err := c.do(ctx, r)
 	if err != nil {
-		a = c.failed(err, p)
+		a = c.failed(ctx, err, p)
 		a.Err = redacted(a.Err, md)
 	}
 	if a.Code == codes.DeadlineExceeded || a.Code == codes.Canceled {

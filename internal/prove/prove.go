@@ -199,7 +199,12 @@ func (e answered) handleLocked(c *Check, now clock.Reading) {
 		return
 	}
 	c.noteLocked(a, now, e.answer.String())
-	if e.answer.Outcome == grpcconn.Answered {
+	switch e.answer.Outcome {
+	case grpcconn.Unsendable: // another connection changes nothing
+		v := health.Verdict{Status: e.answer.Status, Code: e.answer.Code, Asked: true, Phase: health.PhaseRPC, Err: e.answer.Err}
+		c.settleLocked(v, nil, a.asked)
+		return
+	case grpcconn.Answered:
 		v := health.Verdict{Status: e.answer.Status, Code: e.answer.Code, Asked: true, Err: e.answer.Err}
 		c.settleLocked(v, e.answer.List, a.asked)
 		return
@@ -248,7 +253,7 @@ func (c *Check) advanceLocked(now clock.Reading) {
 		case !c.exclusive && !a.progress.Sent():
 			// The server allows no further RPC beside those of others on this connection.
 			c.dropLocked(a)
-			c.noteLocked(a, now, "not sent: too many RPCs are in progress on the connection")
+			c.noteLocked(a, now, "not sent: the server allows no further RPC on the connection")
 			c.exclusive = true
 			c.wantLocked("silent")
 		}
@@ -329,6 +334,10 @@ func (c *Check) timedOutLocked(a *attempt, now clock.Reading) {
 	c.failure = &health.Verdict{
 		Status: health.Timeout, Code: codes.DeadlineExceeded, Asked: true, Phase: health.PhaseRPC,
 		Err: fmt.Errorf("no answer to the RPC within %v", c.o.RPCTimeout),
+	}
+	if !a.progress.Sent() {
+		c.failure.Err = fmt.Errorf("the RPC could not be sent within %v: the server allows none on the connection "+
+			"(MAX_CONCURRENT_STREAMS in its SETTINGS, perhaps 0)", c.o.RPCTimeout)
 	}
 }
 

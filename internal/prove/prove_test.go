@@ -426,7 +426,7 @@ func (w *world) front(faults ...healthtest.Fault) *int {
 func TestLosses(t *testing.T) {
 	t.Parallel()
 	lost, drained := healthtest.CloseOnEveryRequest(), healthtest.GoAwayOnRequest(http2.ErrCodeNo)
-	reset := healthtest.ResetStream(http2.ErrCodeInternal)
+	reset, refused := healthtest.ResetStream(http2.ErrCodeInternal), healthtest.ResetStream(http2.ErrCodeRefusedStream)
 	for _, row := range []struct {
 		name   string
 		faults []healthtest.Fault
@@ -438,6 +438,9 @@ func TestLosses(t *testing.T) {
 		{"two resets", []healthtest.Fault{reset, reset, reset}, false, 2},
 		{"three GOAWAYs", []healthtest.Fault{drained, drained, drained}, true, 4},
 		{"four GOAWAYs", []healthtest.Fault{drained, drained, drained, drained, drained}, false, 4},
+		{"three refusals", []healthtest.Fault{refused, refused, refused}, true, 4},
+		{"four refusals", []healthtest.Fault{refused, refused, refused, refused, refused}, false, 4},
+		{"a refusal and a loss", []healthtest.Fault{refused, lost}, true, 3},
 		{"a loss and a GOAWAY", []healthtest.Fault{lost, drained}, true, 3},
 		{"a loss and two GOAWAYs", []healthtest.Fault{lost, drained, drained, drained}, false, 3},
 		{"two GOAWAYs and a loss", []healthtest.Fault{drained, drained, lost, lost}, false, 3},
@@ -576,7 +579,7 @@ func TestNotSent(t *testing.T) {
 		c := w.beginFor("other", clock.Reading{}) // to which the connection is fresh
 		o := c.end()
 		w.want(o, health.Serving, health.PhaseNone, quarter)
-		w.evidence(o.Evidence, "not sent: too many RPCs are in progress", "connected; RPC .*: SERVING$")
+		w.evidence(o.Evidence, "not sent: the server allows no further RPC", "connected; RPC .*: SERVING$")
 		w.retried("silent")
 		if n := w.up.Connections(); n != 2 {
 			t.Errorf("%d connections, want 2", n)

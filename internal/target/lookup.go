@@ -3,7 +3,6 @@ package target
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -25,70 +24,55 @@ func (a Address) String() string {
 	return a.Text
 }
 
-// LookupFunc returns the addresses of a host. server is the host:port of the DNS server to ask; empty is the system's
-// resolver.
-type LookupFunc func(ctx context.Context, server, host string) ([]netip.Addr, error)
+// LookupFunc returns the addresses of a host in one address family: network is "ip4" or "ip6".
+type LookupFunc func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
-// Lookup asks the system's resolver, or the DNS server. It is the LookupFunc of a running program.
-func Lookup(ctx context.Context, server, host string) ([]netip.Addr, error) {
-	resolver := net.DefaultResolver
-	if server != "" {
-		resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+// Lookup asks the system's resolver, or the DNS server that the target names. It is the LookupFunc of a running program.
+func (t Target) Lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	// A resolver of its own for each question: equal questions of one resolver that are under way are merged, so that a second
+	// one would share the fate of the first.
+	resolver := new(net.Resolver)
+	if t.dns != "" {
+		resolver.PreferGo = true
+		resolver.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
 			var d net.Dialer
-			return d.DialContext(ctx, network, server)
-		}}
+			return d.DialContext(ctx, network, t.dns)
+		}
 	}
-	return resolver.LookupNetIP(ctx, "ip", host)
+	ips, err := resolver.LookupNetIP(ctx, network, host)
+	if failed, ok := errors.AsType[*net.DNSError](err); ok && t.dns != "" {
+		asked := *failed
+		asked.Server = t.dns // and not the one in resolv.conf
+		err = &asked
+	}
+	return ips, err
 }
 
-// Addresses finds the target's addresses, one at least, in the order to try them. Nothing is cached: every dial looks up
-// again.
-func (t Target) Addresses(ctx context.Context, lookup LookupFunc) ([]Address, error) {
+// Name is the host to look up; empty where Addresses has the addresses already.
+func (t Target) Name() string {
+	if t.Addresses() != nil {
+		return ""
+	}
+	return t.host
+}
+
+// Addresses are those of a target that needs no lookup: a unix socket, an IP address, this machine. Of another there are none.
+func (t Target) Addresses() []Address {
 	if t.network == "unix" {
-		return []Address{{Network: "unix", Text: t.path}}, nil
+		return []Address{{Network: "unix", Text: t.path}}
 	}
 	if t.host == "" {
 		// This machine, whichever family its servers listen on.
-		return []Address{t.tcp(netip.AddrFrom4([4]byte{127, 0, 0, 1})), t.tcp(netip.IPv6Loopback())}, nil
+		return []Address{t.At(netip.AddrFrom4([4]byte{127, 0, 0, 1})), t.At(netip.IPv6Loopback())}
 	}
 	if ip, err := netip.ParseAddr(t.host); err == nil {
-		return []Address{t.tcp(ip)}, nil
+		return []Address{t.At(ip)}
 	}
-	ips, err := lookup(ctx, t.dns, t.host)
-	if err != nil {
-		return nil, fmt.Errorf("look up the target's host: %w", err)
-	}
-	if len(ips) == 0 {
-		return nil, errors.New("look up the target's host: it has no addresses")
-	}
-	return t.interleave(ips), nil
+	return nil
 }
 
-func (t Target) tcp(ip netip.Addr) Address {
+// At is the target's port on an address that its host was found at.
+func (t Target) At(ip netip.Addr) Address {
 	port, _ := strconv.ParseUint(t.port, 10, 16) // Parse has checked it
 	return Address{Network: "tcp", Text: netip.AddrPortFrom(ip, uint16(port)).String()}
-}
-
-// interleave alternates between the address families, beginning with the resolver's first one (RFC 8305,
-// section 4), so that a family without a route delays the other by one step only.
-func (t Target) interleave(ips []netip.Addr) []Address {
-	var first, second []Address
-	for _, ip := range ips {
-		ip = ip.Unmap()
-		if ip.Is4() == ips[0].Unmap().Is4() {
-			first = append(first, t.tcp(ip))
-		} else {
-			second = append(second, t.tcp(ip))
-		}
-	}
-	all := make([]Address, 0, len(ips))
-	for i := range max(len(first), len(second)) {
-		if i < len(first) {
-			all = append(all, first[i])
-		}
-		if i < len(second) {
-			all = append(all, second[i])
-		}
-	}
-	return all
 }

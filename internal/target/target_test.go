@@ -1,9 +1,6 @@
 package target
 
 import (
-	"context"
-	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -12,15 +9,26 @@ func TestParse(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ text, host, authority string }{
 		{"upstream.test:50051", "upstream.test", "upstream.test:50051"},
+		{"upstream.test.:50051", "upstream.test.", "upstream.test.:50051"},
+		{"under_score:50051", "under_score", "under_score:50051"},
 		{"127.0.0.1:50051", "127.0.0.1", "127.0.0.1:50051"},
 		{"[::1]:50051", "::1", "[::1]:50051"},
+		{"[fe80::1%eth0]:50051", "fe80::1", "[fe80::1]:50051"},
+		{"[fe80::1%25eth0]:50051", "fe80::1", "[fe80::1]:50051"},
+		{"fe80::1%eth0", "fe80::1", "[fe80::1]"},
+		{"dns:///[fe80::1%2]", "fe80::1", "[fe80::1]"},
+		{"passthrough:///[fe80::1%25eth0]:1", "fe80::1", "[fe80::1]:1"},
 		{":50051", "localhost", "localhost:50051"},
+		{"dns:///:50051", "localhost", "localhost:50051"},
 		{"dns:///upstream.test:50051", "upstream.test", "upstream.test:50051"},
 		{"dns:upstream.test:50051", "upstream.test", "upstream.test:50051"},
-		{"dns:///upstream.test", "upstream.test", "upstream.test:443"},
+		{"dns:///upstream.test", "upstream.test", "upstream.test"},
+		{"upstream.test", "upstream.test", "upstream.test"},
+		{"upstream.test:https", "upstream.test", "upstream.test:https"},
 		{"dns://8.8.8.8/upstream.test:1", "upstream.test", "upstream.test:1"},
 		{"DNS:///upstream.test:1", "upstream.test", "upstream.test:1"},
 		{"passthrough:///upstream.test:1", "upstream.test", "upstream.test:1"},
+		{"passthrough:///unix:///run/s.sock", "localhost", "localhost"},
 		{"unix:///run/s.sock", "localhost", "localhost"},
 		{"unix:s.sock", "localhost", "localhost"},
 		{"unix-abstract:name", "localhost", "localhost"},
@@ -34,26 +42,64 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: host %q, authority %q, text %q", row.text, target.Host(), target.Authority(), target)
 		}
 	}
+	long := strings.Repeat("x", 64)
 	for text, hint := range map[string]string{
-		"":                         "host:port",
-		"upstream.test":            "no port",
-		"upstream.test:":           "port is not a number",
-		"upstream.test:0":          "port is not a number",
-		"upstream.test:99999":      "port is not a number",
-		"upstream.test:http":       "port is not a number",
-		"::1:50051":                "brackets",
-		"[::zz]:50051":             "IPv6",
-		"https://upstream.test:1":  "scheme",
-		"xds:///upstream.test:1":   "scheme",
-		"up stream:1":              "character",
-		"user@upstream.test:1":     "character",
-		"unix:":                    "path",
-		"unix://host/run/s.sock":   "unix:///absolute/path",
-		"unix-abstract:":           "name",
-		"dns://upstream.test:1":    "three slashes",
-		"dns:///:50051":            "no host",
-		"dns:///a%zz:1":            "escape",
-		"secret-value.test:99999x": "port is not a number",
+		"":                                "host:port",
+		"upstream.test:":                  "ends with a colon",
+		"[::1]:":                          "ends with a colon",
+		"upstream.test:0":                 "port is not a number",
+		"upstream.test:99999":             "port is not a number",
+		"upstream.test:no-such-service":   "name of a service",
+		"upstream.test:-1":                "name of a service",
+		"upstream.test:50051/":            "path behind its port",
+		"upstream.test/path":              "character",
+		"::1:50051":                       "brackets",
+		"[::zz]:50051":                    "IPv6",
+		"[::1:50051":                      "brackets",
+		"https://upstream.test:1":         "set TLS",
+		"grpcs://upstream.test:1/":        "set TLS",
+		"http://upstream.test:1":          "without a scheme",
+		"grpc://upstream.test:1":          "without a scheme",
+		"tcp://upstream.test:1":           "without a scheme",
+		"etcd://upstream.test:1":          "scheme",
+		"//upstream.test:1":               "character",
+		"xds:///upstream.test:1":          "xds",
+		"ipv4:192.0.2.1:1":                "does not know",
+		"ipv6:[2001:db8::1]:1":            "does not know",
+		"up stream:1":                     "character",
+		"up\nstream:1":                    "control character",
+		"user@upstream.test:1":            "character",
+		"dns://user:pw@ns.test/a:1":       "name server",
+		"dns://ns.test:x:y/a:1":           "name server",
+		"dns://ns.test:0/a:1":             "name server",
+		"b\u00fccher.test:1":              "xn--",
+		"a..test:1":                       "empty part",
+		".test:1":                         "empty part",
+		"upstream.test..:1":               "empty part",
+		long + ".test:1":                  "63 bytes",
+		strings.Repeat("a.", 127) + "b:1": "253 bytes",
+		"-a.test:1":                       "hyphen",
+		"a-.test:1":                       "hyphen",
+		"256.0.0.1:1":                     "IPv4",
+		"127.1:1":                         "IPv4",
+		"10.0.0.1.5:1":                    "IPv4",
+		"unix:":                           "path",
+		"unix://":                         "path",
+		"unix://host/run/s.sock":          "unix:///absolute/path",
+		"unix:///" + long + long:          "longer than the system takes",
+		"unix-abstract:" + long + long:    "longer than the system takes",
+		"unix:///run/100%":                "%25",
+		"unix:///run/a?b":                 "%3F",
+		"unix:///run/a%00b":               "zero byte",
+		"unix-abstract:":                  "name",
+		"unix-abstract://host/name":       "authority",
+		"dns://upstream.test:1":           "three slashes",
+		"dns:":                            "no host",
+		"dns:///":                         "no host",
+		"dns:///a%zz:1":                   "escape",
+		"passthrough:///upstream.test":    "no port",
+		"passthrough:upstream.test:0":     "port is not a number",
+		"secret-value.test:99999x":        "port is not a number",
 	} {
 		_, err := Parse(text)
 		if err == nil {
@@ -66,35 +112,6 @@ func TestParse(t *testing.T) {
 		if len(text) > 14 && strings.Contains(err.Error(), text) {
 			t.Errorf("%q: the error repeats the value: %v", text, err)
 		}
-	}
-}
-
-func TestInterleave(t *testing.T) {
-	t.Parallel()
-	var ips []netip.Addr
-	for _, s := range []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", "::ffff:192.0.2.2"} {
-		ips = append(ips, netip.MustParseAddr(s))
-	}
-	var got []string
-	parsed, err := Parse("upstream.test:1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addresses, err := parsed.Addresses(t.Context(), func(_ context.Context, server, host string) ([]netip.Addr, error) {
-		if server != "" || host != "upstream.test" {
-			t.Errorf("asked %q for %q", server, host)
-		}
-		return ips, nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range addresses {
-		got = append(got, a.String())
-	}
-	want := []string{"[2001:db8::1]:1", "192.0.2.1:1", "[2001:db8::2]:1", "192.0.2.2:1", "[2001:db8::3]:1"}
-	if !slices.Equal(got, want) {
-		t.Errorf("order %v, want %v", got, want)
 	}
 }
 

@@ -41,6 +41,7 @@ type FrontEnd struct {
 // Fault is what a FrontEnd does wrong.
 type Fault struct {
 	noSettings bool
+	settings   []http2.Setting
 	// connected runs after the server has sent its SETTINGS; nil does nothing.
 	connected func(*responder) error
 	// requested runs when a request's HEADERS arrive; nil does nothing.
@@ -94,6 +95,20 @@ func TrailersOnly(code codes.Code, message string) Fault {
 	return Fault{answer: func(r *responder, stream uint32) error {
 		return r.headers(stream, true, ":status", "200", "content-type", grpcContentType,
 			"grpc-status", strconv.Itoa(int(code)), "grpc-message", message)
+	}}
+}
+
+// TrailersWith answers every request with trailers alone, and the given fields, names and values in turn, beside ":status" and the content type.
+func TrailersWith(fields ...string) Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		return r.headers(stream, true, append([]string{":status", "200", "content-type", grpcContentType}, fields...)...)
+	}}
+}
+
+// Informational ends the answer to every request with an informational HTTP status, which must not end one.
+func Informational(code int) Fault {
+	return Fault{answer: func(r *responder, stream uint32) error {
+		return r.headers(stream, true, ":status", strconv.Itoa(code))
 	}}
 }
 
@@ -182,6 +197,12 @@ func GoAwayOnRequest(code http2.ErrCode) Fault {
 // NoSettings reads what the client sends, and sends nothing.
 func NoSettings() Fault { return Fault{noSettings: true} }
 
+// WithSettings is the fault of a server that sends these SETTINGS.
+func WithSettings(fault Fault, settings ...http2.Setting) Fault {
+	fault.settings = settings
+	return fault
+}
+
 // StartFrontEnd starts a FrontEnd. It ends with the test.
 func StartFrontEnd(t testing.TB, fault Fault) *FrontEnd {
 	t.Helper()
@@ -269,7 +290,7 @@ func (fault Fault) serve(f *FrontEnd, conn net.Conn) {
 		return
 	}
 	r := newResponder(conn)
-	if err := r.framer.WriteSettings(); err != nil {
+	if err := r.framer.WriteSettings(fault.settings...); err != nil {
 		return
 	}
 	if fault.connected != nil {

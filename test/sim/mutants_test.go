@@ -38,7 +38,7 @@ var mutants = []mutant{
 	{"an answer from before a long stop counts", "prove/prove.go",
 		"const outdatedAfter = 5 * time.Second", "const outdatedAfter = 5000 * time.Second"},
 	{"a transport's status counts as the server's", "grpcconn/outcome.go",
-		"	case s == nil || excluded(err): // the context had ended before, or a GOAWAY excluded the request\n", "	default:\n		a.Outcome = Answered\n	case s == nil || excluded(err):\n"},
+		"	case excluded(err): // also where trailers came\n", "	default:\n		a.Outcome = Answered\n	case excluded(err):\n"},
 	{"a connection that ends during its dial is a failed dial", "grpcconn/conn.go",
 		"		case wire.SettingsSeen() && state != connectivity.Connecting:", "		case false:"},
 	{"the age of connections is ignored", "pool/pool.go",
