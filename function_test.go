@@ -371,7 +371,7 @@ func TestLogLines(t *testing.T) {
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	const secret = "do-not-show-this"
-	d := deploy(t, "GRPC_HEALTH_ADDR=nowhere", "GRPC_HEALTH_RPC_TIMEOUT="+secret, "GRPC_HEALTH_CLIENT_CERT=/secrets/cert/tls.crt", "GRPC_HEALTH_RPC_HEADERS=authorization "+secret)
+	d := deploy(t, "GRPC_HEALTH_ADDR=nowhere:1:2", "GRPC_HEALTH_RPC_TIMEOUT="+secret, "GRPC_HEALTH_CLIENT_CERT=/secrets/cert/tls.crt", "GRPC_HEALTH_RPC_HEADERS=authorization "+secret)
 	for range 2 {
 		status, _, body := d.get("", "")
 		if status != 500 || strings.Contains(body, "GRPC_HEALTH_ADDR") || strings.Contains(body, "nowhere") {
