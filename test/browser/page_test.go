@@ -223,10 +223,10 @@ func testToken(t *testing.T, chromium context.Context) {
 			t.Fatal(err)
 		}
 	}
-	write("first")
+	write("the first token")
 	p := open(t, chromium, serve(t, healthtest.Start(t), settings.Settings{Process: settings.Process{AuthTokenFile: file}}))
 	p.answerDialogues(
-		fetch.AuthChallengeResponse{Response: fetch.AuthChallengeResponseResponseProvideCredentials, Username: "anybody", Password: "first"},
+		fetch.AuthChallengeResponse{Response: fetch.AuthChallengeResponseResponseProvideCredentials, Username: "anybody", Password: "the first token"},
 		fetch.AuthChallengeResponse{Response: fetch.AuthChallengeResponseResponseCancelAuth},
 	)
 	p.show("")
