@@ -142,7 +142,7 @@ func TestRequestShapes(t *testing.T) {
 		"another scheme":         {"GET file:///etc/passwd HTTP/1.1\r\n" + host + "\r\n", "404"},
 		"authority form":         {"CONNECT " + elsewhere.Addr().String() + " HTTP/1.1\r\n" + host + "\r\n", "404"},
 		"authority form of GET":  {"GET " + elsewhere.Addr().String() + " HTTP/1.1\r\n" + host + "\r\n", refused},
-		"asterisk form":          {"OPTIONS * HTTP/1.1\r\n" + host + "\r\n", "404"},
+		"asterisk form":          {"OPTIONS * HTTP/1.1\r\n" + host + "\r\n", "405"},
 		"asterisk form of GET":   {"GET * HTTP/1.1\r\n" + host + "\r\n", "404"},
 		"a path without a slash": {"GET livez HTTP/1.1\r\n" + host + "\r\n", refused},
 		"two slashes":            {"GET // HTTP/1.1\r\n" + host + "\r\n", "404"},

@@ -120,7 +120,7 @@ func TestTokenFile(t *testing.T) {
 func TestWrongSettingsAreAnError(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]settings.Settings{
-		"no port":    {Upstream: settings.Upstream{Addr: "nowhere"}},
+		"empty port": {Upstream: settings.Upstream{Addr: "nowhere:"}},
 		"inline PEM": {Upstream: settings.Upstream{Addr: "localhost:1", TLS: true, CACert: "-----BEGIN CERTIFICATE-----\nsecret\n-----END CERTIFICATE-----\n"}},
 	} {
 		_, err := New(&s, Platform{Logger: slog.New(slog.DiscardHandler)})

@@ -92,7 +92,8 @@ func TestProxyRules(t *testing.T) {
 		{args: []string{"-grpc-addr", "unix:///tmp/socket"}},
 		{args: []string{"-grpc-addr", "dns:///localhost:50051"}},
 		{args: []string{"-grpc-addr", ""}, want: []string{"-grpc-addr (GRPC_HEALTH_ADDR): required"}},
-		{args: []string{"-grpc-addr", "localhost"}, want: []string{"-grpc-addr (GRPC_HEALTH_ADDR): the address has no port"}},
+		{args: []string{"-grpc-addr", "localhost"}},
+		{args: []string{"-grpc-addr", "localhost:"}, want: []string{"-grpc-addr (GRPC_HEALTH_ADDR): "}},
 		{args: []string{"-grpcaddr", "::1:50051"}, want: []string{"-grpc-addr (GRPC_HEALTH_ADDR): "}},
 
 		{args: []string{"-service-name", "a.B, c.D,a.B"}},
@@ -279,7 +280,7 @@ func TestEnvironmentRules(t *testing.T) {
 		{name: "ARN of another partition", lambda: true, env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": strings.Replace(secret, "aws", "aws-us-gov", 1), "GRPC_HEALTH_RPC_HEADERS": "a: @" + strings.Replace(secret, "aws", "aws-cn", 1)}},
 		{name: "ARN of something else", lambda: true, env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": "arn:aws:s3:::bucket", "GRPC_HEALTH_RPC_HEADERS": "a: @arn:aws:s3:::bucket"}, want: []string{"GRPC_HEALTH_CA_CERT: names an AWS resource that is no secret", "GRPC_HEALTH_RPC_HEADERS: header 1: names an AWS resource"}},
 		{name: "ARN in the function", env: map[string]string{"GRPC_HEALTH_ADDR": "localhost:1", "GRPC_HEALTH_TLS": "true", "GRPC_HEALTH_CA_CERT": secret, "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE": secret, "GRPC_HEALTH_RPC_HEADERS": "a: b\nc: @" + secret}, want: []string{"GRPC_HEALTH_CA_CERT: names an AWS secret, which only Lambda reads", "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE: names an AWS secret", "GRPC_HEALTH_RPC_HEADERS: header 2: names an AWS secret"}},
-		{name: "all at once", env: map[string]string{"GRPC_HEALTH_ADDR": "x", "GRPC_HEALTH_TLS": "x", "GRPC_HEALTH_RPC_TIMEOUT": "x", "GRPC_HEALTH_MAX_CONCURRENT_CHECKS": "x", "GRPC_HEALTH_SERVICE_NAME": "a,,b", "GRPC_HEALTH_SPIFFE_SERVER_ID": "spiffe://a"}, want: []string{"GRPC_HEALTH_ADDR: ", "GRPC_HEALTH_TLS: the value cannot be read: write true or false", "GRPC_HEALTH_RPC_TIMEOUT: the value cannot be read: write a duration", "GRPC_HEALTH_MAX_CONCURRENT_CHECKS: the value cannot be read: write a whole number", "GRPC_HEALTH_SERVICE_NAME: ", "GRPC_HEALTH_SPIFFE_SERVER_ID: means nothing without GRPC_HEALTH_SPIFFE: "}},
+		{name: "all at once", env: map[string]string{"GRPC_HEALTH_ADDR": "x:", "GRPC_HEALTH_TLS": "x", "GRPC_HEALTH_RPC_TIMEOUT": "x", "GRPC_HEALTH_MAX_CONCURRENT_CHECKS": "x", "GRPC_HEALTH_SERVICE_NAME": "a,,b", "GRPC_HEALTH_SPIFFE_SERVER_ID": "spiffe://a"}, want: []string{"GRPC_HEALTH_ADDR: ", "GRPC_HEALTH_TLS: the value cannot be read: write true or false", "GRPC_HEALTH_RPC_TIMEOUT: the value cannot be read: write a duration", "GRPC_HEALTH_MAX_CONCURRENT_CHECKS: the value cannot be read: write a whole number", "GRPC_HEALTH_SERVICE_NAME: ", "GRPC_HEALTH_SPIFFE_SERVER_ID: means nothing without GRPC_HEALTH_SPIFFE: "}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -295,27 +296,28 @@ func TestCheckSelf(t *testing.T) {
 // TestLongSocketPaths: the system's limit is known at the start.
 func TestLongSocketPaths(t *testing.T) {
 	t.Parallel()
+	const longest = len(syscall.RawSockaddrUnix{}.Path) - 1
 	long := func(n int) string { return strings.Repeat("a", n) }
 	for _, tt := range []struct {
 		addr string
 		long bool
 	}{
-		{"unix:" + long(maxSocketPath), false},
-		{"unix:" + long(maxSocketPath+1), true},
-		{"unix:/" + long(maxSocketPath-1), false},
-		{"unix:///" + long(maxSocketPath-1), false},
-		{"unix:///" + long(maxSocketPath), true},
-		{"UNIX:///" + long(maxSocketPath), true},
-		{"unix:" + strings.Repeat("é", maxSocketPath/2), false},
-		{"unix:" + strings.Repeat("é", maxSocketPath/2+1), true},
-		{"unix-abstract:" + long(maxSocketPath-1), false},
-		{"unix-abstract:" + long(maxSocketPath), true},
-		{"unix-abstract:///" + long(maxSocketPath-1), false},
-		{"unix-abstract:///" + long(maxSocketPath), true},
+		{"unix:" + long(longest), false},
+		{"unix:" + long(longest+1), true},
+		{"unix:/" + long(longest-1), false},
+		{"unix:///" + long(longest-1), false},
+		{"unix:///" + long(longest), true},
+		{"UNIX:///" + long(longest), true},
+		{"unix:" + strings.Repeat("é", longest/2), false},
+		{"unix:" + strings.Repeat("é", longest/2+1), true},
+		{"unix-abstract:" + long(longest), false},
+		{"unix-abstract:" + long(longest+1), true},
+		{"unix-abstract:///" + long(longest-1), false},
+		{"unix-abstract:///" + long(longest), true},
 	} {
 		for v, flag := range map[variant]string{container: "-grpc-addr", probe: "-addr"} {
 			_, err := read(v, []string{flag, tt.addr}, io.Discard)
-			if got := strings.Contains(fmt.Sprint(err), ": the socket's path is longer than"); got != tt.long || !tt.long && err != nil {
+			if got := strings.Contains(fmt.Sprint(err), "bytes that the system takes: use a shorter one"); got != tt.long || !tt.long && err != nil {
 				t.Errorf("%s of %d bytes: %v", flag, len(tt.addr), err)
 			}
 		}

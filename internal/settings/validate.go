@@ -2,7 +2,6 @@ package settings
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -84,14 +83,12 @@ func (r *reader) excludes(field, other any) {
 func (r *reader) validateUpstream() {
 	if r.Addr == "" {
 		r.wrong(&r.Addr, "required: write the upstream as host:port")
-	} else if t, err := target.Parse(r.Addr); err != nil {
+	} else if _, err := target.Parse(r.Addr); err != nil {
 		text := err.Error()
 		if strings.Contains(r.Addr, " ") {
 			text = "has a space: write host:port"
 		}
 		r.wrong(&r.Addr, text)
-	} else if t.IsUnix() && socketTooLong(r.Addr) {
-		r.wrong(&r.Addr, fmt.Sprintf("the socket's path is longer than the %d bytes that this system takes: use a shorter one", maxSocketPath))
 	}
 	r.validateServices()
 	r.validateHeaders()
@@ -445,22 +442,6 @@ func (r *reader) arnFault(arn string) string {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// maxSocketPath is the longest path of a unix socket, in bytes. The system keeps a byte for the NUL at its end.
-const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
-
-// socketTooLong reports whether the system takes no socket of this unix or unix-abstract target. The name of an abstract socket
-// is a path that begins with NUL.
-func socketTooLong(addr string) bool {
-	scheme, path, _ := strings.Cut(addr, ":")
-	if after, ok := strings.CutPrefix(path, "//"); ok {
-		path = after
-	}
-	if strings.EqualFold(scheme, "unix-abstract") {
-		path = "\x00" + strings.TrimPrefix(path, "/")
-	}
-	return len(path) > maxSocketPath
 }
 
 // missingFault says that a command's file does not exist. It returns "" if the file exists, or if that cannot be found out.

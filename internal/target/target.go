@@ -148,9 +148,9 @@ func (t Target) socket(path string) (Target, error) {
 	case strings.ContainsRune(path, 0):
 		return Target{}, errors.New("the socket's path has a zero byte: write it without")
 	case abstract && len(path) > longest:
-		return Target{}, errors.New("the abstract socket's name is longer than the system takes: " + strconv.Itoa(longest-1) + " bytes at most")
+		return Target{}, errors.New("the abstract socket's name is longer than the " + strconv.Itoa(longest-1) + " bytes that the system takes: use a shorter one")
 	case !abstract && len(path) >= longest: // a path ends with a zero byte
-		return Target{}, errors.New("the socket's path is longer than the system takes: " + strconv.Itoa(longest-1) + " bytes at most")
+		return Target{}, errors.New("the socket's path is longer than the " + strconv.Itoa(longest-1) + " bytes that the system takes: use a shorter one")
 	case abstract:
 		t.path = "\x00" + name
 	default:

@@ -109,8 +109,8 @@ func TestProxyFromTheEnvironment(t *testing.T) {
 
 func TestWrongAddress(t *testing.T) {
 	t.Parallel()
-	if _, err := Options(&settings.Upstream{Addr: "nowhere"}, creds.Options{}, nil); err == nil {
-		t.Error("an address without a port was accepted")
+	if _, err := Options(&settings.Upstream{Addr: "nowhere:"}, creds.Options{}, nil); err == nil {
+		t.Error("an address with an empty port was accepted")
 	}
 }
 
