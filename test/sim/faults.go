@@ -87,10 +87,35 @@ var kinds = []kind{
 	{name: "lookups are lost", phases: resolving, longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() { return w.silent(&w.lookups) }},
 	{name: "lookups are late", phases: resolving | reaching, longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() { return w.lateness(f, &w.lookups) }},
 	{name: "lookups find one address family", phases: resolving | reaching, longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() {
-		family := pick(f.random, 4, 6)
-		f.tell("IPv%d", family)
+		family := pick(f.random, ipv4, ipv6)
+		f.tell("%v", family)
 		var over func()
-		return w.change(func() { w.family, over = family, w.partly.begin() }, func() { w.family = 0; over() })
+		return w.change(func() { w.family, over = family, w.partly.begin() }, func() { w.family = noFamily; over() })
+	}},
+	{name: "lookups for one address family are lost", phases: resolving | reaching, longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() {
+		family := pick(f.random, ipv4, ipv6)
+		f.tell("%v", family)
+		var over, late func()
+		return w.change(func() {
+			w.unanswered[family]++
+			over, late = w.partly.begin(), w.late.begin(resolutionDelay)
+		}, func() {
+			w.unanswered[family]--
+			over()
+			late()
+		})
+	}},
+	{name: "an answer of the name server is lost", phases: resolving | reaching, longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() {
+		family := pick(f.random, ipv4, ipv6)
+		f.tell("%v", family)
+		var late func()
+		return w.change(func() {
+			w.losing[family] = true
+			late = w.late.begin(w.connectTimeout / 4)
+		}, func() {
+			w.losing[family] = false
+			late()
+		})
 	}},
 
 	{name: "credentials fail", phases: loading, longest: 0.7, begin: func(w *world, f *fault) func() { return w.failing(&w.secrets) }},

@@ -65,21 +65,23 @@ type world struct {
 	connections map[*simnet.Conn]*connection
 	rpcs        *tally
 
-	server    *server // nil while it is down
-	servers   []*server
-	downs     int // faults because of which the server is down
-	statuses  map[string]health.Status
-	hangs     map[string]chan struct{}
-	slow      map[string]time.Duration
-	hurry     chan struct{} // closed, and replaced, to end the slowness of RPCs in progress
-	inFlight  map[string]int
-	made      map[string][]*rpc
-	handled   map[string][]*handled
-	lookups   input
-	secrets   input // the credentials
-	metadatas input
-	family    int // 4 or 6: the lookup gives only addresses of this family
-	identity  identity
+	server     *server // nil while it is down
+	servers    []*server
+	downs      int // faults because of which the server is down
+	statuses   map[string]health.Status
+	hangs      map[string]chan struct{}
+	slow       map[string]time.Duration
+	hurry      chan struct{} // closed, and replaced, to end the slowness of RPCs in progress
+	inFlight   map[string]int
+	made       map[string][]*rpc
+	handled    map[string][]*handled
+	lookups    input
+	secrets    input // the credentials
+	metadatas  input
+	family     family         // the lookup finds addresses of this family alone; noFamily is all
+	unanswered [families]int  // faults because of which questions for the family get no answer
+	losing     [families]bool // the next question for the family gets no answer
+	identity   identity
 
 	arrivals   map[*answer]bool // of those who wait
 	dialling   int              // connections that are being made
@@ -382,27 +384,66 @@ func (w *world) await(ctx context.Context, in *input) error {
 }
 
 // lookup is the checker's resolver.
-func (w *world) lookup(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+func (w *world) lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	if err := simnet.Sleep(ctx, w.net.Delay(false)+w.net.Delay(true)); err != nil {
 		return nil, err
 	}
+	family := ipv6
+	if network == "ip4" {
+		family = ipv4
+	}
+	w.mu.Lock()
+	lost := w.unanswered[family] > 0
+	if w.losing[family] {
+		w.losing[family], lost = false, true
+	}
+	w.mu.Unlock()
+	if lost {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if err := w.await(ctx, &w.lookups); err != nil {
-		return nil, err
+		return nil, &net.DNSError{Err: err.Error(), Name: host, IsTemporary: true}
 	}
 	w.net.WaitThawed()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var found []netip.Addr
 	for _, a := range w.addresses {
-		if w.foundsLocked(a) {
+		if familyOf(a.ip) == family && w.foundsLocked(a) {
 			found = append(found, a.ip)
 		}
+	}
+	if len(found) == 0 {
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}
 	return found, nil
 }
 
+// family is an address family.
+type family int
+
+const (
+	noFamily family = iota
+	ipv4
+	ipv6
+	families
+)
+
+func familyOf(ip netip.Addr) family {
+	if ip.Is4() {
+		return ipv4
+	}
+	return ipv6
+}
+
+func (f family) String() string { return [...]string{"", "IPv4", "IPv6"}[f] }
+
 // foundsLocked says that the lookup finds an address.
-func (w *world) foundsLocked(a address) bool { return w.family == 0 || a.ip.Is4() == (w.family == 4) }
+func (w *world) foundsLocked(a address) bool {
+	f := familyOf(a.ip)
+	return w.unanswered[f] == 0 && (w.family == noFamily || w.family == f)
+}
 
 func (w *world) getMetadata(ctx context.Context) (metadata.MD, error) {
 	if err := w.await(ctx, &w.metadatas); err != nil {
