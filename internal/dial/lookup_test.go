@@ -170,11 +170,11 @@ func TestLateFamily(t *testing.T) {
 		{"IPv6 joins", []said{found(100*ms, "2001:db8::1")}, []said{found(0, "192.0.2.1", "192.0.2.2")},
 			map[string]func(context.Context) (net.Conn, error){v4: hang}, []string{v4 + " at 50ms", v6 + " at 300ms"}, 300 * ms, "", ""},
 		{"no route to the only one", []said{found(0, "2001:db8::1")}, []said{never},
-			map[string]func(context.Context) (net.Conn, error){v6: noRoute}, []string{v6 + " at 0s"}, budget, health.PhaseDNS, "its IPv4 addresses did not come within 1s"},
+			map[string]func(context.Context) (net.Conn, error){v6: noRoute}, []string{v6 + " at 0s"}, budget, health.PhaseDNS, "the target's IPv4 addresses did not come within 1s"},
 		{"no route to the only one, and the other family fails", []said{found(0, "2001:db8::1")}, []said{servfail},
-			map[string]func(context.Context) (net.Conn, error){v6: noRoute}, []string{v6 + " at 0s"}, 250 * ms, health.PhaseDNS, "its IPv4 addresses were not found"},
+			map[string]func(context.Context) (net.Conn, error){v6: noRoute}, []string{v6 + " at 0s"}, 250 * ms, health.PhaseDNS, "the target's IPv4 addresses were not found"},
 		{"the only one refuses", []said{found(0, "2001:db8::1")}, []said{servfail},
-			map[string]func(context.Context) (net.Conn, error){v6: refuse}, []string{v6 + " at 0s"}, 250 * ms, health.PhaseConnect, "refused; its IPv4 addresses were not found"},
+			map[string]func(context.Context) (net.Conn, error){v6: refuse}, []string{v6 + " at 0s"}, 250 * ms, health.PhaseConnect, "refused; the target's IPv4 addresses were not found"},
 		{"no route to one, the other refuses", []said{found(0, "2001:db8::1")}, []said{found(0, "192.0.2.1")},
 			map[string]func(context.Context) (net.Conn, error){v6: noRoute, v4: refuse}, []string{v6 + " at 0s", v4 + " at 0s"}, 0, health.PhaseConnect, "refused"},
 	} {
@@ -244,4 +244,24 @@ func TestLookup(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A long budget does not make a lost datagram cost long, and the shortest does no harm.
+func TestLookupWithOtherBudgets(t *testing.T) {
+	t.Parallel()
+	for budget, took := range map[time.Duration]time.Duration{time.Hour: time.Second, 400 * ms: 100 * ms, 12 * ms: 10 * ms} {
+		bubble(t, func(t *testing.T, w *world) {
+			w.o.ConnectTimeout = budget
+			w.names([]said{notFound}, []said{never, found(0, "192.0.2.1")})
+			if d, at := w.dial(); d.Err != nil || at != took {
+				t.Errorf("with %v: %v after %v", budget, d.Err, at)
+			}
+		})
+	}
+	bubble(t, func(t *testing.T, w *world) {
+		w.o.ConnectTimeout = 1
+		w.names([]said{never}, []said{never})
+		d, _ := w.dial()
+		want(t, d, health.PhaseDNS, "within 1ns")
+	})
 }
