@@ -13,10 +13,11 @@ import (
 const (
 	// resolutionDelay is how long the IPv4 addresses wait for the IPv6 ones: the Resolution Delay of RFC 8305, section 3.
 	resolutionDelay = 50 * time.Millisecond
-	// questions is how often one address family is asked for in one dial, a quarter of the budget apart, longestAgain at most: a
+	// questions is how often one address family is asked for in one dial, a quarter of the budget apart, within shortestAgain and longestAgain: a
 	// datagram may be lost, of the question or of the answer. Each question is listened for to the end.
-	questions    = 3
-	longestAgain = time.Second
+	questions     = 3
+	shortestAgain = 10 * time.Millisecond
+	longestAgain  = time.Second
 )
 
 // family is an address family, an index into what there is for each.
@@ -67,7 +68,7 @@ func (dl *Dialer) ask(ctx context.Context, f family, host string) ([]netip.Addr,
 		}()
 	}
 	question()
-	again := time.NewTicker(max(leastDelay, min(dl.o.ConnectTimeout/4, longestAgain)))
+	again := time.NewTicker(max(shortestAgain, min(dl.o.ConnectTimeout/4, longestAgain)))
 	defer again.Stop()
 	for {
 		select {

@@ -194,6 +194,47 @@ func TestLateFamily(t *testing.T) {
 }
 
 // The families alternate (RFC 8305, section 4).
+// However late and many addresses come, the budget reaches each of them: the more wait, the sooner the next one is tried.
+func TestBudgetReachesAllAddresses(t *testing.T) {
+	t.Parallel()
+	var many []string
+	for i := range 100 {
+		many = append(many, fmt.Sprintf("192.0.2.%d", i+1))
+	}
+	for _, row := range []struct {
+		name      string
+		budget    time.Duration
+		six, four said
+		serves    string
+		took      time.Duration
+		tried     int
+	}{
+		{"the other family comes a little later", 300 * ms, found(0, "2001:db8::1"), found(30*ms, "192.0.2.1", "192.0.2.2"), "192.0.2.2:1", 195 * ms, 3},
+		{"it comes when the next one is due", 300 * ms, found(0, "2001:db8::1"), found(200*ms, "192.0.2.1", "192.0.2.2"), "192.0.2.2:1", 250 * ms, 3},
+		{"the last of 64", time.Second, notFound, found(0, many[:64]...), "192.0.2.64:1", 63 * time.Second / 64, 64},
+		{"those after 64 are not tried", time.Second, notFound, found(0, many...), "192.0.2.65:1", time.Second, 64},
+		{"64 of both families", time.Second, found(0, "2001:db8::1", "2001:db8::2"), found(0, many...), "192.0.2.62:1", 63 * time.Second / 64, 64},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, w *world) {
+				w.names([]said{row.six}, []said{row.four})
+				w.o.ConnectTimeout = row.budget
+				w.connect = make(map[string]func(context.Context) (net.Conn, error))
+				for _, ip := range append(row.six.ips, row.four.ips...) {
+					if to := net.JoinHostPort(ip, "1"); to != row.serves {
+						w.connect[to] = hang
+					}
+				}
+				_, took := w.dial()
+				if diff := took - row.took; diff.Abs() > time.Microsecond || len(w.tried) != row.tried {
+					t.Errorf("took %v, want %v; tried %d, want %d: %q", took, row.took, len(w.tried), row.tried, w.tried)
+				}
+			})
+		})
+	}
+}
+
 func TestInterleave(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
