@@ -31,8 +31,9 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 		Version: build.Tag, Commit: build.Commit, GoVersion: build.Go, SettingsHash: float64(s.Hash()),
 	})
 	a, err := app.New(s, app.Platform{
-		Logger: logger,
-		Path:   s.ListenPath,
+		Logger:   logger,
+		Path:     s.ListenPath,
+		Rejected: m.Rejected,
 		Credentials: creds.Options{
 			Reload: func(what creds.Kind, err error) {
 				if what != creds.HeaderValue && what != creds.AuthToken {
@@ -71,7 +72,7 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 	}
 	health := withLivez(m.Handler(s.ListenPath, app.WithCloudTrace(a.Handler)))
 	servers := []serve.Server{{Name: "health", Listener: listeners[0], Handler: health, TLS: https, Budget: a.Budget}}
-	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", s.Addr, "version", build.String())
+	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", s.ShownAddr(), "version", build.String())
 	if len(listeners) > 1 {
 		exposition := withLivez(web.Only(s.MetricsPath, m.ExpositionHandler()))
 		servers = append(servers, serve.Server{Name: "metrics", Listener: listeners[1], Handler: exposition, Budget: a.Budget, Secondary: true})

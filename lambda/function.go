@@ -68,7 +68,7 @@ func newFunction(stdout, stderr io.Writer) *function {
 	if err != nil {
 		return misconfigured(logger, err)
 	}
-	logger.Info("answering health checks", "upstream", s.Addr, "version", version.Get().String())
+	logger.Info("answering health checks", "upstream", s.ShownAddr(), "version", version.Get().String())
 	return &function{
 		logger: logger,
 		http:   a.Handler,

@@ -248,7 +248,7 @@ func TestToken(t *testing.T) {
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	const secret = "do-not-show-this"
-	d := deploy(t, "GRPC_HEALTH_ADDR=nowhere", "GRPC_HEALTH_RPC_TIMEOUT="+secret, "GRPC_HEALTH_CLIENT_CERT=arn:aws:secretsmanager:eu-west-1:1:secret:a", "GRPC_HEALTH_RPC_HEADERS=authorization "+secret)
+	d := deploy(t, "GRPC_HEALTH_ADDR=nowhere:0", "GRPC_HEALTH_RPC_TIMEOUT="+secret, "GRPC_HEALTH_CLIENT_CERT=arn:aws:secretsmanager:eu-west-1:1:secret:a", "GRPC_HEALTH_RPC_HEADERS=authorization "+secret)
 	const body = "the health check is not configured: its log says what is wrong"
 	for range 2 {
 		if r := d.get("", ""); r.StatusCode != 500 || r.Body != body+"\n" {

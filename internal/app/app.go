@@ -26,6 +26,8 @@ type Platform struct {
 	Credentials creds.Options
 	// Observe returns the observer of an upstream with these configured services.
 	Observe func(services []string) Observer
+	// Rejected is called for each request that is refused; the reasons are web.Options'.
+	Rejected func(reason string)
 }
 
 // App is the upstreams with the handler that answers for them.
@@ -56,12 +58,13 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		upstreams = append(upstreams, u.web)
 		a.Budget = max(a.Budget, u.web.Budget)
 	}
-	a.Open = web.New(web.Options{Upstreams: upstreams, Path: p.Path, ShowCause: s.ShowCause})
+	a.Open = web.New(web.Options{Upstreams: upstreams, Path: p.Path, ShowCause: s.ShowCause, Rejected: p.Rejected})
 	a.Handler = web.New(web.Options{
 		Upstreams: upstreams,
 		Path:      p.Path,
 		Authorize: authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout),
 		ShowCause: s.ShowCause,
+		Rejected:  p.Rejected,
 	})
 	return a, nil
 }
@@ -101,7 +104,7 @@ func Announce(logger *slog.Logger, s *settings.Settings) {
 	if services == "" {
 		services = "(server)" // as metrics call the whole server
 	}
-	logger.Info("checking", "upstream", s.Addr, "services", services, "tls", tlsOf(s),
+	logger.Info("checking", "upstream", s.ShownAddr(), "services", services, "tls", tlsOf(s),
 		"connect_timeout_seconds", s.ConnectTimeout.Seconds(), "rpc_timeout_seconds", s.RPCTimeout.Seconds())
 	Warn(logger, s)
 }

@@ -365,7 +365,7 @@ func TestRace(t *testing.T) {
 		{"a short budget", 400 * ms, func(*world) ways { return ways{first: hang, second: hang} },
 			[]string{first + " at 0s", second + " at 100ms", third + " at 200ms"}, 200 * ms, ""},
 		{"a very short budget", 35 * ms, func(*world) ways { return ways{first: hang, second: hang} },
-			[]string{first + " at 0s", second + " at 10ms", third + " at 20ms"}, 20 * ms, ""},
+			[]string{first + " at 0s", second + " at 8.75ms", third + " at 17.5ms"}, 17500 * time.Microsecond, ""},
 		{"the slow one wins after all", 4 * time.Second, func(w *world) ways { return ways{first: after(400*ms, w.memory), second: hang} },
 			[]string{first + " at 0s", second + " at 250ms"}, 400 * ms, ""},
 		{"all refuse", 4 * time.Second, func(*world) ways {

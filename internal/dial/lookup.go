@@ -13,9 +13,11 @@ import (
 const (
 	// resolutionDelay is how long the IPv4 addresses wait for the IPv6 ones: the Resolution Delay of RFC 8305, section 3.
 	resolutionDelay = 50 * time.Millisecond
-	// questions is how often one address family is asked for in one dial, a quarter of the budget apart: a datagram may be
-	// lost, of the question or of the answer. Each question is listened for to the end.
-	questions = 3
+	// questions is how often one address family is asked for in one dial, a quarter of the budget apart, within shortestAgain and longestAgain: a
+	// datagram may be lost, of the question or of the answer. Each question is listened for to the end.
+	questions     = 3
+	shortestAgain = 10 * time.Millisecond
+	longestAgain  = time.Second
 )
 
 // family is an address family, an index into what there is for each.
@@ -66,7 +68,7 @@ func (dl *Dialer) ask(ctx context.Context, f family, host string) ([]netip.Addr,
 		}()
 	}
 	question()
-	again := time.NewTicker(dl.o.ConnectTimeout / 4)
+	again := time.NewTicker(max(shortestAgain, min(dl.o.ConnectTimeout/4, longestAgain)))
 	defer again.Stop()
 	for {
 		select {
@@ -159,9 +161,9 @@ func (dl *Dialer) without(ctx context.Context, errs [families]error) error {
 		switch ended := context.Cause(ctx); {
 		case err == nil || noSuch(err):
 		case ended != nil && errors.Is(err, ended):
-			return dl.orBudget(ctx, nil, fmt.Sprintf("its %v addresses did not come", family(f)))
+			return dl.orBudget(ctx, nil, fmt.Sprintf("the target's %v addresses did not come", family(f)))
 		default:
-			return fmt.Errorf("its %v addresses were not found: %w", family(f), err)
+			return fmt.Errorf("the target's %v addresses were not found: %w", family(f), err)
 		}
 	}
 	return nil

@@ -170,11 +170,11 @@ func TestLateFamily(t *testing.T) {
 		{"IPv6 joins", []said{found(100*ms, "2001:db8::1")}, []said{found(0, "192.0.2.1", "192.0.2.2")},
 			map[string]func(context.Context) (net.Conn, error){v4: hang}, []string{v4 + " at 50ms", v6 + " at 300ms"}, 300 * ms, "", ""},
 		{"no route to the only one", []said{found(0, "2001:db8::1")}, []said{never},
-			map[string]func(context.Context) (net.Conn, error){v6: noRoute}, []string{v6 + " at 0s"}, budget, health.PhaseDNS, "its IPv4 addresses did not come within 1s"},
+			map[string]func(context.Context) (net.Conn, error){v6: noRoute}, []string{v6 + " at 0s"}, budget, health.PhaseDNS, "the target's IPv4 addresses did not come within 1s"},
 		{"no route to the only one, and the other family fails", []said{found(0, "2001:db8::1")}, []said{servfail},
-			map[string]func(context.Context) (net.Conn, error){v6: noRoute}, []string{v6 + " at 0s"}, 250 * ms, health.PhaseDNS, "its IPv4 addresses were not found"},
+			map[string]func(context.Context) (net.Conn, error){v6: noRoute}, []string{v6 + " at 0s"}, 250 * ms, health.PhaseDNS, "the target's IPv4 addresses were not found"},
 		{"the only one refuses", []said{found(0, "2001:db8::1")}, []said{servfail},
-			map[string]func(context.Context) (net.Conn, error){v6: refuse}, []string{v6 + " at 0s"}, 250 * ms, health.PhaseConnect, "refused; its IPv4 addresses were not found"},
+			map[string]func(context.Context) (net.Conn, error){v6: refuse}, []string{v6 + " at 0s"}, 250 * ms, health.PhaseConnect, "refused; the target's IPv4 addresses were not found"},
 		{"no route to one, the other refuses", []said{found(0, "2001:db8::1")}, []said{found(0, "192.0.2.1")},
 			map[string]func(context.Context) (net.Conn, error){v6: noRoute, v4: refuse}, []string{v6 + " at 0s", v4 + " at 0s"}, 0, health.PhaseConnect, "refused"},
 	} {
@@ -194,6 +194,47 @@ func TestLateFamily(t *testing.T) {
 }
 
 // The families alternate (RFC 8305, section 4).
+// However late and many addresses come, the budget reaches each of them: the more wait, the sooner the next one is tried.
+func TestBudgetReachesAllAddresses(t *testing.T) {
+	t.Parallel()
+	var many []string
+	for i := range 100 {
+		many = append(many, fmt.Sprintf("192.0.2.%d", i+1))
+	}
+	for _, row := range []struct {
+		name      string
+		budget    time.Duration
+		six, four said
+		serves    string
+		took      time.Duration
+		tried     int
+	}{
+		{"the other family comes a little later", 300 * ms, found(0, "2001:db8::1"), found(30*ms, "192.0.2.1", "192.0.2.2"), "192.0.2.2:1", 195 * ms, 3},
+		{"it comes when the next one is due", 300 * ms, found(0, "2001:db8::1"), found(200*ms, "192.0.2.1", "192.0.2.2"), "192.0.2.2:1", 250 * ms, 3},
+		{"the last of 64", time.Second, notFound, found(0, many[:64]...), "192.0.2.64:1", 63 * time.Second / 64, 64},
+		{"those after 64 are not tried", time.Second, notFound, found(0, many...), "192.0.2.65:1", time.Second, 64},
+		{"64 of both families", time.Second, found(0, "2001:db8::1", "2001:db8::2"), found(0, many...), "192.0.2.62:1", 63 * time.Second / 64, 64},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, w *world) {
+				w.names([]said{row.six}, []said{row.four})
+				w.o.ConnectTimeout = row.budget
+				w.connect = make(map[string]func(context.Context) (net.Conn, error))
+				for _, ip := range append(row.six.ips, row.four.ips...) {
+					if to := net.JoinHostPort(ip, "1"); to != row.serves {
+						w.connect[to] = hang
+					}
+				}
+				_, took := w.dial()
+				if diff := took - row.took; diff.Abs() > time.Microsecond || len(w.tried) != row.tried {
+					t.Errorf("took %v, want %v; tried %d, want %d: %q", took, row.took, len(w.tried), row.tried, w.tried)
+				}
+			})
+		})
+	}
+}
+
 func TestInterleave(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
@@ -244,4 +285,24 @@ func TestLookup(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A long budget does not make a lost datagram cost long, and the shortest does no harm.
+func TestLookupWithOtherBudgets(t *testing.T) {
+	t.Parallel()
+	for budget, took := range map[time.Duration]time.Duration{time.Hour: time.Second, 400 * ms: 100 * ms, 12 * ms: 10 * ms} {
+		bubble(t, func(t *testing.T, w *world) {
+			w.o.ConnectTimeout = budget
+			w.names([]said{notFound}, []said{never, found(0, "192.0.2.1")})
+			if d, at := w.dial(); d.Err != nil || at != took {
+				t.Errorf("with %v: %v after %v", budget, d.Err, at)
+			}
+		})
+	}
+	bubble(t, func(t *testing.T, w *world) {
+		w.o.ConnectTimeout = 1
+		w.names([]said{never}, []said{never})
+		d, _ := w.dial()
+		want(t, d, health.PhaseDNS, "within 1ns")
+	})
 }

@@ -56,9 +56,17 @@ func TestLocalhost(t *testing.T) {
 					t.Fatalf("%s: %v", name, err)
 				}
 				defer client.Close()
-				server, err := l.Accept()
-				if err != nil {
-					t.Fatal(err)
+				accepted := make(chan net.Conn, 1)
+				go func() {
+					if server, err := l.Accept(); err == nil {
+						accepted <- server
+					}
+				}()
+				var server net.Conn
+				select {
+				case server = <-accepted:
+				case <-time.After(patience):
+					t.Fatalf("%s: a connection to %v is not accepted", name, a)
 				}
 				defer server.Close()
 				if server.RemoteAddr().String() != client.LocalAddr().String() {

@@ -99,7 +99,7 @@ var declaration = [...]setting{
 	{
 		group: groupUpstream, name: "ADDR", flags: []string{"grpc-addr", "grpcaddr"}, probe: "addr",
 		placeholder: "TARGET", fallbackNote: "required",
-		help:  "the upstream: `host:port`, `[::1]:port`, `unix:///path`, `dns:///host:port`, or a `passthrough` or `unix-abstract` target",
+		help:  "the upstream: `host:port`, `[::1]:port`, `unix:///path`, `dns:///host:port`, or a `passthrough` or `unix-abstract` target; the port may be a service's name, and is 443 without one",
 		field: func(v *values) any { return &v.Addr },
 	},
 	{

@@ -24,6 +24,9 @@ type Options struct {
 	Authorize func(ctx context.Context, presented string) (bool, error)
 	// ShowCause says that answers have the cause of a failure.
 	ShowCause bool
+	// Rejected is called once for each request that is refused, with the reason: "path", "method", "token", "query", "service", or
+	// "overload" where a limit of this process let a check fail. nil tells nobody.
+	Rejected func(reason string)
 }
 
 // Upstream is one of those that a handler checks. Only Check is required.
@@ -48,7 +51,10 @@ type Upstream struct {
 
 // New returns the handler. Apart from the checks themselves it keeps nothing between requests.
 func New(o Options) http.Handler {
-	h := &handler{upstreams: slices.Clone(o.Upstreams), path: o.Path, authorize: o.Authorize}
+	h := &handler{upstreams: slices.Clone(o.Upstreams), path: o.Path, authorize: o.Authorize, rejected: o.Rejected}
+	if h.rejected == nil {
+		h.rejected = func(string) {}
+	}
 	for _, u := range h.upstreams {
 		h.budget = max(h.budget, u.Budget)
 	}
@@ -62,6 +68,7 @@ type handler struct {
 	upstreams []Upstream
 	path      string
 	authorize func(ctx context.Context, presented string) (bool, error)
+	rejected  func(reason string)
 	budget    time.Duration // the longest of the upstreams'
 	byDefault []string      // the services that the first upstream is checked for when nothing is asked for
 	// ready holds the text answers about the only default service, so that the usual request of
@@ -74,10 +81,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// "OPTIONS *" asks what the whole server can do, and is of no path (RFC 9110, section 9.3.7).
 	wholeServer := r.Method == http.MethodOptions && r.URL.Path == "*"
 	if !wholeServer && !h.answers(r.URL.Path) {
+		h.rejected("path")
 		refuse(w, r, http.StatusNotFound, notFound)
 		return
 	}
 	if wholeServer || r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
+		h.rejected("method")
 		w.Header()["Allow"] = allowOptions
 		refuse(w, r, http.StatusMethodNotAllowed, "use GET or HEAD")
 		return
@@ -85,6 +94,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.authorize != nil {
 		began := time.Now()
 		if !h.authorized(w, r) {
+			h.rejected("token")
 			return
 		}
 		if took := time.Since(began); took > slowAuthorize && h.budget > 0 {
@@ -97,12 +107,18 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.RawQuery != "" {
 		var err error
 		if q, err = parseQuery(r.URL.RawQuery); err != nil {
+			h.rejected("query")
 			refuse(w, r, http.StatusBadRequest, err.Error())
 			return
 		}
 	}
 	for i := range h.upstreams {
 		if reason := h.upstreams[i].refuses(q); reason != "" {
+			if q.list {
+				h.rejected("query")
+			} else {
+				h.rejected("service")
+			}
 			refuse(w, r, http.StatusNotFound, reason)
 			return
 		}
@@ -113,12 +129,19 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(h.upstreams) == 1 && len(services) == 1 && !q.list {
 		one := [1]health.Verdict{h.upstreams[0].check(r.Context(), services[0])} // the usual request's verdict stays on the stack
+		if one[0].Status == health.Overloaded {
+			h.rejected("overload")
+		}
 		h.render(w, r, q, one[:])
 		return
 	}
-	h.render(w, r, q, slices.Concat(health.SideBySide(len(h.upstreams), func(i int) []health.Verdict {
+	verdicts := slices.Concat(health.SideBySide(len(h.upstreams), func(i int) []health.Verdict {
 		return h.upstreams[i].answer(r.Context(), q)
-	})...))
+	})...)
+	if slices.ContainsFunc(verdicts, func(v health.Verdict) bool { return v.Status == health.Overloaded }) {
+		h.rejected("overload")
+	}
+	h.render(w, r, q, verdicts)
 }
 
 // refuses says why the upstream does not answer a query; empty where it does.

@@ -910,6 +910,65 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// Each refused request is told of once, with its reason; no other is.
+func TestRejected(t *testing.T) {
+	t.Parallel()
+	var reasons []string
+	status := health.Serving
+	upstream := web.Upstream{Services: []string{"a", "b"}, Check: func(_ context.Context, service string) health.Verdict {
+		if service == "b" {
+			return health.Verdict{Status: status, At: time.Now()}
+		}
+		return health.Verdict{Status: health.Serving, At: time.Now()}
+	}}
+	h := web.New(web.Options{
+		Upstreams: []web.Upstream{upstream}, Path: "/health",
+		Authorize: func(_ context.Context, token string) (bool, error) {
+			if token == "unreadable" {
+				return false, errors.New("the file is gone")
+			}
+			return token == "right", nil
+		},
+		Rejected: func(reason string) { reasons = append(reasons, reason) },
+	})
+	for _, test := range []struct {
+		method, target, token string
+		status                health.Status
+		want                  string
+	}{
+		{"GET", "/health", "right", health.Serving, ""},
+		{"HEAD", "/health?service=a&service=b", "right", health.NotServing, ""},
+		{"OPTIONS", "/health", "right", health.Timeout, ""},
+		{"GET", "/", "right", health.Serving, "path"},
+		{"GET", "/health/", "", health.Serving, "path"},
+		{"GET", "/favicon.ico", "right", health.Serving, "path"},
+		{"POST", "/health", "", health.Serving, "method"},
+		{"DELETE", "/health?service=none", "right", health.Serving, "method"},
+		{"OPTIONS", "*", "right", health.Serving, "method"},
+		{"GET", "/health", "", health.Serving, "token"},
+		{"GET", "/health?format=none", "wrong", health.Serving, "token"},
+		{"GET", "/health", "unreadable", health.Serving, "token"},
+		{"GET", "/health?format=none", "right", health.Serving, "query"},
+		{"GET", "/health?service=" + strings.Repeat("x", 256), "right", health.Serving, "query"},
+		{"GET", "/health?list", "right", health.Serving, "query"},
+		{"GET", "/health?service=c", "right", health.Serving, "service"},
+		{"GET", "/health?service=a&service=", "right", health.Serving, "service"},
+		{"GET", "/health", "right", health.Overloaded, "overload"},
+		{"GET", "/health?service=b", "right", health.Overloaded, "overload"},
+		{"GET", "/health?service=a", "right", health.Overloaded, ""},
+	} {
+		reasons, status = nil, test.status
+		r := httptest.NewRequest(test.method, test.target, nil)
+		if test.token != "" {
+			r.Header.Set("Authorization", "Bearer "+test.token)
+		}
+		h.ServeHTTP(httptest.NewRecorder(), r)
+		if got := strings.Join(reasons, " "); got != test.want {
+			t.Errorf("%s %.40s with the token %q: %q, want %q", test.method, test.target, test.token, got, test.want)
+		}
+	}
+}
+
 func TestLivez(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(web.Livez())

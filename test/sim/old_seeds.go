@@ -14,4 +14,5 @@ var oldSeeds = []struct {
 	{367, "an address that hung kept the credentials from being read again"},
 	{502, "an address that hung kept the credentials from being read again"},
 	{707, "an address that hung kept the credentials from being read again"},
+	{20431, "an address of the family that came first had the head start of an only one, so that the budget did not reach the last one"},
 }
