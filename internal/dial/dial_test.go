@@ -179,7 +179,7 @@ var stuck = []struct {
 	}},
 	{"lookup", health.PhaseDNS, "the target's host was not looked up within 1s", func(w *world) {
 		w.o.Target = parse(w.t, "upstream.test:1")
-		w.o.Lookup = func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+		w.o.Lookup = func(ctx context.Context, _, _ string, _ bool) ([]netip.Addr, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
@@ -303,7 +303,7 @@ func TestPeerGivesUpBeforeSettings(t *testing.T) {
 // four has the world look up four addresses.
 func (w *world) four() {
 	w.o.Target = parse(w.t, "upstream.test:1")
-	w.o.Lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+	w.o.Lookup = func(context.Context, string, string, bool) ([]netip.Addr, error) {
 		var all []netip.Addr
 		for i := range byte(4) {
 			all = append(all, netip.AddrFrom4([4]byte{192, 0, 2, 1 + i}))
@@ -317,7 +317,7 @@ func TestRefreshBesideAnAddressThatHangs(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		w.o.Target = parse(t, "upstream.test:1")
-		w.o.Lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+		w.o.Lookup = func(context.Context, string, string, bool) ([]netip.Addr, error) {
 			return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}, nil
 		}
 		w.connect["192.0.2.1:1"] = func(ctx context.Context) (net.Conn, error) {
@@ -454,9 +454,9 @@ func TestProgressOfARace(t *testing.T) {
 		w.connect["192.0.2.2:1"] = hang
 		w.way.SetMode(healthtest.Silent)
 		lookup := w.o.Lookup
-		w.o.Lookup = func(ctx context.Context, network, host string) ([]netip.Addr, error) {
+		w.o.Lookup = func(ctx context.Context, network, host string, again bool) ([]netip.Addr, error) {
 			time.Sleep(50 * ms)
-			return lookup(ctx, network, host)
+			return lookup(ctx, network, host, again)
 		}
 		p := dial.NewProgress(clock.Moment{})
 		if p.Phase() != health.PhaseCredentials {
@@ -675,7 +675,7 @@ func (w *world) proxy(answer func(client net.Conn, request *http.Request, rest *
 		return &url.URL{Scheme: "http", Host: "192.0.2.9:3128", User: url.UserPassword("u", "p")}, nil
 	}
 	w.o.Target = parse(w.t, "upstream.test:50051")
-	w.o.Lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+	w.o.Lookup = func(context.Context, string, string, bool) ([]netip.Addr, error) {
 		w.t.Error("the name was looked up, which is the proxy's to do")
 		return nil, nil
 	}

@@ -382,7 +382,7 @@ func (w *world) await(ctx context.Context, in *input) error {
 }
 
 // lookup is the checker's resolver.
-func (w *world) lookup(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+func (w *world) lookup(ctx context.Context, _, _ string, _ bool) ([]netip.Addr, error) {
 	if err := simnet.Sleep(ctx, w.net.Delay(false)+w.net.Delay(true)); err != nil {
 		return nil, err
 	}
