@@ -312,32 +312,43 @@ func (w *world) four() {
 	}
 }
 
-// An address that hangs does not keep the credentials from being read again when TLS has failed on the others.
+// Addresses that hang do not keep the credentials from being read again when TLS has failed on the others, nor those from being tried
+// within the budget.
 func TestRefreshBesideAnAddressThatHangs(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
-		w.o.Target = parse(t, "upstream.test:1")
-		w.o.Lookup = func(context.Context, string, string, bool) ([]netip.Addr, error) {
-			return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}, nil
-		}
-		w.connect["192.0.2.1:1"] = func(ctx context.Context) (net.Conn, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}
-		rotated := insecure.NewCredentials()
-		stale := &failing{rotated, errors.New("unknown authority")}
-		w.o.Credentials = func(_ context.Context, refresh bool) (credentials.TransportCredentials, error) {
-			if refresh {
-				return rotated, nil
+	for _, row := range []struct {
+		budget time.Duration
+		hang   []string
+		took   time.Duration
+	}{
+		{2 * time.Second, []string{"192.0.2.1:1"}, 250 * ms},
+		{2 * time.Second, []string{"192.0.2.1:1", "192.0.2.3:1"}, 500 * ms},
+		{300 * ms, []string{"192.0.2.1:1"}, 75 * ms},
+		{300 * ms, []string{"192.0.2.1:1", "192.0.2.4:1"}, 131250 * time.Microsecond},
+		{300 * ms, []string{"192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"}, 225 * ms},
+	} {
+		bubble(t, func(t *testing.T, w *world) {
+			w.four()
+			w.o.ConnectTimeout = row.budget
+			w.connect = make(map[string]func(context.Context) (net.Conn, error))
+			for _, to := range row.hang {
+				w.connect[to] = hang
 			}
-			return stale, nil
-		}
-		d, took := w.dial()
-		want(t, d, health.PhaseNone, "")
-		if took != 250*ms {
-			t.Errorf("took %v, want the head start of the address that hangs and no more", took)
-		}
-	})
+			rotated := insecure.NewCredentials()
+			stale := &failing{rotated, errors.New("unknown authority")}
+			w.o.Credentials = func(_ context.Context, refresh bool) (credentials.TransportCredentials, error) {
+				if refresh {
+					return rotated, nil
+				}
+				return stale, nil
+			}
+			d, took := w.dial()
+			want(t, d, health.PhaseNone, "")
+			if took != row.took {
+				t.Errorf("%v, %q hang: took %v, want %v; tried %q", row.budget, row.hang, took, row.took, w.tried)
+			}
+		})
+	}
 }
 
 // Addresses are raced: each has a head start, less where the budget is short, and the next one follows at once where one has failed. The
