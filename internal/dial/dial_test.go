@@ -179,7 +179,7 @@ var stuck = []struct {
 	}},
 	{"lookup", health.PhaseDNS, "the target's host was not looked up within 1s", func(w *world) {
 		w.o.Target = parse(w.t, "upstream.test:1")
-		w.o.Lookup = func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+		w.o.Lookup = func(ctx context.Context, _, _ string, _ bool) ([]netip.Addr, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
@@ -303,7 +303,7 @@ func TestPeerGivesUpBeforeSettings(t *testing.T) {
 // four has the world look up four addresses.
 func (w *world) four() {
 	w.o.Target = parse(w.t, "upstream.test:1")
-	w.o.Lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+	w.o.Lookup = func(context.Context, string, string, bool) ([]netip.Addr, error) {
 		var all []netip.Addr
 		for i := range byte(4) {
 			all = append(all, netip.AddrFrom4([4]byte{192, 0, 2, 1 + i}))
@@ -312,32 +312,43 @@ func (w *world) four() {
 	}
 }
 
-// An address that hangs does not keep the credentials from being read again when TLS has failed on the others.
+// Addresses that hang do not keep the credentials from being read again when TLS has failed on the others, nor those from being tried
+// within the budget.
 func TestRefreshBesideAnAddressThatHangs(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T, w *world) {
-		w.o.Target = parse(t, "upstream.test:1")
-		w.o.Lookup = func(context.Context, string, string) ([]netip.Addr, error) {
-			return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}, nil
-		}
-		w.connect["192.0.2.1:1"] = func(ctx context.Context) (net.Conn, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}
-		rotated := insecure.NewCredentials()
-		stale := &failing{rotated, errors.New("unknown authority")}
-		w.o.Credentials = func(_ context.Context, refresh bool) (credentials.TransportCredentials, error) {
-			if refresh {
-				return rotated, nil
+	for _, row := range []struct {
+		budget time.Duration
+		hang   []string
+		took   time.Duration
+	}{
+		{2 * time.Second, []string{"192.0.2.1:1"}, 250 * ms},
+		{2 * time.Second, []string{"192.0.2.1:1", "192.0.2.3:1"}, 500 * ms},
+		{300 * ms, []string{"192.0.2.1:1"}, 75 * ms},
+		{300 * ms, []string{"192.0.2.1:1", "192.0.2.4:1"}, 131250 * time.Microsecond},
+		{300 * ms, []string{"192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"}, 225 * ms},
+	} {
+		bubble(t, func(t *testing.T, w *world) {
+			w.four()
+			w.o.ConnectTimeout = row.budget
+			w.connect = make(map[string]func(context.Context) (net.Conn, error))
+			for _, to := range row.hang {
+				w.connect[to] = hang
 			}
-			return stale, nil
-		}
-		d, took := w.dial()
-		want(t, d, health.PhaseNone, "")
-		if took != 250*ms {
-			t.Errorf("took %v, want the head start of the address that hangs and no more", took)
-		}
-	})
+			rotated := insecure.NewCredentials()
+			stale := &failing{rotated, errors.New("unknown authority")}
+			w.o.Credentials = func(_ context.Context, refresh bool) (credentials.TransportCredentials, error) {
+				if refresh {
+					return rotated, nil
+				}
+				return stale, nil
+			}
+			d, took := w.dial()
+			want(t, d, health.PhaseNone, "")
+			if took != row.took {
+				t.Errorf("%v, %q hang: took %v, want %v; tried %q", row.budget, row.hang, took, row.took, w.tried)
+			}
+		})
+	}
 }
 
 // Addresses are raced: each has a head start, less where the budget is short, and the next one follows at once where one has failed. The
@@ -454,9 +465,9 @@ func TestProgressOfARace(t *testing.T) {
 		w.connect["192.0.2.2:1"] = hang
 		w.way.SetMode(healthtest.Silent)
 		lookup := w.o.Lookup
-		w.o.Lookup = func(ctx context.Context, network, host string) ([]netip.Addr, error) {
+		w.o.Lookup = func(ctx context.Context, network, host string, again bool) ([]netip.Addr, error) {
 			time.Sleep(50 * ms)
-			return lookup(ctx, network, host)
+			return lookup(ctx, network, host, again)
 		}
 		p := dial.NewProgress(clock.Moment{})
 		if p.Phase() != health.PhaseCredentials {
@@ -675,7 +686,7 @@ func (w *world) proxy(answer func(client net.Conn, request *http.Request, rest *
 		return &url.URL{Scheme: "http", Host: "192.0.2.9:3128", User: url.UserPassword("u", "p")}, nil
 	}
 	w.o.Target = parse(w.t, "upstream.test:50051")
-	w.o.Lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+	w.o.Lookup = func(context.Context, string, string, bool) ([]netip.Addr, error) {
 		w.t.Error("the name was looked up, which is the proxy's to do")
 		return nil, nil
 	}

@@ -61,18 +61,19 @@ func (dl *Dialer) ask(ctx context.Context, f family, host string) ([]netip.Addr,
 	answers := make(chan answer, questions)
 	asked, failed := 0, 0
 	question := func() {
+		again := asked > 0
 		asked++
 		go func() {
-			ips, err := dl.o.Lookup(ctx, f.network(), host)
+			ips, err := dl.o.Lookup(ctx, f.network(), host, again)
 			answers <- answer{ips: ofFamily(ips, f), err: err}
 		}()
 	}
 	question()
-	again := time.NewTicker(max(shortestAgain, min(dl.o.ConnectTimeout/4, longestAgain)))
-	defer again.Stop()
+	ticker := time.NewTicker(max(shortestAgain, min(dl.o.ConnectTimeout/4, longestAgain)))
+	defer ticker.Stop()
 	for {
 		select {
-		case <-again.C:
+		case <-ticker.C:
 			if asked < questions {
 				question()
 			}

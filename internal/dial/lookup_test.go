@@ -32,7 +32,7 @@ func (w *world) names(six, four []said) (asked func() []string) {
 	var mu sync.Mutex
 	var all []string
 	next := map[string][]said{"ip6": six, "ip4": four}
-	w.o.Lookup = func(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	w.o.Lookup = func(ctx context.Context, network, host string, _ bool) ([]netip.Addr, error) {
 		mu.Lock()
 		all = append(all, fmt.Sprintf("%s at %v", network, w.now()))
 		list := next[network]
@@ -276,7 +276,7 @@ func TestLookup(t *testing.T) {
 	for _, text := range []string{"192.0.2.1:1", "[2001:db8::1%eth0]:1", ":1", "unix:///run/s", "192.0.2.1"} {
 		bubble(t, func(t *testing.T, w *world) {
 			w.o.Target = parse(t, text)
-			w.o.Lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+			w.o.Lookup = func(context.Context, string, string, bool) ([]netip.Addr, error) {
 				t.Error("asked")
 				return nil, nil
 			}

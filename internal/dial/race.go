@@ -153,10 +153,15 @@ func (r *race) begin() {
 	r.timer.Reset(r.delay())
 }
 
-// delay is the time between two routes, so that the rest of the budget suffices for all.
+// delay is the time between two routes, so that the rest of the budget suffices for all, also for reading the credentials again
+// and the routes that may follow from that.
 func (r *race) delay() time.Duration {
 	left := r.o.ConnectTimeout - r.clock.Now().Since(r.p.began)
-	return min(raceDelay, left/time.Duration(r.waiting.len()+1))
+	steps := r.waiting.len()
+	if len(r.again) > 0 && !r.refreshed {
+		steps += 1 + len(r.again)
+	}
+	return min(raceDelay, left/time.Duration(steps+1))
 }
 
 // add takes the answer about a family. The more addresses there are, the sooner the next one begins.

@@ -169,7 +169,7 @@ func TestAsGRPC(t *testing.T) {
 				return // the dialler looks the name up
 			}
 			if ours == nil {
-				ips, err := parsed.Lookup(t.Context(), "ip4", parsed.Name())
+				ips, err := parsed.Lookup(t.Context(), "ip4", parsed.Name(), false)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
+	"sync"
 )
 
 // Address is one place to connect to.
@@ -24,20 +26,25 @@ func (a Address) String() string {
 	return a.Text
 }
 
-// LookupFunc returns the addresses of a host in one address family: network is "ip4" or "ip6".
-type LookupFunc func(ctx context.Context, network, host string) ([]netip.Addr, error)
+// LookupFunc returns the addresses of a host in one address family: network is "ip4" or "ip6". again says that an equal question is
+// under way and has no answer yet.
+type LookupFunc func(ctx context.Context, network, host string, again bool) ([]netip.Addr, error)
 
 // Lookup asks the system's resolver, or the DNS server that the target names. It is the LookupFunc of a running program.
-func (t Target) Lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
+func (t Target) Lookup(ctx context.Context, network, host string, again bool) ([]netip.Addr, error) {
 	// A resolver of its own for each question: equal questions of one resolver that are under way are merged, so that a second
 	// one would share the fate of the first.
 	resolver := new(net.Resolver)
-	if t.dns != "" {
+	switch {
+	case t.dns != "":
 		resolver.PreferGo = true
 		resolver.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, network, t.dns)
 		}
+	case again:
+		resolver.PreferGo = true
+		resolver.Dial = new(otherServer).dial
 	}
 	ips, err := resolver.LookupNetIP(ctx, network, host)
 	if failed, ok := errors.AsType[*net.DNSError](err); ok && t.dns != "" {
@@ -46,6 +53,36 @@ func (t Target) Lookup(ctx context.Context, network, host string) ([]netip.Addr,
 		err = &asked
 	}
 	return ips, err
+}
+
+// otherServer has a resolver ask another name server than the first one, where there is another: the first one may be down, and
+// package net waits for it for 5 seconds before it asks the next one. It asks a server again that it could not reach, so that
+// an only one is asked after all.
+type otherServer struct {
+	mu      sync.Mutex
+	first   string
+	refused bool // the latest call
+}
+
+var errAsked = errors.New("this name server is being asked already")
+
+// refuses says whether the server is not to be asked now.
+func (o *otherServer) refuses(network, address string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.first == "" {
+		o.first = address
+	}
+	o.refused = address == o.first && !o.refused && strings.HasPrefix(network, "udp") // by TCP it is asked for the rest of an answer
+	return o.refused
+}
+
+// dial is the Dial of a net.Resolver.
+func (o *otherServer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if o.refuses(network, address) {
+		return nil, errAsked
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
 }
 
 // Name is the host to look up; empty where Addresses has the addresses already.

@@ -15,4 +15,6 @@ var oldSeeds = []struct {
 	{502, "an address that hung kept the credentials from being read again"},
 	{707, "an address that hung kept the credentials from being read again"},
 	{20431, "an address of the family that came first had the head start of an only one, so that the budget did not reach the last one"},
+	{30385, "addresses that hung kept those from being tried within the budget on which TLS had failed with outdated credentials"},
+	{30407, "the same"},
 }

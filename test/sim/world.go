@@ -384,7 +384,7 @@ func (w *world) await(ctx context.Context, in *input) error {
 }
 
 // lookup is the checker's resolver.
-func (w *world) lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
+func (w *world) lookup(ctx context.Context, network, host string, _ bool) ([]netip.Addr, error) {
 	if err := simnet.Sleep(ctx, w.net.Delay(false)+w.net.Delay(true)); err != nil {
 		return nil, err
 	}
