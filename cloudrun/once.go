@@ -9,6 +9,7 @@ import (
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/app"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/near"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -70,7 +71,7 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 		if v.Status != health.ServiceUnknown {
 			continue
 		}
-		if names := a.Upstreams[0].Checker.Near(within, v.Service); len(names) > 0 {
+		if names := near.Names(v.Service, a.Upstreams[0].Checker.Names(within)); len(names) > 0 {
 			fmt.Fprintf(stderr, "the server does not know %q, but %q\n", v.Service, names)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/near"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/upstream"
 	"example.com/grpc-health-http/internal/version"
@@ -107,7 +108,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	for _, v := range verdicts {
 		fmt.Fprintln(stderr, message(s.Addr, v, len(verdicts) > 1))
 		if v.Status == health.ServiceUnknown {
-			if names := checker.Near(within, v.Service); len(names) > 0 {
+			if names := near.Names(v.Service, checker.Names(within)); len(names) > 0 {
 				fmt.Fprintf(stderr, "the server does not know %q, but %q\n", v.Service, names)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"example.com/grpc-health-http/internal/near"
 	"github.com/kelseyhightower/envconfig"
 )
 
@@ -370,7 +371,7 @@ func suggestion(name string, known map[string]knownFlag) string {
 	name = strings.ToLower(name)
 	for _, candidate := range slices.Sorted(maps.Keys(known)) {
 		lower := strings.ToLower(candidate)
-		d := distance(name, lower)
+		d := near.Distance(name, lower)
 		if min(len(name), len(lower)) > 2 && (strings.Contains(lower, name) || strings.Contains(name, lower)) {
 			d = min(d, 1)
 		}
@@ -385,25 +386,4 @@ func suggestion(name string, known map[string]knownFlag) string {
 		return "see -help"
 	}
 	return "did you mean -" + best + "?"
-}
-
-// distance returns the Levenshtein distance of a and b, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			substitute := diagonal
-			if a[i] != b[j] {
-				substitute++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitute, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"example.com/grpc-health-http/internal/near"
 )
 
 // unknownVariables reports the variables with our prefix that are not a setting of any variant. An empty variable counts as
@@ -67,7 +69,7 @@ func nearestName(name string) string {
 			if len(name) > len(spelling)+least { // cannot be near, and a very long name would take long to compare
 				continue
 			}
-			if d := distance(strings.ToUpper(name), spelling); d < least {
+			if d := near.Distance(strings.ToUpper(name), spelling); d < least {
 				nearest, least = s.name, d
 			}
 		}
