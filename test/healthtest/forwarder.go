@@ -36,6 +36,8 @@ const (
 	HTTP1
 	// Backlogged listens with a full accept queue, so that connecting hangs. Linux only.
 	Backlogged
+	// ResetOnFirstBytes accepts, and resets when the client's first bytes arrive.
+	ResetOnFirstBytes
 )
 
 const (
@@ -173,6 +175,22 @@ func (f *Forwarder) BlackHoleOlder(than time.Time) int {
 	return f.older(than, func(l *link) { l.blackHoled.Store(true) })
 }
 
+// Deafen makes the established connections lose what the target sends. What the client sends arrives.
+func (f *Forwarder) Deafen() {
+	for _, l := range f.open() {
+		l.deaf.Store(true)
+	}
+}
+
+// HalfOpen makes the established connections such as a machine leaves behind that has restarted: nothing comes any more, and the
+// next bytes of the client are answered with a reset.
+func (f *Forwarder) HalfOpen() {
+	for _, l := range f.open() {
+		l.deaf.Store(true)
+		l.resetOnBytes.Store(true)
+	}
+}
+
 // CloseOnBytes closes each of the established connections when its client sends the next bytes. The target does not receive
 // them.
 func (f *Forwarder) CloseOnBytes() {
@@ -279,6 +297,9 @@ func (f *Forwarder) connection(client net.Conn) {
 		l.reset()
 	case Silent:
 		<-l.done
+	case ResetOnFirstBytes:
+		_, _ = client.Read(make([]byte, pieceSize))
+		l.reset()
 	case CloseOnFirstBytes:
 		// Closing with unread bytes would send a reset.
 		_, _ = client.Read(make([]byte, pieceSize))
@@ -336,7 +357,9 @@ type link struct {
 	towardsClient *injector
 
 	blackHoled   atomic.Bool
+	deaf         atomic.Bool // towards the client
 	closeOnBytes atomic.Bool
+	resetOnBytes atomic.Bool
 
 	mu     sync.Mutex
 	target net.Conn // nil until dialled
@@ -461,6 +484,10 @@ func (d direction) read(pieces chan<- piece) {
 			d.link.close()
 			return
 		}
+		if n > 0 && !d.fromTarget && d.link.resetOnBytes.Load() {
+			d.link.reset()
+			return
+		}
 		if n > 0 && !d.send(pieces, piece{bytes: buffer[:n], at: time.Now()}) {
 			return
 		}
@@ -492,7 +519,7 @@ func (d direction) deliver(pieces <-chan piece) bool {
 		if !d.link.wait(time.Until(p.at.Add(d.link.forwarder.delay(d.fromTarget)))) || !d.link.waitResumed() {
 			return false
 		}
-		switch blackHoled := d.link.blackHoled.Load(); {
+		switch blackHoled := d.link.blackHoled.Load() || d.fromTarget && d.link.deaf.Load(); {
 		case blackHoled && p.err != nil:
 			// The client must not see that the target has closed.
 			return d.fromTarget

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -20,10 +21,11 @@ type NameServer struct {
 
 	mu        sync.Mutex
 	addresses []string
+	delay     time.Duration
 	silent    bool
 }
 
-// StartNameServer starts a name server. It ends with the test. addresses are the IPv4 addresses of upstream.test; without any,
+// StartNameServer starts a name server. It ends with the test. addresses are those of upstream.test, of either family; without any,
 // the name does not exist (NXDOMAIN).
 func StartNameServer(t testing.TB, addresses ...string) *NameServer {
 	t.Helper()
@@ -56,6 +58,13 @@ func (n *NameServer) SetAddresses(addresses ...string) {
 	n.addresses = addresses
 }
 
+// SetDelay delays the answers from now on.
+func (n *NameServer) SetDelay(d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.delay = d
+}
+
 // SetSilent makes the server stop answering.
 func (n *NameServer) SetSilent() {
 	n.mu.Lock()
@@ -71,15 +80,19 @@ func (n *NameServer) serve() error {
 			return err
 		}
 		n.mu.Lock()
-		addresses, silent := n.addresses, n.silent
+		addresses, delay, silent := n.addresses, n.delay, n.silent
 		n.mu.Unlock()
 		answer, err := answerQuery(buffer[:size], addresses)
 		if silent || err != nil {
 			continue // an invalid query gets no answer either
 		}
-		if _, err := n.conn.WriteTo(answer, from); err != nil {
-			return err
+		if delay == 0 {
+			if _, err := n.conn.WriteTo(answer, from); err != nil {
+				return err
+			}
+			continue
 		}
+		time.AfterFunc(delay, func() { _, _ = n.conn.WriteTo(answer, from) }) // fails only where the test has ended
 	}
 }
 
@@ -93,14 +106,17 @@ func answerQuery(query []byte, addresses []string) ([]byte, error) {
 		m.RCode = dnsmessage.RCodeNameError
 	}
 	for _, q := range m.Questions {
-		if q.Type != dnsmessage.TypeA {
-			continue
-		}
-		for _, a := range addresses {
-			m.Answers = append(m.Answers, dnsmessage.Resource{
-				Header: dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET},
-				Body:   &dnsmessage.AResource{A: netip.MustParseAddr(a).As4()},
-			})
+		for _, text := range addresses {
+			var body dnsmessage.ResourceBody
+			switch a := netip.MustParseAddr(text); {
+			case a.Is4() && q.Type == dnsmessage.TypeA:
+				body = &dnsmessage.AResource{A: a.As4()}
+			case a.Is6() && q.Type == dnsmessage.TypeAAAA:
+				body = &dnsmessage.AAAAResource{AAAA: a.As16()}
+			default:
+				continue
+			}
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET}, Body: body})
 		}
 	}
 	return m.Pack()

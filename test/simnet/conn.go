@@ -1,7 +1,6 @@
 package simnet
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -81,12 +80,11 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Write implements net.Conn. It never waits.
 func (c *Conn) Write(p []byte) (int, error) {
-	closed, end := c.in.reading()
-	switch {
-	case closed:
+	if closed, _ := c.in.reading(); closed {
 		return 0, net.ErrClosed
-	case end != nil && !errors.Is(end, io.EOF):
-		return 0, syscall.EPIPE
+	}
+	if err := c.in.broken(); err != nil {
+		return 0, err
 	}
 	there, back := c.net.Delay(c.out.toClient), c.net.Delay(c.in.toClient)
 	if peerClosed, _ := c.out.reading(); peerClosed || c.halfOpen.Load() {
@@ -101,7 +99,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) Close() error {
 	c.closed.Do(func() {
 		c.in.stopReading()
-		c.out.send(segment{end: io.EOF}, c.net.Delay(c.out.toClient))
+		if !c.peer.halfOpen.Load() { // nobody is there to send it
+			c.out.send(segment{end: io.EOF}, c.net.Delay(c.out.toClient))
+		}
 		if c.in.toClient {
 			c.net.forget(c)
 		}

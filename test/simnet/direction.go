@@ -1,9 +1,11 @@
 package simnet
 
 import (
+	"io"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -26,6 +28,7 @@ type direction struct {
 	lost     bool      // what is sent is lost
 	closed   bool      // by the reader
 	end      error     // what the reader gets; nil while there can be more
+	told     bool      // of a reset: the reader, or whoever writes the other way, has got it
 	deadline time.Time // of the reader
 	changed  chan struct{}
 }
@@ -124,6 +127,33 @@ func (d *direction) reading() (closed bool, end error) {
 	return d.closed, d.end
 }
 
+// endLocked is what the reader gets at the end. A reset is told once, as systems do.
+func (d *direction) endLocked() error {
+	if d.end == syscall.ECONNRESET && d.told {
+		return io.EOF
+	}
+	d.told = true
+	return d.end
+}
+
+// broken is what the peer's reset makes of a write the other way; nil without one.
+func (d *direction) broken() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.end == nil && len(d.queue) > 0 && d.queue[0].end == syscall.ECONNRESET && !d.queue[0].due.After(time.Now()) {
+		d.end, d.queue = syscall.ECONNRESET, nil
+	}
+	switch {
+	case d.end != syscall.ECONNRESET:
+		return nil
+	case d.told:
+		return syscall.EPIPE
+	}
+	d.told = true
+	d.wakeLocked()
+	return d.end
+}
+
 func (d *direction) setDeadline(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -158,7 +188,7 @@ func (d *direction) arrived(p []byte) (n int, wait time.Duration, err error) {
 	case d.closed:
 		return 0, 0, net.ErrClosed
 	case d.end != nil:
-		return 0, 0, d.end
+		return 0, 0, d.endLocked()
 	case !d.deadline.IsZero() && !now.Before(d.deadline):
 		return 0, 0, os.ErrDeadlineExceeded
 	case len(d.queue) == 0:
@@ -166,7 +196,7 @@ func (d *direction) arrived(p []byte) (n int, wait time.Duration, err error) {
 		wait = d.queue[0].due.Sub(now)
 	case d.queue[0].end != nil:
 		d.end, d.queue = d.queue[0].end, nil
-		return 0, 0, d.end
+		return 0, 0, d.endLocked()
 	default:
 		s := &d.queue[0]
 		n = copy(p, s.data)

@@ -26,6 +26,9 @@ const (
 	ResetOnAccept
 	// ResetLater: it is accepted, and reset after another round trip. Nothing comes before that.
 	ResetLater
+
+	// Modes is how many there are.
+	Modes = int(iota)
 )
 
 // Net is a network. Make it in the bubble. All methods are safe for concurrent use.

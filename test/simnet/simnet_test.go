@@ -168,7 +168,7 @@ func TestBreaking(t *testing.T) {
 		want  error
 		after time.Duration // of the write
 	}{
-		"reset":      {(*simnet.Conn).Reset, syscall.EPIPE, 0},
+		"reset":      {(*simnet.Conn).Reset, syscall.ECONNRESET, 0},
 		"black hole": {(*simnet.Conn).BlackHole, errTimeout, time.Second},
 		"deafen":     {(*simnet.Conn).Deafen, errTimeout, time.Second},
 		"half-open":  {(*simnet.Conn).HalfOpen, syscall.ECONNRESET, 2 * latency},
@@ -202,7 +202,7 @@ func TestTakeover(t *testing.T) {
 		waiting := f.connect()
 		defer f.serve("new ").Close()
 		old.Close()
-		if _, err := ask(waiting, "x"); !errors.Is(err, syscall.EPIPE) || !waiting.Rejected() {
+		if _, err := ask(waiting, "x"); !errors.Is(err, syscall.ECONNRESET) || !waiting.Rejected() {
 			t.Errorf("the connection that was not accepted: %v", err)
 		}
 		c := f.connect()
