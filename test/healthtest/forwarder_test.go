@@ -69,6 +69,12 @@ func TestForwarderModesForNewConnections(t *testing.T) {
 			}
 		}},
 		{"reset", healthtest.ResetOnAccept, patience, "Unavailable", nil},
+		{"reset on first bytes", healthtest.ResetOnFirstBytes, patience, "Unavailable", func(t *testing.T, conn *net.TCPConn) {
+			t.Helper()
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("got %v, want a reset", err)
+			}
+		}},
 		{"close on first bytes", healthtest.CloseOnFirstBytes, patience, "Unavailable", func(t *testing.T, conn *net.TCPConn) {
 			t.Helper()
 			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
@@ -190,6 +196,49 @@ func TestForwarderBlackHoles(t *testing.T) {
 	healthtest.Eventually(t, "only the black-holed connection is left", func() bool { return f.OpenConnections() == 1 })
 	if got := checkOnce(established, "", notNow); got != "DeadlineExceeded" {
 		t.Errorf("after the upstream has closed: got %s, want DeadlineExceeded", got)
+	}
+}
+
+func TestForwarderDeafens(t *testing.T) {
+	t.Parallel()
+	up, f, established := startForwarded(t)
+	f.Deafen()
+	if got := checkOnce(established, "", notNow); got != "DeadlineExceeded" {
+		t.Errorf("established connection: got %s, want DeadlineExceeded", got)
+	}
+	if got := up.RPCs(); got != 2 {
+		t.Errorf("RPCs at the upstream: got %d, want 2", got)
+	}
+	want(t, dial(t, f.Addr()), "", "SERVING")
+}
+
+func TestForwarderHalfOpens(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	f := healthtest.Forward(t, up.Target())
+	conn := connect(t, f.Addr())
+	healthtest.Eventually(t, "the connection is established", func() bool { return up.OpenConnections() == 1 })
+	// The upstream's SETTINGS arrive before.
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	f.HalfOpen()
+	up.Stop()
+	if err := conn.SetReadDeadline(time.Now().Add(notNow)); err != nil {
+		t.Fatal(err)
+	}
+	var timeout net.Error
+	if _, err := io.Copy(io.Discard, conn); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("got %v before the client has sent anything, want silence", err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want a reset", err)
 	}
 }
 

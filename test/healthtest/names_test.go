@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -26,6 +27,18 @@ func TestNameServer(t *testing.T) {
 	if addresses, err := resolver.LookupHost(t.Context(), name); !slices.Equal(addresses, []string{"127.0.0.1", "127.0.0.2"}) {
 		t.Errorf("got %v, %v", addresses, err)
 	}
+	n.SetAddresses("127.0.0.1", "::1")
+	for network, want := range map[string]string{"ip4": "127.0.0.1", "ip6": "::1"} {
+		if addresses, err := resolver.LookupIP(t.Context(), network, name); len(addresses) != 1 || addresses[0].String() != want {
+			t.Errorf("%s: got %v, %v", network, addresses, err)
+		}
+	}
+	n.SetDelay(notNow)
+	began := time.Now()
+	if _, err := resolver.LookupHost(t.Context(), name); err != nil || time.Since(began) < notNow {
+		t.Errorf("got %v after %v, want an answer after %v", err, time.Since(began), notNow)
+	}
+	n.SetDelay(0)
 	n.SetAddresses()
 	var failed *net.DNSError
 	if addresses, err := resolver.LookupHost(t.Context(), name); !errors.As(err, &failed) || !failed.IsNotFound {

@@ -122,7 +122,28 @@ func listen(address string) (net.Listener, error) {
 		}
 		return err
 	}}
-	return config.Listen(context.Background(), "tcp", address)
+	l, err := config.Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return listener{l.(*net.TCPListener)}, nil
+}
+
+// listener ends with its Close, also where a process that is being started has a copy of it until its exec.
+type listener struct{ *net.TCPListener }
+
+func (l listener) Close() error {
+	ours, err := l.File()
+	if err != nil {
+		return err // closed before
+	}
+	defer ours.Close()
+	l.TCPListener.Close()
+	raw, err := ours.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
 }
 
 func (r *real) listen() net.Listener {

@@ -112,7 +112,7 @@ type world struct {
 
 	running   sync.WaitGroup
 	asker     asker
-	onConnect atomic.Pointer[func()] // is called when the server has accepted a connection
+	onConnect atomic.Pointer[func()] // is called when the server has begun to read from a connection
 
 	ca       [2]*healthtest.CA
 	identity atomic.Pointer[tls.Config] // of the server
@@ -236,7 +236,8 @@ type server struct {
 	listener net.Listener
 }
 
-// accepting tells the world of each connection.
+// accepting tells the world of each connection from which the server begins to read: one that it has only just accepted, it closes when
+// it drains.
 type accepting struct {
 	net.Listener
 	world *world
@@ -244,10 +245,26 @@ type accepting struct {
 
 func (l accepting) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if f := l.world.onConnect.Load(); err == nil && f != nil {
-		l.world.running.Go(*f)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	return &accepted{Conn: c, world: l.world}, nil
+}
+
+type accepted struct {
+	net.Conn
+	world *world
+	told  sync.Once
+}
+
+func (c *accepted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.told.Do(func() {
+		if f := c.world.onConnect.Load(); f != nil {
+			c.world.running.Go(*f)
+		}
+	})
+	return n, err
 }
 
 // service is the health service.
@@ -521,8 +538,7 @@ type want struct {
 	notTimed bool
 	// dials are how many connections are begun, from and to.
 	dials [2]int
-	// retries are the reasons of further attempts, and shows the ways in which connections end, or are not made. One with a question
-	// mark need not come.
+	// retries are the reasons of further attempts, and shows the ways in which connections end, or are not made. See matches.
 	retries, shows string
 	// cause is which of causes the verdict's is, as retries.
 	cause string
@@ -569,15 +585,17 @@ const (
 	showsWithin = 2 * time.Second
 )
 
-// matches says whether got is what is wanted, in any order. One with a question mark need not be there.
+// matches says whether got is what is wanted, in any order. One with a question mark need not be there, and of those with a bar between
+// them one is enough.
 func matches(got []string, wanted string) bool {
-	allowed := strings.Fields(wanted)
-	for _, one := range allowed {
-		if !strings.HasSuffix(one, "?") && !slices.Contains(got, one) {
+	var allowed []string
+	for _, one := range strings.Fields(wanted) {
+		name, optional := strings.CutSuffix(one, "?")
+		names := strings.Split(name, "|")
+		if !optional && !slices.ContainsFunc(names, func(n string) bool { return slices.Contains(got, n) }) {
 			return false
 		}
+		allowed = append(allowed, names...)
 	}
-	return !slices.ContainsFunc(got, func(one string) bool {
-		return !slices.Contains(allowed, one) && !slices.Contains(allowed, one+"?")
-	})
+	return !slices.ContainsFunc(got, func(one string) bool { return !slices.Contains(allowed, one) })
 }

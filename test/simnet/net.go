@@ -22,7 +22,7 @@ const (
 	LoseSYN
 	// Mute: it is accepted, and then nothing ever comes.
 	Mute
-	// ResetOnAccept: it is accepted, and reset at once.
+	// ResetOnAccept: it is accepted, and reset at once. Connect fails where the client sees the reset first.
 	ResetOnAccept
 	// ResetLater: it is accepted, and reset after another round trip. Nothing comes before that.
 	ResetLater
@@ -192,9 +192,13 @@ func (n *Net) Connect(ctx context.Context, network, address string) (net.Conn, e
 	default:
 		c = n.accept(mode, address, began)
 	}
-	err := Sleep(ctx, n.Delay(true))
+	back := n.Delay(true)
+	err := Sleep(ctx, back)
 	n.WaitThawed()
 	switch {
+	case err == nil && mode == ResetOnAccept && back%2 == 0:
+		c.Close()
+		return fail(syscall.ECONNRESET)
 	case err != nil && c != nil:
 		c.Close()
 		return fail(err)

@@ -138,8 +138,10 @@ func TestNewConnections(t *testing.T) {
 				defer cancel()
 				began := time.Now()
 				c, err := f.Connect(ctx, "tcp", there)
-				if test.connect == nil && err == nil {
-					_, err = ask(c, "x")
+				if test.connect == nil {
+					if err == nil {
+						_, err = ask(c, "x")
+					}
 					test.connect = test.read
 				}
 				if !errors.Is(err, test.connect) && !(test.connect == errTimeout && isTimeout(err)) {
@@ -153,6 +155,45 @@ func TestNewConnections(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A reset on accept shows to who connects or, later, to who reads; and a reset is told once.
+func TestResetIsToldOnce(t *testing.T) {
+	in(t, func(t *testing.T, f *fixture) {
+		f.Impair(simnet.ResetOnAccept)
+		told := make(map[string]int)
+		for range 40 {
+			c, err := f.Connect(t.Context(), "tcp", there)
+			if err != nil {
+				told["connecting"]++
+				continue
+			}
+			p := make([]byte, 1)
+			if _, err := c.Read(p); errors.Is(err, syscall.ECONNRESET) {
+				told["reading"]++
+			}
+			if _, err := c.Read(p); err != io.EOF {
+				t.Errorf("read again: %v", err)
+			}
+			if _, err := c.Write(p); !errors.Is(err, syscall.EPIPE) {
+				t.Errorf("write after the reset was told: %v", err)
+			}
+			c.Close()
+		}
+		if told["connecting"] == 0 || told["reading"] == 0 || told["connecting"]+told["reading"] != 40 {
+			t.Errorf("told %v", told)
+		}
+		f.Impair(simnet.Pass)
+		c := f.connect()
+		c.Reset()
+		p := make([]byte, 1)
+		if _, err := c.Write(p); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("first write: %v", err)
+		}
+		if _, err := c.Read(p); err != io.EOF {
+			t.Errorf("read after a write was told: %v", err)
+		}
+	})
 }
 
 var errTimeout = errors.New("a read's deadline passed")
@@ -193,6 +234,22 @@ func TestBreaking(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Of a half-open connection the client learns with a write, although the server closes its side.
+func TestHalfOpenIsSilent(t *testing.T) {
+	in(t, func(t *testing.T, f *fixture) {
+		c := f.connect()
+		c.HalfOpen()
+		synctest.Wait()
+		c.SetReadDeadline(time.Now().Add(time.Second))
+		if n, err := c.Read(make([]byte, 1)); !isTimeout(err) {
+			t.Errorf("read %d, %v before a write", n, err)
+		}
+		if _, err := ask(c, "x"); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("after a write: %v", err)
+		}
+	})
 }
 
 // A new listener takes the address over; closing the old one resets what it has not accepted.
