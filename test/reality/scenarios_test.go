@@ -304,8 +304,7 @@ func servers() []scenario {
 			name: "the server is replaced when a connection is new", kinds: []string{"the server is replaced whenever a connection is new"},
 			shape: shape{direct: true},
 			before: func(w *world) {
-				once := func() { w.onConnect.Store(nil); w.roll() }
-				w.onConnect.Store(&once)
+				w.whenConnected(w.roll)
 			},
 			want: want{status: health.Serving, dials: [2]int{1, 3}, retries: "lost?", shows: "EOF? reset?"},
 		},

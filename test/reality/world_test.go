@@ -110,15 +110,16 @@ type world struct {
 	t       *testing.T
 	service *service
 
-	running   sync.WaitGroup
-	asker     asker
-	onConnect atomic.Pointer[func()] // is called when the server has begun to read from a connection
+	running  sync.WaitGroup
+	changing sync.WaitGroup // calls of onConnect
+	asker    asker
 
 	ca       [2]*healthtest.CA
 	identity atomic.Pointer[tls.Config] // of the server
 
-	mu     sync.Mutex
-	server *server // nil while it is down, or where it has a process of its own
+	mu        sync.Mutex
+	server    *server // nil while it is down, or where it has a process of its own
+	onConnect func()  // is called once, when the server has begun to read from a connection; may be nil
 }
 
 // play has the scenario happen, and returns what was wrong.
@@ -161,9 +162,26 @@ func (s *scenario) play(t *testing.T, shape shape, where func(*world) place) []s
 // end ends the server.
 func (w *world) end() {
 	w.service.release()
-	w.onConnect.Store(nil)
+	w.whenConnected(nil)
+	w.changing.Wait()
 	w.down()
 	w.running.Wait()
+}
+
+// whenConnected has f called, in a goroutine of its own, when the server next begins to read from a connection.
+func (w *world) whenConnected(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.onConnect = f
+}
+
+func (w *world) connected() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.onConnect != nil {
+		w.changing.Go(w.onConnect)
+		w.onConnect = nil
+	}
 }
 
 // serve starts a server in this process.
@@ -259,11 +277,7 @@ type accepted struct {
 
 func (c *accepted) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.told.Do(func() {
-		if f := c.world.onConnect.Load(); f != nil {
-			c.world.running.Go(*f)
-		}
-	})
+	c.told.Do(c.world.connected)
 	return n, err
 }
 
