@@ -22,7 +22,8 @@ type NameServer struct {
 	mu        sync.Mutex
 	addresses []string
 	delay     time.Duration
-	silent    bool
+	failing   bool
+	lost      func(dnsmessage.Type) bool // nil loses nothing
 }
 
 // StartNameServer starts a name server. It ends with the test. addresses are those of upstream.test, of either family; without any,
@@ -65,11 +66,21 @@ func (n *NameServer) SetDelay(d time.Duration) {
 	n.delay = d
 }
 
-// SetSilent makes the server stop answering.
-func (n *NameServer) SetSilent() {
+// SetFailing makes the server answer with a failure of its own (SERVFAIL).
+func (n *NameServer) SetFailing() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.silent = true
+	n.failing = true
+}
+
+// SetSilent makes the server stop answering.
+func (n *NameServer) SetSilent() { n.Lose(func(dnsmessage.Type) bool { return true }) }
+
+// Lose makes the server not answer the questions that lost says, by their type.
+func (n *NameServer) Lose(lost func(dnsmessage.Type) bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lost = lost
 }
 
 func (n *NameServer) serve() error {
@@ -79,12 +90,9 @@ func (n *NameServer) serve() error {
 		if err != nil {
 			return err
 		}
-		n.mu.Lock()
-		addresses, delay, silent := n.addresses, n.delay, n.silent
-		n.mu.Unlock()
-		answer, err := answerQuery(buffer[:size], addresses)
-		if silent || err != nil {
-			continue // an invalid query gets no answer either
+		answer, delay := n.answer(buffer[:size])
+		if answer == nil {
+			continue
 		}
 		if delay == 0 {
 			if _, err := n.conn.WriteTo(answer, from); err != nil {
@@ -96,13 +104,20 @@ func (n *NameServer) serve() error {
 	}
 }
 
-func answerQuery(query []byte, addresses []string) ([]byte, error) {
+// answer returns the answer to a query, and its delay. There is none to an invalid query, or one that is lost.
+func (n *NameServer) answer(query []byte) ([]byte, time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	var m dnsmessage.Message
-	if err := m.Unpack(query); err != nil {
-		return nil, err
+	if err := m.Unpack(query); err != nil || n.lost != nil && len(m.Questions) > 0 && n.lost(m.Questions[0].Type) {
+		return nil, 0
 	}
 	m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
-	if len(addresses) == 0 {
+	addresses := n.addresses
+	switch {
+	case n.failing:
+		m.RCode, addresses = dnsmessage.RCodeServerFailure, nil
+	case len(addresses) == 0:
 		m.RCode = dnsmessage.RCodeNameError
 	}
 	for _, q := range m.Questions {
@@ -119,5 +134,9 @@ func answerQuery(query []byte, addresses []string) ([]byte, error) {
 			m.Answers = append(m.Answers, dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET}, Body: body})
 		}
 	}
-	return m.Pack()
+	answer, err := m.Pack()
+	if err != nil {
+		return nil, 0
+	}
+	return answer, n.delay
 }

@@ -44,6 +44,10 @@ func TestNameServer(t *testing.T) {
 	if addresses, err := resolver.LookupHost(t.Context(), name); !errors.As(err, &failed) || !failed.IsNotFound {
 		t.Errorf("got %v, %v, want that there is no such name", addresses, err)
 	}
+	n.SetFailing()
+	if addresses, err := resolver.LookupHost(t.Context(), name); !errors.As(err, &failed) || failed.IsNotFound || !failed.IsTemporary {
+		t.Errorf("got %v, %v, want a failure of the server", addresses, err)
+	}
 	n.SetSilent()
 	ctx, cancel := context.WithTimeout(t.Context(), notNow)
 	defer cancel()

@@ -20,6 +20,13 @@ func TestKinds(t *testing.T) {
 			t.Errorf("no scenario is of the kind %q", kind)
 		}
 	}
+	for _, s := range all {
+		for _, kind := range s.kinds {
+			if !slices.Contains(sim.Kinds(), kind) {
+				t.Errorf("%s: there is no kind %q", s.name, kind)
+			}
+		}
+	}
 	for mode := simnet.Pass + 1; int(mode) < simnet.Modes; mode++ {
 		if !slices.ContainsFunc(all, func(s scenario) bool { return s.mode == mode && s.onlySimulated == "" }) {
 			t.Errorf("no scenario is of the mode %d", mode)

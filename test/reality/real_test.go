@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/dns/dnsmessage"
+
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/upstream"
@@ -268,7 +270,7 @@ func (r *real) slow(by time.Duration) { r.relay.Delay(by, by) }
 func (r *real) lookups(in input) {
 	switch in {
 	case fails:
-		r.names.SetAddresses()
+		r.names.SetFailing()
 	case never:
 		r.names.SetSilent()
 	case late:
@@ -278,6 +280,18 @@ func (r *real) lookups(in input) {
 
 func (r *real) find(family int) {
 	r.names.SetAddresses(map[int]string{4: "127.0.0.1", 6: "::1"}[family])
+}
+
+func (r *real) lose(family int, all bool) {
+	about := map[int]dnsmessage.Type{4: dnsmessage.TypeA, 6: dnsmessage.TypeAAAA}[family]
+	lost := false // the name server guards it
+	r.names.Lose(func(t dnsmessage.Type) bool {
+		if t != about || lost && !all {
+			return false
+		}
+		lost = true
+		return true
+	})
 }
 
 func (r *real) secrets(in input)  { r.input("ca", in) }

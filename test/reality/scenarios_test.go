@@ -39,6 +39,7 @@ const (
 	olderBreak    = "older connections break"
 	nothing       = "nothing comes through"
 	oneFamily     = "lookups find one address family"
+	familyLost    = "lookups for one address family are lost"
 	frozen        = "frozen"
 	breaksFrozen  = "frozen, and connections break meanwhile"
 	changesFrozen = "a service is slow, frozen, and it changes meanwhile"
@@ -334,8 +335,11 @@ func inputs() (all []scenario) {
 			late:  {status: health.Serving, took: lateness, dials: [2]int{1, 1}},
 		} {
 			shape := what.shape
-			if in == never {
+			switch {
+			case in == never:
 				shape.budget = shortBudget
+			case in == fails && shape.named:
+				want.took = longBudget / 4 // the name server is asked again
 			}
 			if in != late {
 				want.dials = [2]int{0, what.dials}
@@ -360,7 +364,22 @@ func inputs() (all []scenario) {
 		},
 		scenario{
 			name: "lookups find both address families", kinds: []string{oneFamily}, shape: shape{named: true, families: true},
-			want: want{status: health.Serving, dials: [2]int{1, 2}, shows: "refused?"}, // the system's resolver may put IPv4 first
+			want: want{status: health.Serving, dials: [2]int{2, 2}, shows: "refused"}, // IPv6 comes first
+		},
+		scenario{
+			name: "lookups for one address family are lost, the other one serves", kinds: []string{familyLost}, shape: shape{named: true},
+			before: func(w *world) { w.lose(6, true) },
+			want:   want{status: health.Serving, took: 50 * time.Millisecond, dials: [2]int{1, 1}}, // the Resolution Delay of RFC 8305
+		},
+		scenario{
+			name: "lookups for one address family are lost, the one that serves", kinds: []string{familyLost},
+			shape: shape{named: true, budget: shortBudget}, before: func(w *world) { w.lose(4, true) },
+			want: want{status: health.Timeout, phases: []health.Phase{health.PhaseDNS}, took: shortBudget, cause: "budget"},
+		},
+		scenario{
+			name: "an answer of the name server is lost", kinds: []string{"an answer of the name server is lost"}, shape: shape{named: true},
+			before: func(w *world) { w.lose(4, false) },
+			want:   want{status: health.Serving, took: longBudget / 4, dials: [2]int{1, 1}},
 		},
 	)
 }

@@ -38,7 +38,9 @@ type simulated struct {
 	mu           sync.Mutex
 	lookup       input
 	secret, meta input
-	family       int
+	family       int // that the lookup finds; 0 is both
+	losing       int // the family about which an answer is lost; 0 is none
+	losingAll    bool
 	roots        *x509.CertPool
 	pair         tls.Certificate
 	generation   int // of the files
@@ -111,7 +113,7 @@ func (s *simulated) checker() asker {
 	system := clock.System()
 	o := check.Options{
 		Options: dial.Options{
-			Target: to, ServerName: "localhost", ConnectTimeout: s.budget, Connect: s.Connect, Credentials: s.credentials(), Lookup: s.find4or6,
+			Target: to, ServerName: "localhost", ConnectTimeout: s.budget, Connect: s.Connect, Credentials: s.credentials(), Lookup: s.lookUp,
 		},
 		RPCTimeout: s.budget, MaxAge: time.Minute, Services: []string{"", hung},
 		Clock: func() clock.Moment {
@@ -146,18 +148,41 @@ func (s *simulated) await(ctx context.Context, in *input) error {
 	return nil
 }
 
-func (s *simulated) find4or6(ctx context.Context, _, _ string) (found []netip.Addr, err error) {
+func (s *simulated) lookUp(ctx context.Context, network, host string, _ bool) (found []netip.Addr, err error) {
+	family := 6
+	if network == "ip4" {
+		family = 4
+	}
+	s.mu.Lock()
+	lost := s.losing == family
+	if lost && !s.losingAll {
+		s.losing = 0
+	}
+	s.mu.Unlock()
+	if lost {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if err := s.await(ctx, &s.lookup); err != nil {
-		return nil, err
+		return nil, &net.DNSError{Err: err.Error(), Name: host, IsTemporary: true}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range s.all() {
-		if s.family == 0 || a.Is4() == (s.family == 4) {
+		if a.Is4() == (family == 4) && (s.family == 0 || s.family == family) {
 			found = append(found, a)
 		}
 	}
+	if len(found) == 0 {
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}
 	return found, nil
+}
+
+func (s *simulated) lose(family int, all bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.losing, s.losingAll = family, all
 }
 
 func (s *simulated) credentials() func(ctx context.Context, refresh bool) (credentials.TransportCredentials, error) {

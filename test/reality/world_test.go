@@ -73,6 +73,8 @@ type place interface {
 	metadata(input)
 	// find makes the lookup find addresses of one family alone.
 	find(family int)
+	// lose has the name server's answers about a family lost: the next one alone, or all.
+	lose(family int, all bool)
 	// hold sets what the checker's files hold: the authorities that it trusts, and the one of its own certificate.
 	hold(trusts []*healthtest.CA, shows *healthtest.CA)
 	// freeze stops the checker's process for a time, during which meanwhile happens.
