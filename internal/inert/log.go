@@ -49,7 +49,7 @@ func (h handler) Enabled(ctx context.Context, level slog.Level) bool {
 }
 
 func (h handler) WithGroup(name string) slog.Handler {
-	h.next = h.next.WithGroup(name)
+	h.next = h.next.WithGroup(cut(name, Most))
 	return h
 }
 
