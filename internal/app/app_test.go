@@ -117,6 +117,24 @@ func TestTokenFile(t *testing.T) {
 	}
 }
 
+// A caller that sends the token in the wrong place does not bring it into the log: the one of now, and the one before.
+func TestCallersTokenIsNotLogged(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("t0ken-of-callers\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	up := healthtest.Start(t)
+	a, log := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AuthTokenFile: file}}, Platform{})
+	if r := get(t, a.Handler, "/?service=t0ken-of-callers", "Bearer t0ken-of-callers"); r.StatusCode != 404 {
+		t.Fatalf("status %d", r.StatusCode)
+	}
+	a.Logger.Warn("t0ken-of-callers", "cause", errors.New("t0ken-of-callers"))
+	if strings.Contains(log.String(), "t0ken-of-callers") || strings.Count(log.String(), "(redacted)") < 3 {
+		t.Errorf("the log: %s", log)
+	}
+}
+
 func TestWrongSettingsAreAnError(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]settings.Settings{

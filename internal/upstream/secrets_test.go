@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,28 @@ func TestWhatWasSentIsNotTold(t *testing.T) {
 	}
 	if !strings.Contains(got, "abc") || !strings.Contains(got, "refused") {
 		t.Errorf("told %s", got)
+	}
+}
+
+// A secret across the place where a message is cut leaves no part.
+func TestNoPartOfASecretIsTold(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.Handle("quoting", func(ctx context.Context, _ string) (*healthpb.HealthCheckResponse, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		before, err := strconv.Atoi(md.Get("before")[0])
+		if err != nil {
+			return nil, err
+		}
+		return nil, status.Error(codes.Internal, strings.Repeat("\n", before/2)+md.Get("x-key")[0]+strings.Repeat("y", 1000))
+	})
+	for before := 900; before < 1030; before += 2 {
+		got := told(t, settings.Upstream{Addr: up.Addr(), Headers: []settings.Header{
+			{Name: "before", Value: strconv.Itoa(before)}, {Name: "x-key", Value: "s3cret-key-of-ours"},
+		}}, nil)
+		if strings.Contains(got, "s3") || !strings.Contains(got, "cut") {
+			t.Fatalf("%d before: %s", before, got)
+		}
 	}
 }
 
