@@ -27,16 +27,16 @@ func TestOutsideTextIsInert(t *testing.T) {
 		switch name {
 		case "huge":
 			return nil, status.Error(codes.Internal, strings.Repeat("x", 15<<20))
-		case "gone":
+		case "gone", "s3cret-of-the-prob":
 			return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVICE_UNKNOWN}, nil
 		}
 		return nil, status.Error(codes.Internal, fmt.Sprintf("\x00\x1b[2J\a\r\nstatus: SERVING\n\u0085\u2028\u2029\u202e\u2066\u200b\ufeff\xff %q", map[string][]string(md))+strings.Repeat("\u202e", 5000))
 	})
 	up.HandleList(func(context.Context) (*healthpb.HealthListResponse, error) {
-		return &healthpb.HealthListResponse{Statuses: map[string]*healthpb.HealthCheckResponse{"gone\u202e": {}, "gone" + strings.Repeat("\u200b", 3): {}}}, nil
+		return &healthpb.HealthListResponse{Statuses: map[string]*healthpb.HealthCheckResponse{"gone\u202e": {}, "gone" + strings.Repeat("\u200b", 3): {}, secret: {}}}, nil
 	})
 	for _, args := range [][]string{
-		{"-service=a"}, {"-service=a", "-v"}, {"-service=a", "-v", "-format=json"}, {"-service=huge", "-v"}, {"-service=gone"}, {"-service=a\u202e"}, {"-\x1b"}, {"stray\x1b"}, {"-tls", "-tls-ca-cert=\x1b\u202e"},
+		{"-service=a"}, {"-service=a", "-v"}, {"-service=a", "-v", "-format=json"}, {"-service=huge", "-v"}, {"-service=gone"}, {"-service=s3cret-of-the-prob"}, {"-service=a\u202e"}, {"-\x1b"}, {"stray\x1b"}, {"-tls", "-tls-ca-cert=\x1b\u202e"},
 	} {
 		var stdout, stderr bytes.Buffer
 		if code := run(t.Context(), append([]string{"-addr=" + up.Addr(), "-rpc-timeout=20s", "-rpc-header=authorization: Bearer " + secret}, args...), &stdout, &stderr); code == exitServing && args[0] != "stray\x1b" {

@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -132,6 +133,17 @@ func TestCallersTokenIsNotLogged(t *testing.T) {
 	a.Logger.Warn("t0ken-of-callers", "cause", errors.New("t0ken-of-callers"))
 	if strings.Contains(log.String(), "t0ken-of-callers") || strings.Count(log.String(), "(redacted)") < 3 {
 		t.Errorf("the log: %s", log)
+	}
+}
+
+func TestLoggersAreInert(t *testing.T) {
+	t.Parallel()
+	for _, format := range []string{"text", "json"} {
+		var log bytes.Buffer
+		NewLogger(&log, &settings.Settings{Process: settings.Process{LogFormat: format}}).Warn("a\u202e", "cause", errors.New("b\n\u2028"), "text", strings.Repeat("x", 1<<20))
+		if text := strings.ReplaceAll(log.String(), `\\`, `\`); !strings.Contains(text, `a\u202e`) || !strings.Contains(text, `b\n\u2028`) || len(text) > 2<<10 {
+			t.Errorf("%s: %.300s", format, text)
+		}
 	}
 }
 
