@@ -191,9 +191,19 @@ func TestRequestIsBounded(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", Most)
 	text, inJSON := eachHandler(t, nil, func(l *slog.Logger) {
-		ctx := WithBudget(t.Context())
+		ctx, lost := WithBudget(t.Context()), false
+		if !HasRoom(ctx) || !HasRoom(t.Context()) {
+			t.Error("there is no room at the beginning, or without a budget")
+		}
 		for range 1000 {
+			if HasRoom(ctx) && lost {
+				t.Error("there was room again")
+			}
+			lost = lost || !HasRoom(ctx)
 			l.With("server", long).WarnContext(ctx, long, "attempts", []string{long, long, long, long, long, long})
+		}
+		if !lost {
+			t.Error("there is always room")
 		}
 	})
 	for _, log := range []string{text, inJSON} {

@@ -189,3 +189,9 @@ type budget struct {
 func WithBudget(ctx context.Context) context.Context {
 	return context.WithValue(ctx, budgetKey{}, new(budget))
 }
+
+// HasRoom says whether the longest line still fits into the budget of a context, if it has one.
+func HasRoom(ctx context.Context) bool {
+	b, ok := ctx.Value(budgetKey{}).(*budget)
+	return !ok || b.used.Load() <= mostOfRequest-mostOfLine-mostOfLine/8
+}
