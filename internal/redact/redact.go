@@ -21,21 +21,23 @@ const (
 	most = 64 << 10
 	// generations is how many values of one secret are known, the present one included: an answer can quote one that was
 	// sent before the latest rotation.
-	generations = 16
+	generations = 4
 )
 
 // Secrets are those that the process knows. The zero value knows none, and so does nil. It is safe for concurrent use.
 type Secrets struct {
 	mu    sync.Mutex
-	known map[string][]string // by where they come from: each an entry of what Set got, the latest last
+	known map[string][]string // by where they come from, the latest last
 	forms atomic.Pointer[[]form]
+
+	public atomic.Pointer[[]string]
 }
 
 // form is one way in which a secret can be written.
 type form struct {
 	text string
-	back []int // of Knuth, Morris and Pratt: for each length matched, how much of it also matches further on
-	part int   // the least length that shows, before a cut, that the rest was cut off
+	back []int32 // of Knuth, Morris and Pratt: for each length matched, how much of it also matches further on
+	part int     // the least length that shows, before a cut, that the rest was cut off
 }
 
 // Set makes the secrets of a source known, such as the value of a header. Those that it had before are still taken out.
@@ -82,12 +84,27 @@ func (s *Secrets) Set(source string, secrets ...string) {
 	s.forms.Store(&forms)
 }
 
+// Public replaces the names that are no secrets, such as that of a service: a secret that stands in one of them is not taken out
+// of it.
+func (s *Secrets) Public(names ...string) {
+	if s == nil {
+		return
+	}
+	var public []string
+	for _, name := range names {
+		if len(name) >= Least {
+			public = append(public, name)
+		}
+	}
+	s.public.Store(&public)
+}
+
 func newForm(text string) form {
-	f := form{text: text, back: make([]int, len(text)), part: min(8, (len(text)+1)/2)}
+	f := form{text: text, back: make([]int32, len(text)), part: min(8, (len(text)+1)/2)}
 	if space := strings.IndexByte(text, ' '); space >= 0 { // "Bearer" alone is no part of a secret
 		f.part = max(f.part, space+1+Least)
 	}
-	for i, k := 1, 0; i < len(text); i++ {
+	for i, k := 1, int32(0); i < len(text); i++ {
 		for k > 0 && text[i] != text[k] {
 			k = f.back[k-1]
 		}
@@ -123,13 +140,18 @@ func (s *Secrets) Text(text string) string {
 			end--
 		}
 	}
-	marks := marksIn(seen)
+	known := spansOf(seen, Mark, nil) // in a mark nothing is looked for
+	if public := s.public.Load(); public != nil {
+		for _, name := range *public {
+			known = spansOf(seen, name, known)
+		}
+	}
 	var found []span
 	for _, f := range *forms {
 		found = f.find(seen, found)
 	}
 	found = slices.DeleteFunc(found, func(f span) bool {
-		return f.from >= end || slices.ContainsFunc(marks, func(m span) bool { return m.from <= f.from && f.to <= m.to })
+		return f.from >= end || slices.ContainsFunc(known, func(k span) bool { return k.from <= f.from && f.to <= k.to })
 	})
 	if len(found) == 0 {
 		return text[:end] + cut
@@ -152,15 +174,15 @@ func (s *Secrets) Text(text string) string {
 	return b.String() + cut
 }
 
-// marksIn is where the text has Mark already: in it nothing is looked for.
-func marksIn(text string) (marks []span) {
+// spansOf adds where the text has a part.
+func spansOf(text, part string, found []span) []span {
 	for from := 0; ; {
-		i := strings.Index(text[from:], Mark)
+		i := strings.Index(text[from:], part)
 		if i < 0 {
-			return marks
+			return found
 		}
-		marks = append(marks, span{from + i, from + i + len(Mark)})
-		from += i + len(Mark)
+		found = append(found, span{from + i, from + i + len(part)})
+		from += i + len(part)
 	}
 }
 
@@ -181,14 +203,14 @@ func (f *form) find(text string, found []span) []span {
 			add(i-k, i)
 		}
 		for k > 0 && text[i] != f.text[k] {
-			k = f.back[k-1]
+			k = int(f.back[k-1])
 		}
 		if text[i] == f.text[k] {
 			k++
 		}
 		if k == len(f.text) {
 			add(i+1-k, i+1)
-			k = f.back[k-1]
+			k = int(f.back[k-1])
 		}
 	}
 	if k >= f.part {

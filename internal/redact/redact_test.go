@@ -65,6 +65,38 @@ func TestWholeSecretsOnce(t *testing.T) {
 	(*Secrets)(nil).Set("x", "secret")
 }
 
+// A header's value can be a word of a name that everybody knows.
+func TestPublicNames(t *testing.T) {
+	t.Parallel()
+	s := knowing("production", "checkout", "db.production.svc:443-and-more")
+	s.Public("db.production.svc:443", "checkout.v1.Checkout", "", "x")
+	for text, want := range map[string]string{
+		"checkout.v1.Checkout": "checkout.v1.Checkout",
+		"no connection to db.production.svc:443: production is wrong": "no connection to db.production.svc:443: (redacted) is wrong",
+		"db.production.svc:443-and-more":                              "(redacted)",
+		"checkout of db.production.svc, too":                          "(redacted) of db.(redacted).svc, too",
+		"checkout.v1.Checkoutcheckout":                                "checkout.v1.Checkout(redacted)",
+	} {
+		if got := s.Text(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	(*Secrets)(nil).Public("checkout")
+}
+
+func BenchmarkText(b *testing.B) {
+	s := new(Secrets)
+	s.Set("authorization", Header("authorization", "Bearer "+strings.Repeat("eyJhbGciOi", 100))...)
+	s.Set("x-key", Header("x-key", "a-key-of-ours")...)
+	for name, text := range map[string]string{"usual": "rpc error: code = Unavailable desc = no healthy upstream", "SERVING": "SERVING", "long": strings.Repeat("eyJhbGciOi", most/10)} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				s.Text(text)
+			}
+		})
+	}
+}
+
 // odd are secrets with what is written in more than one way.
 var odd = []string{
 	"s3cret", `s3c"ret\with`, "s3cret<&>x", "s3c/ret+ab=", "pa ss:wo@rd%41", "päss\u202ewörd", "line\nbreak\ttab", "\x00\x01\xff\xfebinary", "s3cret\n", "ends in \xc3",

@@ -48,6 +48,7 @@ func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Conte
 		Redact:     o.Secrets.Text,
 	}
 	o.Secrets.Set("ADDR", userinfo(s.Addr)...)
+	o.Secrets.Public(append([]string{s.ShownAddr(), target.HostPort(), target.Host(), s.Authority, s.ServerName}, s.Services...)...)
 	if o.Setting != nil {
 		options.TLSSetting = o.Setting("TLS")
 	}
