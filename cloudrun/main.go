@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"example.com/grpc-health-http/internal/app"
+	"example.com/grpc-health-http/internal/inert"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/version"
 )
@@ -27,6 +28,7 @@ func main() {
 
 // run is main without the process. It serves until ctx ends.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	stdout, stderr = inert.Writer(stdout), inert.Writer(stderr)
 	s, err := settings.ParseProxy(args, stdout)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0

@@ -116,8 +116,8 @@ func startBy(t *testing.T, command, environment []string, args ...string) *proce
 }
 
 var (
-	healthURL  = regexp.MustCompile(`"answering health checks" url=https?://([^/]+)/`)
-	metricsURL = regexp.MustCompile(`"answering Prometheus" url=http://([^/]+)/`)
+	healthURL  = regexp.MustCompile(`"answering health checks",? ?"?url"?[=:]"?https?://([^/]+)/`)
+	metricsURL = regexp.MustCompile(`"answering Prometheus",? ?"?url"?[=:]"?http://([^/]+)/`)
 )
 
 func found(pattern *regexp.Regexp, text string) string {

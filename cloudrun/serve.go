@@ -50,6 +50,7 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 	if err != nil {
 		return nil, err
 	}
+	logger = a.Logger
 	defer func() {
 		if err != nil {
 			a.Close()

@@ -70,7 +70,7 @@ func newFunction(stdout, stderr io.Writer) *function {
 	}
 	logger.Info("answering health checks", "upstream", s.ShownAddr(), "version", version.Get().String())
 	return &function{
-		logger: logger,
+		logger: a.Logger,
 		http:   a.Handler,
 		direct: a.Open,
 		settle: reader.Settle,

@@ -22,6 +22,7 @@ import (
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/inert"
 	"example.com/grpc-health-http/internal/near"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/upstream"
@@ -51,6 +52,7 @@ const redial = 50 * time.Millisecond
 
 // run is main without the process. It ends early when ctx does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	stdout, stderr = inert.Writer(stdout), inert.Writer(stderr)
 	s, err := settings.ParseProbe(args, stdout)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -91,7 +93,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return time.Time{}, ""
 	}
 	if s.Verbose {
-		fmt.Fprintf(stderr, "checking %s: connect timeout %v, RPC timeout %v\n", s.Addr, s.ConnectTimeout, s.RPCTimeout)
+		fmt.Fprintf(stderr, "checking %s: connect timeout %v, RPC timeout %v\n", s.ShownAddr(), s.ConnectTimeout, s.RPCTimeout)
 		if len(s.FromEnvironment) > 0 {
 			fmt.Fprintf(stderr, "> settings from the environment: %s\n", strings.Join(s.FromEnvironment, " "))
 		}
@@ -106,7 +108,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		stdout.Write(answer.JSON(verdicts))
 	}
 	for _, v := range verdicts {
-		fmt.Fprintln(stderr, message(s.Addr, v, len(verdicts) > 1))
+		fmt.Fprintln(stderr, message(s.ShownAddr(), v, len(verdicts) > 1))
 		if v.Status == health.ServiceUnknown {
 			if names := near.Names(v.Service, checker.Names(within)); len(names) > 0 {
 				fmt.Fprintf(stderr, "the server does not know %q, but %q\n", v.Service, names)

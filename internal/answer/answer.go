@@ -4,10 +4,9 @@ package answer
 import (
 	"encoding/json"
 	"math"
-	"strings"
-	"unicode"
 
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/inert"
 )
 
 // Text has a line for each service, "echo.EchoServer SERVING", and just the status for the whole
@@ -19,24 +18,13 @@ func Text(verdicts []health.Verdict) []byte {
 	var text []byte
 	for _, v := range verdicts {
 		if v.Service != "" {
-			text = append(text, oneLine(v.Service)...)
+			text = append(text, inert.Text(v.Service)...)
 			text = append(text, ' ')
 		}
 		text = append(text, v.Status.String()...)
 		text = append(text, '\n')
 	}
 	return text
-}
-
-// oneLine replaces control characters, so that a name cannot add lines to the answer. Names in the answer to a List come
-// from the upstream.
-func oneLine(name string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, name)
 }
 
 type whole struct {
@@ -57,7 +45,7 @@ func JSON(verdicts []health.Verdict) []byte {
 	w := whole{Status: health.Worst(verdicts).String(), Services: make([]service, 0, len(verdicts))}
 	for _, v := range verdicts {
 		w.Services = append(w.Services, service{
-			Service:         v.Service,
+			Service:         inert.Text(v.Service),
 			Status:          v.Status.String(),
 			GRPCCode:        v.GRPCCode(),
 			Phase:           string(v.Phase),

@@ -26,8 +26,8 @@ func TestAnswers(t *testing.T) {
 			`{"status":"SERVICE_UNKNOWN","services":[{"service":"echo.EchoServer","status":"SERVING","grpc_code":"OK","phase":"","duration_seconds":0.0008},` +
 				`{"service":"b","status":"SERVICE_UNKNOWN","grpc_code":"NOT_FOUND","phase":"","duration_seconds":0}]}`},
 		{"none", nil, "UNKNOWN\n", `{"status":"UNKNOWN","services":[]}`},
-		{"a name with a line break", []health.Verdict{{Service: "a SERVING\nb", Status: health.NotServing}}, "a SERVING\uFFFDb NOT_SERVING\n",
-			`{"status":"NOT_SERVING","services":[{"service":"a SERVING\nb","status":"NOT_SERVING","grpc_code":"","phase":"","duration_seconds":0}]}`},
+		{"a name with a line break", []health.Verdict{{Service: "a SERVING\nb", Status: health.NotServing}}, "a SERVING\\nb NOT_SERVING\n",
+			`{"status":"NOT_SERVING","services":[{"service":"a SERVING\\nb","status":"NOT_SERVING","grpc_code":"","phase":"","duration_seconds":0}]}`},
 	} {
 		if got := string(Text(row.verdicts)); got != row.text {
 			t.Errorf("%s: text %q, want %q", row.name, got, row.text)

@@ -13,6 +13,8 @@ import (
 
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/inert"
+	"example.com/grpc-health-http/internal/redact"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/web"
 )
@@ -42,17 +44,23 @@ type App struct {
 	Budget time.Duration
 	// Credentials are the Platform's, and log what was read again.
 	Credentials creds.Options
+	// Logger is the Platform's, and takes the secrets of the settings out of what it logs.
+	Logger *slog.Logger
 }
 
 // New puts an App together. It makes no connection and reads no file yet. An error is one of the settings.
 func New(s *settings.Settings, p Platform) (*App, error) {
+	if p.Credentials.Secrets == nil {
+		p.Credentials.Secrets = new(redact.Secrets)
+	}
+	p.Logger = inert.Logger(p.Logger, p.Credentials.Secrets.Text)
 	p.Credentials = logged(p.Logger, p.Credentials)
 	p.Credentials.Setting = s.Name
 	u, err := newUpstream(s, p)
 	if err != nil {
 		return nil, err
 	}
-	a := &App{Upstreams: []*Upstream{u}, Credentials: p.Credentials}
+	a := &App{Upstreams: []*Upstream{u}, Credentials: p.Credentials, Logger: p.Logger}
 	var upstreams []web.Upstream
 	for _, u := range a.Upstreams {
 		upstreams = append(upstreams, u.web)
@@ -71,6 +79,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 
 // Check checks everything that is configured.
 func (a *App) Check(ctx context.Context) []health.Verdict {
+	ctx = inert.WithBudget(ctx)
 	return slices.Concat(health.SideBySide(len(a.Upstreams), func(i int) []health.Verdict {
 		return health.All(ctx, a.Upstreams[i].web.Check, a.Upstreams[i].web.Services)
 	})...)

@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -114,6 +115,35 @@ func TestTokenFile(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "the-token") {
 		t.Error("the log shows the token")
+	}
+}
+
+// A caller that sends the token in the wrong place does not bring it into the log: the one of now, and the one before.
+func TestCallersTokenIsNotLogged(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("t0ken-of-callers\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	up := healthtest.Start(t)
+	a, log := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AuthTokenFile: file}}, Platform{})
+	if r := get(t, a.Handler, "/?service=t0ken-of-callers", "Bearer t0ken-of-callers"); r.StatusCode != 404 {
+		t.Fatalf("status %d", r.StatusCode)
+	}
+	a.Logger.Warn("t0ken-of-callers", "cause", errors.New("t0ken-of-callers"))
+	if strings.Contains(log.String(), "t0ken-of-callers") || strings.Count(log.String(), "(redacted)") < 3 {
+		t.Errorf("the log: %s", log)
+	}
+}
+
+func TestLoggersAreInert(t *testing.T) {
+	t.Parallel()
+	for _, format := range []string{"text", "json"} {
+		var log bytes.Buffer
+		NewLogger(&log, &settings.Settings{Process: settings.Process{LogFormat: format}}).Warn("a\u202e", "cause", errors.New("b\n\u2028"), "text", strings.Repeat("x", 1<<20))
+		if text := strings.ReplaceAll(log.String(), `\\`, `\`); !strings.Contains(text, `a\u202e`) || !strings.Contains(text, `b\n\u2028`) || len(text) > 2<<10 {
+			t.Errorf("%s: %.300s", format, text)
+		}
 	}
 }
 

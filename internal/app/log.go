@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"example.com/grpc-health-http/internal/inert"
 	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/internal/settings"
 )
@@ -18,13 +19,13 @@ func NewLogger(w io.Writer, s *settings.Settings) *slog.Logger {
 	_ = level.UnmarshalText([]byte(s.LogLevel)) // the settings allow slog's names only
 	options := &slog.HandlerOptions{Level: level}
 	if s.LogFormat != "json" {
-		return slog.New(slog.NewTextHandler(w, options))
+		return inert.Logger(slog.New(slog.NewTextHandler(w, options)), nil)
 	}
 	if platform.CloudRun() {
 		options.ReplaceAttr = cloudLogging
-		return slog.New(traced{slog.NewJSONHandler(w, options)})
+		return inert.Logger(slog.New(traced{slog.NewJSONHandler(w, options)}), nil)
 	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return inert.Logger(slog.New(slog.NewJSONHandler(w, options)), nil)
 }
 
 // NewFallbackLogger returns the logger for what is wrong with the settings: in JSON, unless LOG_FORMAT says text.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/inert"
 )
 
 // linesPerSecond and burst limit the log lines of one kind, so that neither an outage under load nor a caller with made-up names
@@ -90,7 +91,7 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 		k.service = v.Service
 		lines = r.lines
 	}
-	allowed := lines.AllowN(r.now(), 1)
+	allowed := inert.HasRoom(ctx) && lines.AllowN(r.now(), 1)
 	r.mu.Lock()
 	before := r.seen[k]
 	if !allowed && before != nil && !r.logger.Enabled(ctx, slog.LevelDebug) {

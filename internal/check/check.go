@@ -47,6 +47,8 @@ type Options struct {
 	// Metadata returns what to send with an RPC; nil sends nothing. The result is not modified.
 	// An error ends the check in phase "credentials".
 	Metadata func(ctx context.Context) (metadata.MD, error)
+	// Redact takes secrets out of what a peer says; nil leaves it as it is. It gets text of any length.
+	Redact func(text string) string
 	// Clock reads the machine's clocks; nil is clock.System.
 	Clock func() clock.Moment
 }
@@ -54,6 +56,7 @@ type Options struct {
 // Checker checks one upstream. It is safe for concurrent use, and does nothing between checks.
 type Checker struct {
 	trace      health.Trace
+	redact     func(text string) string
 	services   []string
 	clock      *clock.Running
 	prove      prove.Options
@@ -74,8 +77,11 @@ func New(o Options) *Checker {
 		o.Clock = clock.System()
 	}
 	o.Trace = o.Trace.Complete()
+	if o.Redact == nil {
+		o.Redact = func(text string) string { return text }
+	}
 	c := &Checker{
-		trace: o.Trace, services: health.Configured(o.Services), maxMadeUp: int64(cmp.Or(o.MaxConcurrent, 100)),
+		trace: o.Trace, redact: o.Redact, services: health.Configured(o.Services), maxMadeUp: int64(cmp.Or(o.MaxConcurrent, 100)),
 		clock: clock.NewRunning(o.Clock), goroutines: workers.New(),
 	}
 	c.prove = prove.Options{
@@ -163,6 +169,7 @@ func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived cl
 	case ctx.Err() == nil: // the budget is used up
 	case !errors.Is(ctx.Err(), context.DeadlineExceeded): // nobody is there to read it, but a command's exit code may depend on it
 		result.Verdict.Service, result.Verdict.List, result.Verdict.Err = r.Service, r.List, context.Cause(ctx)
+		c.makeInert(&result)
 		return result
 	case errors.Is(result.Verdict.Err, prove.ErrNoAnswer):
 		result.Verdict.Err = fmt.Errorf("no answer before the request's own deadline, %v after it arrived",
@@ -173,6 +180,7 @@ func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived cl
 
 // report completes a result and tells the Trace, before any caller gets it.
 func (c *Checker) report(ctx context.Context, r grpcconn.Request, began clock.Reading, result prove.Result) prove.Result {
+	c.makeInert(&result)
 	took, at := c.clock.Now().Since(began.Moment), time.Now()
 	complete := func(v *health.Verdict) {
 		v.Duration, v.At = took, at

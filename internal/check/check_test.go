@@ -18,6 +18,7 @@ import (
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/dial"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/redact"
 	"example.com/grpc-health-http/internal/target"
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -378,10 +379,13 @@ func TestWhatWasSentIsNotQuoted(t *testing.T) {
 		md, _ := metadata.FromIncomingContext(ctx)
 		return nil, status.Errorf(codes.Unauthenticated, "bad credentials %v, token s3cret", md.Get("authorization"))
 	})
+	var secrets redact.Secrets
+	secrets.Set("authorization", redact.Header("authorization", "Bearer s3cret")...)
 	c := checker(t, up.Target(), func(o *Options) {
 		o.Metadata = func(context.Context) (metadata.MD, error) {
 			return metadata.Pairs("authorization", "Bearer s3cret"), nil
 		}
+		o.Redact = secrets.Text
 	})
 	v := c.Check(t.Context(), "s")
 	want(t, v, health.RPCFailed, health.PhaseNone)

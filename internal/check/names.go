@@ -18,7 +18,7 @@ func (c *Checker) Names(ctx context.Context) []string {
 	names := make([]string, 0, len(result.List))
 	for _, v := range result.List {
 		if v.Service != "" && health.NameFault(v.Service) == "" {
-			names = append(names, v.Service)
+			names = append(names, c.inert(v.Service))
 		}
 	}
 	return names

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/clock"
+	"example.com/grpc-health-http/internal/redact"
 )
 
 // Kind is what is read again.
@@ -54,6 +55,8 @@ type Options struct {
 	// replaces it: ClientCertificate (also for a SPIFFE identity) or ListenerCertificate. It may be
 	// nil, and must not block.
 	Expiry func(what Kind, notAfter time.Time)
+	// Secrets, where not nil, gets what is sent to the upstream and the token that callers must present, each value of it.
+	Secrets *redact.Secrets
 	// WorkloadAPI is the address of the SPIFFE Workload API, "unix:///run/agent.sock" or
 	// "tcp://127.0.0.1:8000". Empty takes it from the variable SPIFFE_ENDPOINT_SOCKET.
 	WorkloadAPI string

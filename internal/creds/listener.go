@@ -75,6 +75,9 @@ func Token(s *settings.Settings, o Options) func(ctx context.Context, presented 
 		if err == nil && len(text) < leastToken {
 			err = f.wrong("holds a token of fewer than 6 characters: use a longer one")
 		}
+		if err == nil {
+			o.Secrets.Set(f.String(), string(text))
+		}
 		return sha256.Sum256(text), err
 	})
 	forced := rate.NewLimiter(rate.Every(freshFor), 1)

@@ -3,11 +3,13 @@ package creds
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 
 	"google.golang.org/grpc/metadata"
 
+	"example.com/grpc-health-http/internal/redact"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -21,9 +23,18 @@ func Metadata(s *settings.Upstream, o Options, token func(ctx context.Context) (
 	fixed := metadata.MD{}
 	var files []*source[string] // one for each header in order; nil for a value in the settings
 	changes := token != nil
-	for _, header := range s.Headers {
+	if token != nil {
+		get := token
+		token = func(ctx context.Context) (string, error) {
+			text, err := get(ctx)
+			o.Secrets.Set("ID token", text)
+			return text, err
+		}
+	}
+	for i, header := range s.Headers {
 		if header.File == "" {
 			fixed.Append(header.Name, header.Value)
+			o.Secrets.Set(fmt.Sprintf("the value of header %d", i), redact.Header(header.Name, header.Value)...)
 			files = append(files, nil)
 			continue
 		}
@@ -45,10 +56,11 @@ func Metadata(s *settings.Upstream, o Options, token func(ctx context.Context) (
 func headerFile(o Options, header settings.Header) *source[string] {
 	f := file{setting: o.setting(headersSetting) + " " + header.Name, value: header.File, read: o.read, reading: new(reading)}
 	return fromFile(o, HeaderValue, f, func(content []byte) (string, error) {
-		if strings.HasSuffix(header.Name, "-bin") {
-			return string(content), nil
+		value, err := content, error(nil)
+		if !strings.HasSuffix(header.Name, "-bin") {
+			value, err = line(f, content)
 		}
-		value, err := line(f, content)
+		o.Secrets.Set(f.String(), redact.Header(header.Name, string(value))...)
 		return string(value), err
 	})
 }

@@ -2,6 +2,7 @@ package creds
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"path/filepath"
 	"reflect"
@@ -10,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"example.com/grpc-health-http/internal/redact"
 	"example.com/grpc-health-http/internal/settings"
 )
 
@@ -39,6 +41,36 @@ func TestFixedMetadata(t *testing.T) { // not parallel, for it counts allocation
 	ctx := t.Context()
 	if n := testing.AllocsPerRun(100, func() { _, _ = get(ctx) }); n != 0 {
 		t.Errorf("%v allocations a call, want none", n)
+	}
+}
+
+// The values of files are secrets, the one before the last rotation too.
+func TestSecretsOfMetadata(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	key, binary := filepath.Join(dir, "key"), filepath.Join(dir, "binary")
+	write(t, key, []byte("Bearer t0ken-1\n"))
+	write(t, binary, []byte("\x00\xffbinary\n"))
+	o, c, _ := newOptions()
+	o.Secrets = new(redact.Secrets)
+	id := "id.t0ken.1"
+	get := Metadata(&settings.Upstream{Headers: []settings.Header{
+		{Name: "x-key", Value: "fixed-value"}, {Name: "authorization", File: key}, {Name: "x-bin", File: binary},
+	}}, o, func(context.Context) (string, error) { return id, nil })
+	load := func() {
+		t.Helper()
+		if _, err := get(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load()
+	write(t, key, []byte("Bearer t0ken-2"))
+	id = "id.t0ken.2"
+	c.advance(stale)
+	load()
+	text := "fixed-value, t0ken-1, t0ken-2, id.t0ken.1, id.t0ken.2, " + base64.StdEncoding.EncodeToString([]byte("\x00\xffbinary\n"))
+	if got, want := o.Secrets.Text(text), strings.TrimSuffix(strings.Repeat("(redacted), ", 6), ", "); got != want {
+		t.Errorf("%q of %q", got, text)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -46,6 +48,9 @@ func (dl *Dialer) open(ctx context.Context, to route) (net.Conn, error) {
 	return through, nil
 }
 
+// mostOfHead is how much of a proxy's answer is read for its header, in bytes.
+const mostOfHead = 64 << 10
+
 // tunnel asks an HTTP proxy for a connection to the address (RFC 9110, section 9.3.6).
 func (to route) tunnel(raw net.Conn) (net.Conn, error) {
 	request := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: to.Text}, Host: to.Text, Header: http.Header{}}
@@ -56,7 +61,8 @@ func (to route) tunnel(raw net.Conn) (net.Conn, error) {
 	if err := request.Write(raw); err != nil {
 		return nil, err
 	}
-	reader := bufio.NewReader(raw)
+	head := &io.LimitedReader{R: raw, N: mostOfHead}
+	reader := bufio.NewReader(head)
 	response, err := http.ReadResponse(reader, request)
 	if err != nil {
 		return nil, err
@@ -69,6 +75,7 @@ func (to route) tunnel(raw net.Conn) (net.Conn, error) {
 		return nil, err
 	}
 	if reader.Buffered() > 0 {
+		head.N = math.MaxInt64
 		return &bufferedConn{raw, reader}, nil
 	}
 	return raw, nil

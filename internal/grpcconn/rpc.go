@@ -2,10 +2,8 @@ package grpcconn
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -63,8 +61,8 @@ func (a Answer) String() string {
 	return a.Status.String()
 }
 
-// Do makes one RPC. The context must have a deadline, the RPC's. p shows meanwhile how far it has come. Where an error
-// quotes what was sent as metadata, as servers do with a token that they refuse, the quote is removed.
+// Do makes one RPC. The context must have a deadline, the RPC's. p shows meanwhile how far it has come. An error
+// can quote what was sent as metadata, as servers do with a token that they refuse.
 func (c *Conn) Do(ctx context.Context, r Request, md metadata.MD, p *Progress) Answer {
 	ctx = context.WithValue(ctx, progressKey{}, p)
 	if md != nil {
@@ -73,7 +71,6 @@ func (c *Conn) Do(ctx context.Context, r Request, md metadata.MD, p *Progress) A
 	a, err := c.do(ctx, r)
 	if err != nil {
 		a = c.failed(ctx, err, p)
-		a.Err = redacted(a.Err, md)
 	}
 	if a.Code == codes.DeadlineExceeded || a.Code == codes.Canceled {
 		// Past the deadline it is ours, and no answer, whoever reports it: grpc-go or the server.
@@ -116,24 +113,6 @@ func fromProtocol(s healthpb.HealthCheckResponse_ServingStatus) health.Status {
 		return health.ServiceUnknown
 	}
 	return health.Unknown
-}
-
-// redacted is the error without the values, and without their last words: "Bearer TOKEN" is quoted as TOKEN, too.
-func redacted(err error, md metadata.MD) error {
-	text := err.Error()
-	for _, values := range md {
-		for _, value := range values {
-			for _, secret := range []string{value, value[strings.LastIndex(value, " ")+1:]} {
-				if secret != "" {
-					text = strings.ReplaceAll(text, secret, "(redacted)")
-				}
-			}
-		}
-	}
-	if text == err.Error() {
-		return err
-	}
-	return errors.New(text)
 }
 
 // Progress shows how far an RPC has come. The zero value is of one that has not begun. grpc-go sends a request a second

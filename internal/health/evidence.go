@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"example.com/grpc-health-http/internal/inert"
 )
 
 // Evidence is what a verdict rests on: every attempt that was made for it.
@@ -130,7 +133,7 @@ func (a AddressAttempt) String() string {
 		}
 	}
 	if c := a.Certificate; c != nil {
-		fmt.Fprintf(&b, " certificate %q names %q from %s to %s", c.Subject.CommonName, names(c),
+		fmt.Fprintf(&b, " certificate %s names %s from %s to %s", quoted(c.Subject.CommonName), names(c),
 			c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if a.Err != nil {
@@ -139,8 +142,8 @@ func (a AddressAttempt) String() string {
 	return b.String()
 }
 
-// names are all that a certificate is valid for.
-func names(c *x509.Certificate) []string {
+// names are all that a certificate is valid for, as much of it as a text from outside may have.
+func names(c *x509.Certificate) string {
 	all := slices.Clone(c.DNSNames)
 	for _, ip := range c.IPAddresses {
 		all = append(all, ip.String())
@@ -148,8 +151,11 @@ func names(c *x509.Certificate) []string {
 	for _, uri := range c.URIs {
 		all = append(all, uri.String())
 	}
-	return all
+	return inert.Text(fmt.Sprintf("%q", all))
 }
+
+// quoted is a text from outside in quotes.
+func quoted(text string) string { return inert.Text(strconv.Quote(text)) }
 
 // rounded drops digits that nobody reads.
 func rounded(d time.Duration) time.Duration {

@@ -12,6 +12,7 @@ import (
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/dial"
+	"example.com/grpc-health-http/internal/redact"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/target"
 )
@@ -19,6 +20,9 @@ import (
 // Options returns the checker's options. token returns the Google ID token to send with each RPC; nil sends none. An error
 // means that a setting is wrong.
 func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Context) (string, error)) (check.Options, error) {
+	if o.Secrets == nil {
+		o.Secrets = new(redact.Secrets)
+	}
 	target, err := target.Parse(s.Addr)
 	if err != nil {
 		return check.Options{}, err
@@ -41,7 +45,10 @@ func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Conte
 		MaxAge:     s.ConnMaxAge,
 		Services:   s.Services,
 		Metadata:   creds.Metadata(s, o, token),
+		Redact:     o.Secrets.Text,
 	}
+	o.Secrets.Set("ADDR", userinfo(s.Addr)...)
+	o.Secrets.Public(append([]string{s.ShownAddr(), target.HostPort(), target.Host(), s.Authority, s.ServerName}, s.Services...)...)
 	if o.Setting != nil {
 		options.TLSSetting = o.Setting("TLS")
 	}
@@ -51,12 +58,26 @@ func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Conte
 		if !usableProxy(config.HTTPSProxy) {
 			return check.Options{}, errors.New("HTTPS_PROXY: write http://host:port; only HTTP proxies are supported")
 		}
+		o.Secrets.Set("HTTPS_PROXY", userinfo(config.HTTPSProxy)...)
 		choose := config.ProxyFunc()
 		options.Proxy = func(hostPort string) (*url.URL, error) {
 			return choose(&url.URL{Scheme: "https", Host: hostPort})
 		}
 	}
 	return options, nil
+}
+
+// userinfo are the secrets in the user and password that a URL may have, which need not be one that can be parsed.
+func userinfo(text string) []string {
+	if _, rest, found := strings.Cut(text, "://"); found {
+		text = rest
+	}
+	text, _, _ = strings.Cut(text, "/")
+	at := strings.LastIndex(text, "@")
+	if at < 0 {
+		return nil
+	}
+	return redact.Userinfo(text[:at])
 }
 
 // usableProxy reports whether the text names an HTTP proxy, or is empty. httpproxy treats text that it cannot parse as no

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/inert"
 )
 
 //go:embed page.html
@@ -177,6 +178,7 @@ func newPage(q query, worst health.Status, verdicts []health.Verdict, certificat
 		if v.Status == health.Serving {
 			serving++
 		}
+		v.Service = inert.Text(v.Service)
 		v.At, v.Since = v.At.UTC(), v.Since.UTC()
 		d.Rows = append(d.Rows, pageRow{
 			Verdict: v,

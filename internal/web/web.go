@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/inert"
 )
 
 // Options say what a handler checks and for whom. Only Upstreams is required.
@@ -135,6 +136,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.render(w, r, q, one[:])
 		return
 	}
+	r = r.WithContext(inert.WithBudget(r.Context()))
 	verdicts := slices.Concat(health.SideBySide(len(h.upstreams), func(i int) []health.Verdict {
 		return h.upstreams[i].answer(r.Context(), q)
 	})...)

@@ -822,7 +822,7 @@ func TestList(t *testing.T) {
 		{"worst", listOf(health.Verdict{Service: "a", Status: health.Serving}, health.Verdict{Service: "b", Status: health.NotServing}), nil, 503, "a SERVING\nb NOT_SERVING\n"},
 		{"failed", listOf(health.Verdict{Status: health.Unimplemented}), nil, 503, "UNIMPLEMENTED\n"},
 		{"empty", listOf(), nil, 503, "UNKNOWN\n"},
-		{"lines in a name", listOf(health.Verdict{Service: "a\nb", Status: health.NotServing}), nil, 503, "a\uFFFDb NOT_SERVING\n"},
+		{"lines in a name", listOf(health.Verdict{Service: "a\nb", Status: health.NotServing}), nil, 503, "a\\nb NOT_SERVING\n"},
 		{"not allowed", nil, nil, 404, "the list of services is not offered here\n"},
 		{"services are configured", listOf(health.Verdict{Status: health.Serving}), []string{"echo"}, 404, "the list of services is not offered here\n"},
 	}
