@@ -26,7 +26,7 @@ type Platform struct {
 	Credentials creds.Options
 	// Observe returns the observer of an upstream with these configured services.
 	Observe func(services []string) Observer
-	// Rejected is called for each request that is refused; the reasons are web.Options'.
+	// Rejected is called for each request that is refused; the reasons are web.Options', and "client_certificate".
 	Rejected func(reason string)
 }
 
@@ -42,6 +42,9 @@ type App struct {
 	Budget time.Duration
 	// Credentials are the Platform's, and log what was read again.
 	Credentials creds.Options
+
+	callers  *callers
+	rejected func(reason string)
 }
 
 // New puts an App together. It makes no connection and reads no file yet. An error is one of the settings.
@@ -52,7 +55,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{Upstreams: []*Upstream{u}, Credentials: p.Credentials}
+	a := &App{Upstreams: []*Upstream{u}, Credentials: p.Credentials, callers: newCallers(p.Logger), rejected: p.Rejected}
 	var upstreams []web.Upstream
 	for _, u := range a.Upstreams {
 		upstreams = append(upstreams, u.web)
@@ -60,11 +63,12 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	}
 	a.Open = web.New(web.Options{Upstreams: upstreams, Path: p.Path, ShowCause: s.ShowCause, Rejected: p.Rejected})
 	a.Handler = web.New(web.Options{
-		Upstreams: upstreams,
-		Path:      p.Path,
-		Authorize: authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout),
-		ShowCause: s.ShowCause,
-		Rejected:  p.Rejected,
+		Upstreams:    upstreams,
+		Path:         p.Path,
+		Authorize:    authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout),
+		Unauthorized: a.callers.unauthorized,
+		ShowCause:    s.ShowCause,
+		Rejected:     p.Rejected,
 	})
 	return a, nil
 }

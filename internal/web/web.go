@@ -22,6 +22,8 @@ type Options struct {
 	// Authorize says whether the presented token, never empty, is the right one; nil needs no token. An
 	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
 	Authorize func(ctx context.Context, presented string) (bool, error)
+	// Unauthorized is called for each request with a wrong token or none, and says which. nil tells nobody.
+	Unauthorized func(r *http.Request, why string)
 	// ShowCause says that answers have the cause of a failure.
 	ShowCause bool
 	// Rejected is called once for each request that is refused, with the reason: "path", "method", "token", "query", "service", or
@@ -51,7 +53,10 @@ type Upstream struct {
 
 // New returns the handler. Apart from the checks themselves it keeps nothing between requests.
 func New(o Options) http.Handler {
-	h := &handler{upstreams: slices.Clone(o.Upstreams), path: o.Path, authorize: o.Authorize, rejected: o.Rejected}
+	h := &handler{upstreams: slices.Clone(o.Upstreams), path: o.Path, authorize: o.Authorize, rejected: o.Rejected, unauthorized: o.Unauthorized, showCause: o.ShowCause}
+	if h.unauthorized == nil {
+		h.unauthorized = func(*http.Request, string) {}
+	}
 	if h.rejected == nil {
 		h.rejected = func(string) {}
 	}
@@ -65,12 +70,14 @@ func New(o Options) http.Handler {
 }
 
 type handler struct {
-	upstreams []Upstream
-	path      string
-	authorize func(ctx context.Context, presented string) (bool, error)
-	rejected  func(reason string)
-	budget    time.Duration // the longest of the upstreams'
-	byDefault []string      // the services that the first upstream is checked for when nothing is asked for
+	upstreams    []Upstream
+	path         string
+	authorize    func(ctx context.Context, presented string) (bool, error)
+	rejected     func(reason string)
+	unauthorized func(r *http.Request, why string)
+	showCause    bool
+	budget       time.Duration // the longest of the upstreams'
+	byDefault    []string      // the services that the first upstream is checked for when nothing is asked for
 	// ready holds the text answers about the only default service, so that the usual request of
 	// a load balancer allocates little; nil where there are several.
 	ready *[len(httpCodes)]page
@@ -182,13 +189,16 @@ const slowAuthorize = 10 * time.Millisecond
 // authorized says whether the caller presents the token. It answers every other caller.
 func (h *handler) authorized(w http.ResponseWriter, r *http.Request) bool {
 	ok, err := false, error(nil)
+	why := "it sent no token"
 	if token := presentedToken(r); token != "" {
+		why = "it sent a wrong token"
 		ok, err = h.authorize(r.Context(), token)
 	}
 	switch {
 	case err != nil:
 		refuse(w, r, http.StatusServiceUnavailable, "there is no token to compare yours with: the log says why")
 	case !ok:
+		h.unauthorized(r, why)
 		w.Header()["Www-Authenticate"] = challenges
 		refuse(w, r, http.StatusUnauthorized, "send the token as a Bearer token or as the Basic password")
 	}
