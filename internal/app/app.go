@@ -106,7 +106,7 @@ func Misconfigured(logger *slog.Logger, err error) http.Handler {
 func Announce(logger *slog.Logger, s *settings.Settings) {
 	services := strings.Join(s.Services, ",")
 	if services == "" {
-		services = "(server)" // as metrics call the whole server
+		services = wholeServer
 	}
 	logger.Info("checking", "upstream", s.ShownAddr(), "services", services, "tls", tlsOf(s),
 		"connect_timeout_seconds", s.ConnectTimeout.Seconds(), "rpc_timeout_seconds", s.RPCTimeout.Seconds())
