@@ -89,13 +89,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	wholeServer := r.Method == http.MethodOptions && r.URL.Path == "*"
 	if !wholeServer && !h.answers(r.URL.Path) {
 		h.rejected("path")
-		refuse(w, r, http.StatusNotFound, notFound)
+		h.refuse(w, r, http.StatusNotFound, notFound, false)
 		return
 	}
 	if wholeServer || r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
 		h.rejected("method")
 		w.Header()["Allow"] = allowOptions
-		refuse(w, r, http.StatusMethodNotAllowed, "use GET or HEAD")
+		h.refuse(w, r, http.StatusMethodNotAllowed, "use GET or HEAD", false)
 		return
 	}
 	if h.authorize != nil {
@@ -115,7 +115,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var err error
 		if q, err = parseQuery(r.URL.RawQuery); err != nil {
 			h.rejected("query")
-			refuse(w, r, http.StatusBadRequest, err.Error())
+			h.refuse(w, r, http.StatusBadRequest, err.Error(), true)
 			return
 		}
 	}
@@ -126,7 +126,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			} else {
 				h.rejected("service")
 			}
-			refuse(w, r, http.StatusNotFound, reason)
+			h.refuse(w, r, http.StatusNotFound, reason, true)
 			return
 		}
 	}
@@ -200,7 +200,7 @@ func (h *handler) authorized(w http.ResponseWriter, r *http.Request) bool {
 	case !ok:
 		h.unauthorized(r, why)
 		w.Header()["Www-Authenticate"] = challenges
-		refuse(w, r, http.StatusUnauthorized, "send the token as a Bearer token or as the Basic password")
+		h.refuse(w, r, http.StatusUnauthorized, "send the token as a Bearer token or as the Basic password", false)
 	}
 	return ok && err == nil
 }
@@ -274,10 +274,6 @@ func readOnly(w http.ResponseWriter, r *http.Request) bool {
 	w.Header()["Allow"] = allow
 	refuse(w, r, http.StatusMethodNotAllowed, "use GET or HEAD")
 	return false
-}
-
-func refuse(w http.ResponseWriter, r *http.Request, code int, reason string) {
-	send(w, r, code, contentText, page{body: []byte(reason + "\n")})
 }
 
 // page is a body with its Content-Length; a nil length is worked out when the page is sent.
