@@ -433,7 +433,7 @@ func TestAnswersBeforeThePlatformsDeadline(t *testing.T) {
 		t.Errorf("%d %q", status, body)
 	}
 	line := d.line("evidence", answer.Get("Grpc-Health-Evidence"))
-	if attempts, _ := line["attempts"].([]any); len(attempts) == 0 || !strings.Contains(fmt.Sprint(line["cause"]), "the request's own deadline") {
+	if attempts, _ := line["attempts"].([]any); len(attempts) == 0 || !strings.Contains(fmt.Sprint(line["message"], line["msg"]), "the request's own deadline") {
 		t.Errorf("the line with the evidence: %v", line)
 	}
 }

@@ -38,19 +38,27 @@ type service struct {
 	GRPCCode        string  `json:"grpc_code"`
 	Phase           string  `json:"phase"`
 	DurationSeconds float64 `json:"duration_seconds"`
+	Evidence        string  `json:"evidence,omitempty"`
+	Cause           string  `json:"cause,omitempty"`
 }
 
-// JSON is the worst status and an object for each service.
-func JSON(verdicts []health.Verdict) []byte {
+// JSON is the worst status and an object for each service. causes says that the reader may see why a check failed: causes hold
+// addresses, and messages of the server.
+func JSON(verdicts []health.Verdict, causes bool) []byte {
 	w := whole{Status: health.Worst(verdicts).String(), Services: make([]service, 0, len(verdicts))}
 	for _, v := range verdicts {
-		w.Services = append(w.Services, service{
+		s := service{
 			Service:         inert.Text(v.Service),
 			Status:          v.Status.String(),
 			GRPCCode:        v.GRPCCode(),
 			Phase:           string(v.Phase),
 			DurationSeconds: v.Duration.Seconds(),
-		})
+			Evidence:        v.EvidenceID,
+		}
+		if causes && v.Err != nil {
+			s.Cause = v.Err.Error()
+		}
+		w.Services = append(w.Services, s)
 	}
 	text, err := json.Marshal(w)
 	if err != nil {

@@ -1,6 +1,7 @@
 package answer
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -32,9 +33,28 @@ func TestAnswers(t *testing.T) {
 		if got := string(Text(row.verdicts)); got != row.text {
 			t.Errorf("%s: text %q, want %q", row.name, got, row.text)
 		}
-		if got := string(JSON(row.verdicts)); got != row.json+"\n" {
+		if got := string(JSON(row.verdicts, false)); got != row.json+"\n" {
 			t.Errorf("%s: JSON\n%s\nwant\n%s", row.name, got, row.json)
 		}
+	}
+}
+
+// Evidence is told where there is some, a cause only to those who may see it.
+func TestJSONTellsWhy(t *testing.T) {
+	t.Parallel()
+	verdicts := []health.Verdict{
+		{Service: "a", Status: health.ConnectionFailed, Phase: health.PhaseDNS, EvidenceID: "ID", Err: errors.New("lookup 10.0.0.1")},
+		{Service: "b", Status: health.Serving},
+		{Service: "c", Status: health.NotServing, EvidenceID: "other"},
+	}
+	const a, rest = `{"status":"CONNECTION_FAILED","services":[{"service":"a","status":"CONNECTION_FAILED","grpc_code":"","phase":"dns","duration_seconds":0,"evidence":"ID"`,
+		`},{"service":"b","status":"SERVING","grpc_code":"","phase":"","duration_seconds":0},` +
+			`{"service":"c","status":"NOT_SERVING","grpc_code":"","phase":"","duration_seconds":0,"evidence":"other"}]}` + "\n"
+	if got := string(JSON(verdicts, false)); got != a+rest {
+		t.Errorf("without causes:\n%s", got)
+	}
+	if got := string(JSON(verdicts, true)); got != a+`,"cause":"lookup 10.0.0.1"`+rest {
+		t.Errorf("with causes:\n%s", got)
 	}
 }
 

@@ -28,7 +28,7 @@ type Platform struct {
 	Credentials creds.Options
 	// Observe returns the observer of an upstream with these configured services.
 	Observe func(services []string) Observer
-	// Rejected is called for each request that is refused; the reasons are web.Options'.
+	// Rejected is called for each request that is refused; the reasons are web.Options', and "client_certificate".
 	Rejected func(reason string)
 }
 
@@ -46,6 +46,9 @@ type App struct {
 	Credentials creds.Options
 	// Logger is the Platform's, and takes the secrets of the settings out of what it logs.
 	Logger *slog.Logger
+
+	callers  *callers
+	rejected func(reason string)
 }
 
 // New puts an App together. It makes no connection and reads no file yet. An error is one of the settings.
@@ -60,7 +63,9 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{Upstreams: []*Upstream{u}, Credentials: p.Credentials, Logger: p.Logger}
+	a := &App{
+		Upstreams: []*Upstream{u}, Credentials: p.Credentials, Logger: p.Logger, callers: newCallers(p.Logger), rejected: p.Rejected,
+	}
 	var upstreams []web.Upstream
 	for _, u := range a.Upstreams {
 		upstreams = append(upstreams, u.web)
@@ -68,11 +73,12 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	}
 	a.Open = web.New(web.Options{Upstreams: upstreams, Path: p.Path, ShowCause: s.ShowCause, Rejected: p.Rejected})
 	a.Handler = web.New(web.Options{
-		Upstreams: upstreams,
-		Path:      p.Path,
-		Authorize: authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout),
-		ShowCause: s.ShowCause,
-		Rejected:  p.Rejected,
+		Upstreams:    upstreams,
+		Path:         p.Path,
+		Authorize:    authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout),
+		Unauthorized: a.callers.unauthorized,
+		ShowCause:    s.ShowCause,
+		Rejected:     p.Rejected,
 	})
 	return a, nil
 }
@@ -111,7 +117,7 @@ func Misconfigured(logger *slog.Logger, err error) http.Handler {
 func Announce(logger *slog.Logger, s *settings.Settings) {
 	services := strings.Join(s.Services, ",")
 	if services == "" {
-		services = "(server)" // as metrics call the whole server
+		services = wholeServer
 	}
 	logger.Info("checking", "upstream", s.ShownAddr(), "services", services, "tls", tlsOf(s),
 		"connect_timeout_seconds", s.ConnectTimeout.Seconds(), "rpc_timeout_seconds", s.RPCTimeout.Seconds())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -29,6 +30,7 @@ func newLimiter() *rate.Limiter { return rate.NewLimiter(linesPerSecond, burst) 
 // the id of the line with its evidence.
 type reporter struct {
 	logger     *slog.Logger
+	upstream   string // as the log shows it
 	configured []string
 	now        func() time.Time
 
@@ -55,9 +57,9 @@ type repeated struct {
 	quiet int    // failures since then that were not logged
 }
 
-func newReporter(logger *slog.Logger, configured []string) *reporter {
+func newReporter(logger *slog.Logger, upstream string, configured []string) *reporter {
 	return &reporter{
-		logger: logger, configured: health.Configured(configured), now: time.Now,
+		logger: logger, upstream: upstream, configured: health.Configured(configured), now: time.Now,
 		since: newStatusSince(configured), seen: make(map[kind]*repeated),
 		lines: newLimiter(), linesOfMadeUp: newLimiter(),
 	}
@@ -66,23 +68,28 @@ func newReporter(logger *slog.Logger, configured []string) *reporter {
 // verdict is a health.Trace's Verdict. A failure that is not logged, because there were too many, gets the id of the
 // latest line of its kind.
 func (r *reporter) verdict(ctx context.Context, v health.Verdict, evidence health.Evidence) (since time.Time, evidenceID string) {
-	since, changed := r.since.update(v)
-	return since, r.log(ctx, v, evidence, changed)
+	since, c := r.since.update(v)
+	return since, r.log(ctx, v, evidence, c)
 }
 
 // log writes the verdict's line, and returns the id of the line that has its evidence.
-func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Evidence, changed bool) (evidenceID string) {
+func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Evidence, c change) (evidenceID string) {
 	known := !v.List && slices.Contains(r.configured, v.Service)
 	if v.Status == health.Serving {
-		if known && changed && r.lines.AllowN(r.now(), 1) {
-			r.logger.InfoContext(ctx, "serving again", "service", v.Service)
+		if known && c.changed && r.lines.AllowN(r.now(), 1) {
+			r.logger.LogAttrs(ctx, slog.LevelInfo, fmt.Sprintf("%s SERVING again after %v, before that %v", label(v), c.failing.Round(time.Millisecond), c.from),
+				append(r.about(v), slog.String("previous_status", c.from.String()), slog.Float64("not_serving_seconds", c.failing.Seconds()))...)
 		}
 		if r.logger.Enabled(ctx, slog.LevelDebug) {
-			r.logger.DebugContext(ctx, "check", "service", v.Service, "status", v.Status.String(), "duration_seconds", v.Duration.Seconds())
+			r.logger.LogAttrs(ctx, slog.LevelDebug, "check", append(r.about(v), slog.Float64("duration_seconds", v.Duration.Seconds()))...)
 		}
 		return ""
 	}
-	if !r.logger.Enabled(ctx, levels[v.Status]) {
+	level := slog.LevelWarn
+	if !known {
+		level = levelsOfMadeUp[v.Status]
+	}
+	if !r.logger.Enabled(ctx, level) {
 		return "" // without a line there is no id
 	}
 	k := kind{madeUp: !known, status: v.Status, phase: v.Phase}
@@ -107,31 +114,55 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 	r.seen[k] = &repeated{id: id}
 	r.mu.Unlock()
 
-	attributes := []slog.Attr{
-		slog.String("evidence", id),
-		slog.String("service", v.Service),
-		slog.String("status", v.Status.String()),
-		slog.String("phase", string(v.Phase)),
-		slog.String("grpc_code", v.GRPCCode()),
-		slog.Float64("duration_seconds", v.Duration.Seconds()),
-		slog.Any("attempts", evidence.Lines()),
-	}
-	if v.Err != nil {
-		attributes = append(attributes, slog.String("cause", v.Err.Error()))
-	}
+	attributes := append(r.about(v), slog.String("evidence", id), slog.Float64("duration_seconds", v.Duration.Seconds()))
 	if v.List {
 		attributes = append(attributes, slog.Bool("list", true))
 	}
 	if quiet > 0 {
 		attributes = append(attributes, slog.Int("not_logged_before", quiet))
 	}
-	r.logger.LogAttrs(ctx, levels[v.Status], "not serving", attributes...)
+	if lines := evidence.Lines(); len(lines) > 0 {
+		attributes = append(attributes, slog.Any("attempts", lines))
+	}
+	r.logger.LogAttrs(ctx, level, label(v)+" "+v.Status.String()+": "+v.Reason(), attributes...)
 	return id
 }
 
-// levels are those of the lines: what the server says of itself is information, what keeps it from
-// answering is a warning.
-var levels = map[health.Status]slog.Level{
+// label is what a line calls the service.
+func label(v health.Verdict) string {
+	switch {
+	case v.List:
+		return "(list)"
+	case v.Service == "":
+		return wholeServer
+	}
+	return v.Service
+}
+
+// wholeServer is how the log and metrics call the service with the empty name.
+const wholeServer = "(server)"
+
+// about is what every line about a verdict has. The keys are none that log systems reserve: service, status, host. Empty ones are
+// left out.
+func (r *reporter) about(v health.Verdict) []slog.Attr {
+	var attributes []slog.Attr
+	for _, a := range []slog.Attr{
+		slog.String("upstream", r.upstream),
+		slog.String("grpc_service", v.Service),
+		slog.String("health_status", v.Status.String()),
+		slog.String("phase", string(v.Phase)),
+		slog.String("grpc_code", v.GRPCCode()),
+	} {
+		if a.Value.String() != "" {
+			attributes = append(attributes, a)
+		}
+	}
+	return attributes
+}
+
+// levelsOfMadeUp are those of the lines about services that are not configured: what the server says of them is information. What
+// keeps it from answering is a warning, and every failure of a configured service is.
+var levelsOfMadeUp = map[health.Status]slog.Level{
 	health.NotServing:       slog.LevelInfo,
 	health.Unknown:          slog.LevelInfo,
 	health.ServiceUnknown:   slog.LevelInfo,

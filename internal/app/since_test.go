@@ -35,13 +35,13 @@ func TestSince(t *testing.T) {
 		{"", health.ConnectionFailed, -1, false},
 	} {
 		v := health.Verdict{Service: test.service, Status: test.status, At: time.Unix(int64(second), 0), Asked: test.status == health.Serving}
-		since, changed := s.update(v)
+		since, c := s.update(v)
 		want := time.Unix(int64(test.since), 0)
 		if test.since < 0 {
 			want = time.Time{}
 		}
-		if changed != test.changed || !since.Equal(want) {
-			t.Errorf("%d, %s %v: since %v, changed %v, want %v, %v", second, test.service, test.status, since, changed, want, test.changed)
+		if c.changed != test.changed || !since.Equal(want) {
+			t.Errorf("%d, %s %v: since %v, changed %v, want %v, %v", second, test.service, test.status, since, c.changed, want, test.changed)
 		}
 	}
 }

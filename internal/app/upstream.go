@@ -62,7 +62,7 @@ func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
 	}
 	options.MaxConcurrent = s.MaxConcurrentChecks
 	options.Trace = o.Trace
-	options.Trace.Verdict = newReporter(p.Logger, s.Services).verdict
+	options.Trace.Verdict = newReporter(p.Logger, s.ShownAddr(), s.Services).verdict
 	var certificateEnds atomic.Pointer[time.Time]
 	certificateEnds.Store(new(time.Time))
 	options.Trace.PeerCertificate = func(leaf *x509.Certificate) {

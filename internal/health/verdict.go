@@ -64,7 +64,7 @@ type Verdict struct {
 	Since time.Time
 	// EvidenceID is the id of the log line that shows the evidence; empty for SERVING.
 	EvidenceID string
-	// Err is the cause, for logs and the command line only: it never reaches an HTTP caller. It is nil
+	// Err is the cause, for logs and the command line: an HTTP caller gets it only where the settings allow that. It is nil
 	// for verdicts that the server gave with RPC status OK.
 	Err error
 }

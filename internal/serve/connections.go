@@ -4,8 +4,10 @@ import (
 	"container/list"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -15,12 +17,13 @@ import (
 type connections struct {
 	net.Listener
 	limit    int
-	secure   bool               // with TLS, so that what a conn reads is ciphertext
-	failed   func(error)        // Accept calls it with an error
-	stopped  atomic.Bool        // the listener was closed on purpose
-	draining atomic.Bool        // set under the lock
-	drained  context.Context    // ends when draining and no HTTP/1 connection is open
-	signal   context.CancelFunc // ends drained
+	secure   bool                             // with TLS, so that what a conn reads is ciphertext
+	failed   func(error)                      // Accept calls it with an error
+	refused  func(client net.Addr, err error) // is told of client certificates that were refused; nil where nobody wants to know
+	stopped  atomic.Bool                      // the listener was closed on purpose
+	draining atomic.Bool                      // set under the lock
+	drained  context.Context                  // ends when draining and no HTTP/1 connection is open
+	signal   context.CancelFunc               // ends drained
 
 	mu      sync.Mutex // guards the fields below, and those of each conn
 	open    map[*conn]struct{}
@@ -104,6 +107,11 @@ func (cs *connections) enlistLocked(c *conn) {
 
 // state is the server's ConnState hook. Accept has seen a new connection before, and Close sees one that ends.
 func (cs *connections) state(nc net.Conn, state http.ConnState) {
+	if state == http.StateClosed && cs.refused != nil {
+		if err := refusedCertificate(nc); err != nil {
+			cs.refused(nc.RemoteAddr(), err)
+		}
+	}
 	if state != http.StateActive && state != http.StateIdle {
 		return
 	}
@@ -218,4 +226,24 @@ func tableConn(nc net.Conn) *conn {
 		nc = secure.NetConn()
 	}
 	return nc.(*conn)
+}
+
+// refusedCertificate is why the TLS handshake of a connection that has ended failed, if the client's certificate was the reason;
+// else nil. Most handshakes that fail say nothing of callers: port scanners, load balancers that only connect, clients that do not
+// trust our certificate.
+func refusedCertificate(nc net.Conn) error {
+	secure, ok := nc.(*tls.Conn)
+	if !ok || secure.ConnectionState().HandshakeComplete {
+		return nil
+	}
+	err := secure.Handshake() // which is over, and failed: this is its error again
+	if _, unverified := errors.AsType[*tls.CertificateVerificationError](err); unverified {
+		return err
+	}
+	// crypto/tls has no type for a certificate that is missing, or that it cannot use. What the client complains of begins with
+	// "remote error".
+	if err != nil && strings.HasPrefix(err.Error(), "tls: ") && strings.Contains(err.Error(), "client") && strings.Contains(err.Error(), "certificate") {
+		return err
+	}
+	return nil
 }

@@ -33,6 +33,9 @@ type Server struct {
 	HeaderTimeout time.Duration
 	// MaxConnections is how many connections the server has at most. 0 is its share of the file-descriptor limit.
 	MaxConnections int
+	// Refused is called once for each TLS handshake that failed because of the client's certificate, or because none was sent, with
+	// the client's address and crypto/tls' error. nil tells nobody. It must not block.
+	Refused func(client net.Addr, err error)
 }
 
 const (
@@ -63,7 +66,7 @@ func Run(ctx context.Context, logger *slog.Logger, grace time.Duration, servers 
 	var err error
 	select {
 	case <-ctx.Done():
-		logger.Info("shutting down", "grace", grace)
+		logger.Info("shutting down", "grace_seconds", grace.Seconds())
 	case err = <-failed:
 	}
 	// ctx has ended: the drain has a deadline of its own.
@@ -100,6 +103,7 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 		Listener: s.Listener,
 		limit:    cmp.Or(s.MaxConnections, share(openFiles(), s.Secondary)),
 		secure:   s.TLS != nil,
+		refused:  s.Refused,
 		failed:   func(err error) { problems.Do(func() { logger.Warn("cannot accept a connection", "error", err) }) },
 		open:     make(map[*conn]struct{}),
 	}

@@ -73,23 +73,23 @@ func newTone(name, colour, path string) tone {
 
 // wording is what the page says of a status.
 type wording struct {
-	Status  string `json:"status"`
-	Tone    string `json:"tone"`
-	Word    string `json:"word"`
-	Meaning string `json:"meaning"`
+	Status   string            `json:"status"`
+	Tone     string            `json:"tone"`
+	Word     string            `json:"word"`
+	Meanings map[string]string `json:"meanings"` // by phase; what is known beyond that comes with the page
 }
 
 // wordings translate a status; tone "lost" is for a page that gets no answer.
 var wordings = map[health.Status]wording{
-	health.Serving:          {Tone: "good", Word: "Serving", Meaning: "The server says that it is serving."},
-	health.NotServing:       {Tone: "bad", Word: "Not serving", Meaning: "The server answers, and says that it is not serving."},
-	health.Unknown:          {Tone: "unsure", Word: "Unknown", Meaning: "The server answers, and does not say how it is."},
-	health.ServiceUnknown:   {Tone: "unsure", Word: "Service unknown", Meaning: "The server answers, and does not know this service."},
-	health.Unimplemented:    {Tone: "bad", Word: "Not implemented", Meaning: "The server answers, and has no health service."},
-	health.ConnectionFailed: {Tone: "bad", Word: "Connection failed", Meaning: "There is no connection to the server."},
-	health.Timeout:          {Tone: "bad", Word: "Timed out", Meaning: "The server did not answer in time."},
-	health.RPCFailed:        {Tone: "bad", Word: "RPC failed", Meaning: "The server answers with an error."},
-	health.Overloaded:       {Tone: "unsure", Word: "Overloaded", Meaning: "Too many checks are under way to make this one."},
+	health.Serving:          {Tone: "good", Word: "Serving"},
+	health.NotServing:       {Tone: "bad", Word: "Not serving"},
+	health.Unknown:          {Tone: "unsure", Word: "Unknown"},
+	health.ServiceUnknown:   {Tone: "unsure", Word: "Service unknown"},
+	health.Unimplemented:    {Tone: "bad", Word: "Not implemented"},
+	health.ConnectionFailed: {Tone: "bad", Word: "Connection failed"},
+	health.Timeout:          {Tone: "bad", Word: "Timed out"},
+	health.RPCFailed:        {Tone: "bad", Word: "RPC failed"},
+	health.Overloaded:       {Tone: "unsure", Word: "Overloaded"},
 }
 
 // wordingOf is Unknown's for a status that is none.
@@ -99,6 +99,9 @@ func wordingOf(status health.Status) wording {
 	}
 	return wordings[health.Unknown]
 }
+
+// lost is for a page without a verdict.
+var lost = newTone("lost", "#4a545c", "M6 12h12")
 
 // words are what the page's script speaks with.
 type words struct {
@@ -114,7 +117,7 @@ func newWords() words {
 			newTone("good", "#177a55", "M5 12.5l4.6 4.6L19 7.4"),
 			newTone("bad", "#bd2730", "M5.6 5.6l12.8 12.8M18.4 5.6L5.6 18.4"),
 			newTone("unsure", "#946200", "M8 9a4 4 0 1 1 6.2 3.3c-1.4 1-2.2 1.6-2.2 3.2M12 19.5v.01"),
-			newTone("lost", "#4a545c", "M6 12h12"),
+			lost,
 		},
 		WholeServer: wholeServer,
 		None:        noServices,
@@ -122,6 +125,12 @@ func newWords() words {
 	for _, status := range health.Statuses() {
 		word := wordings[status]
 		word.Status = status.String()
+		word.Meanings = map[string]string{"": health.Meaning(status, health.PhaseNone)}
+		for _, phase := range health.Phases() {
+			if meaning := health.Meaning(status, phase); meaning != word.Meanings[""] {
+				word.Meanings[string(phase)] = meaning
+			}
+		}
 		w.Statuses = append(w.Statuses, word)
 	}
 	return w
@@ -137,11 +146,13 @@ type pageData struct {
 	wording
 	Title              string
 	Subject            string
+	Meaning            string
 	Since              time.Time // of the only service; else zero
 	Rows               []pageRow
 	NoRow              pageRow // what the script makes rows of
 	Certificate        pageCertificate
 	Evidence           string
+	Causes             []string // where callers may see them
 	TextLink, JSONLink string
 	Words              words
 }
@@ -155,18 +166,22 @@ type pageRow struct {
 // pageCertificate says how long the upstream's certificate is valid.
 type pageCertificate struct {
 	Text string
-	Over bool
+	Tone string    // "over", "soon" or none
 	Ends time.Time // zero where none was seen
 }
 
-// newPage describes an answer to q, the worst services first.
-func newPage(q query, worst health.Status, verdicts []health.Verdict, certificateEnds time.Time) pageData {
+// newPage describes an answer to q, the worst services first. showCause says that callers may see causes.
+func newPage(q query, worst health.Status, verdicts []health.Verdict, certificateEnds time.Time, showCause bool) pageData {
+	now := time.Now()
 	d := pageData{
 		wording:     wordingOf(worst),
-		Certificate: newPageCertificate(certificateEnds, time.Now()),
+		Certificate: newPageCertificate(certificateEnds, now),
 		Evidence:    strings.Join(evidence(verdicts), ", "),
 		TextLink:    q.link(formatText),
 		JSONLink:    q.link(formatJSON),
+	}
+	if showCause {
+		d.Causes = causes(verdicts)
 	}
 	ranks := health.Statuses()
 	verdicts = slices.Clone(verdicts)
@@ -192,9 +207,13 @@ func newPage(q query, worst health.Status, verdicts []health.Verdict, certificat
 		d.Subject, d.Meaning = "No services", noServices
 	case 1:
 		d.Subject, d.Since = d.Rows[0].Name, d.Rows[0].Since
+		d.Meaning = verdicts[0].Sentence(now)
 	default:
 		d.Subject = fmt.Sprintf("%d services", len(d.Rows))
 		d.Meaning = fmt.Sprintf("%d of %d services are serving.", serving, len(d.Rows))
+		if verdicts[0].Phase != health.PhaseNone { // the server did not say so itself
+			d.Meaning += " " + verdicts[0].Sentence(now)
+		}
 	}
 	d.Title = d.Word + " – " + d.Subject
 	return d
@@ -204,15 +223,19 @@ func newPageCertificate(ends, now time.Time) pageCertificate {
 	if ends.IsZero() {
 		return pageCertificate{Text: "none seen"}
 	}
-	c := pageCertificate{Ends: ends.UTC(), Over: !now.Before(ends)}
-	amount := wholeUnits(ends.Sub(now).Abs())
-	if c.Over {
-		c.Text = "expired " + amount + " ago"
-	} else {
-		c.Text = amount + " left"
+	left := ends.Sub(now)
+	c := pageCertificate{Ends: ends.UTC(), Text: wholeUnits(left.Abs()) + " left"}
+	switch {
+	case left <= 0:
+		c.Text, c.Tone = "expired "+wholeUnits(-left)+" ago", "over"
+	case left < endsSoon:
+		c.Tone = "soon"
 	}
 	return c
 }
+
+// endsSoon is the time before a certificate's end from which it is shown in amber.
+const endsSoon = 14 * 24 * time.Hour
 
 // wholeUnits is a time in whole days, or in whole hours where it is less than two days.
 func wholeUnits(d time.Duration) string {

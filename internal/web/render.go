@@ -65,11 +65,11 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 	}
 	switch asked {
 	case formatJSON:
-		send(w, r, httpCodes[worst], contentJSON, page{body: answer.JSON(verdicts)})
+		send(w, r, httpCodes[worst], contentJSON, page{body: answer.JSON(verdicts, h.showCause)})
 	case formatHTML:
 		p := loadPage()
 		header["Content-Security-Policy"] = p.policy
-		send(w, r, httpCodes[worst], contentHTML, page{body: p.render(newPage(q, worst, verdicts, h.certificateEnds()))})
+		send(w, r, httpCodes[worst], contentHTML, page{body: p.render(newPage(q, worst, verdicts, h.certificateEnds(), h.showCause))})
 	default:
 		send(w, r, httpCodes[worst], contentText, h.text(worst, verdicts))
 	}

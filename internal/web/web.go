@@ -23,6 +23,8 @@ type Options struct {
 	// Authorize says whether the presented token, never empty, is the right one; nil needs no token. An
 	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
 	Authorize func(ctx context.Context, presented string) (bool, error)
+	// Unauthorized is called for each request with a wrong token or none, and says which. nil tells nobody.
+	Unauthorized func(r *http.Request, why string)
 	// ShowCause says that answers have the cause of a failure.
 	ShowCause bool
 	// Rejected is called once for each request that is refused, with the reason: "path", "method", "token", "query", "service", or
@@ -52,7 +54,10 @@ type Upstream struct {
 
 // New returns the handler. Apart from the checks themselves it keeps nothing between requests.
 func New(o Options) http.Handler {
-	h := &handler{upstreams: slices.Clone(o.Upstreams), path: o.Path, authorize: o.Authorize, rejected: o.Rejected}
+	h := &handler{upstreams: slices.Clone(o.Upstreams), path: o.Path, authorize: o.Authorize, rejected: o.Rejected, unauthorized: o.Unauthorized, showCause: o.ShowCause}
+	if h.unauthorized == nil {
+		h.unauthorized = func(*http.Request, string) {}
+	}
 	if h.rejected == nil {
 		h.rejected = func(string) {}
 	}
@@ -66,12 +71,14 @@ func New(o Options) http.Handler {
 }
 
 type handler struct {
-	upstreams []Upstream
-	path      string
-	authorize func(ctx context.Context, presented string) (bool, error)
-	rejected  func(reason string)
-	budget    time.Duration // the longest of the upstreams'
-	byDefault []string      // the services that the first upstream is checked for when nothing is asked for
+	upstreams    []Upstream
+	path         string
+	authorize    func(ctx context.Context, presented string) (bool, error)
+	rejected     func(reason string)
+	unauthorized func(r *http.Request, why string)
+	showCause    bool
+	budget       time.Duration // the longest of the upstreams'
+	byDefault    []string      // the services that the first upstream is checked for when nothing is asked for
 	// ready holds the text answers about the only default service, so that the usual request of
 	// a load balancer allocates little; nil where there are several.
 	ready *[len(httpCodes)]page
@@ -83,13 +90,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	wholeServer := r.Method == http.MethodOptions && r.URL.Path == "*"
 	if !wholeServer && !h.answers(r.URL.Path) {
 		h.rejected("path")
-		refuse(w, r, http.StatusNotFound, notFound)
+		h.refuse(w, r, http.StatusNotFound, notFound, false)
 		return
 	}
 	if wholeServer || r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
 		h.rejected("method")
 		w.Header()["Allow"] = allowOptions
-		refuse(w, r, http.StatusMethodNotAllowed, "use GET or HEAD")
+		h.refuse(w, r, http.StatusMethodNotAllowed, "use GET or HEAD", false)
 		return
 	}
 	if h.authorize != nil {
@@ -109,7 +116,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var err error
 		if q, err = parseQuery(r.URL.RawQuery); err != nil {
 			h.rejected("query")
-			refuse(w, r, http.StatusBadRequest, err.Error())
+			h.refuse(w, r, http.StatusBadRequest, err.Error(), true)
 			return
 		}
 	}
@@ -120,7 +127,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			} else {
 				h.rejected("service")
 			}
-			refuse(w, r, http.StatusNotFound, reason)
+			h.refuse(w, r, http.StatusNotFound, reason, true)
 			return
 		}
 	}
@@ -184,15 +191,18 @@ const slowAuthorize = 10 * time.Millisecond
 // authorized says whether the caller presents the token. It answers every other caller.
 func (h *handler) authorized(w http.ResponseWriter, r *http.Request) bool {
 	ok, err := false, error(nil)
+	why := "it sent no token"
 	if token := presentedToken(r); token != "" {
+		why = "it sent a wrong token"
 		ok, err = h.authorize(r.Context(), token)
 	}
 	switch {
 	case err != nil:
 		refuse(w, r, http.StatusServiceUnavailable, "there is no token to compare yours with: the log says why")
 	case !ok:
+		h.unauthorized(r, why)
 		w.Header()["Www-Authenticate"] = challenges
-		refuse(w, r, http.StatusUnauthorized, "send the token as a Bearer token or as the Basic password")
+		h.refuse(w, r, http.StatusUnauthorized, "send the token as a Bearer token or as the Basic password", false)
 	}
 	return ok && err == nil
 }
@@ -266,10 +276,6 @@ func readOnly(w http.ResponseWriter, r *http.Request) bool {
 	w.Header()["Allow"] = allow
 	refuse(w, r, http.StatusMethodNotAllowed, "use GET or HEAD")
 	return false
-}
-
-func refuse(w http.ResponseWriter, r *http.Request, code int, reason string) {
-	send(w, r, code, contentText, page{body: []byte(reason + "\n")})
 }
 
 // page is a body with its Content-Length; a nil length is worked out when the page is sent.

@@ -57,11 +57,12 @@ type options struct {
 	Budget          time.Duration
 	Path            string
 	Authorize       func(context.Context, string) (bool, error)
+	ShowCause       bool
 }
 
 func newHandler(o options) http.Handler {
 	up := web.Upstream{Check: o.Check, List: o.List, Services: o.Services, CertificateEnds: o.CertificateEnds, Budget: o.Budget}
-	return web.New(web.Options{Upstreams: []web.Upstream{up}, Path: o.Path, Authorize: o.Authorize})
+	return web.New(web.Options{Upstreams: []web.Upstream{up}, Path: o.Path, Authorize: o.Authorize, ShowCause: o.ShowCause})
 }
 
 // start serves the options on loopback and returns the address, "http://127.0.0.1:1234".
@@ -649,7 +650,7 @@ func TestJSON(t *testing.T) {
 	t.Parallel()
 	verdicts := map[string]health.Verdict{
 		"echo.EchoServer": {Status: health.Serving, Asked: true, Code: codes.OK, Duration: 800 * time.Microsecond},
-		"gone":            {Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound, Duration: 2 * time.Second},
+		"gone":            {Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound, Duration: 2 * time.Second, EvidenceID: "ID"},
 		"":                {Status: health.ConnectionFailed, Phase: health.PhaseTLS, Err: errors.New("secret cause")},
 		`"<&>"`:           {Status: health.Timeout, Asked: true, Code: codes.DeadlineExceeded, Phase: health.PhaseRPC},
 	}
@@ -665,7 +666,7 @@ func TestJSON(t *testing.T) {
 		{
 			"service=gone&service=",
 			`{"status":"CONNECTION_FAILED","services":[` +
-				`{"service":"gone","status":"SERVICE_UNKNOWN","grpc_code":"NOT_FOUND","phase":"","duration_seconds":2},` +
+				`{"service":"gone","status":"SERVICE_UNKNOWN","grpc_code":"NOT_FOUND","phase":"","duration_seconds":2,"evidence":"ID"},` +
 				`{"service":"","status":"CONNECTION_FAILED","grpc_code":"","phase":"tls","duration_seconds":0}]}`,
 		},
 		{
@@ -684,16 +685,75 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// Causes are for the log.
+// Causes are for the log, unless the settings say that callers may see them. The text stays as it is.
 func TestCauseStaysInside(t *testing.T) {
 	t.Parallel()
-	address := start(t, options{Check: func(context.Context, string) health.Verdict {
-		return health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseConnect, Err: errors.New("dial 10.1.2.3:50051")}
+	for _, show := range []bool{false, true} {
+		address := start(t, options{ShowCause: show, Check: func(context.Context, string) health.Verdict {
+			return health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseConnect, Err: errors.New("dial 10.1.2.3:50051: <b>")}
+		}})
+		for format, want := range map[string]string{"text": "", "json": `,"cause":"dial 10.1.2.3:50051: \u003cb\u003e"}`, "html": "<bdi>dial 10.1.2.3:50051: &lt;b&gt;</bdi>"} {
+			a := ask(t, "GET", address+"/?format="+format)
+			all := a.body + fmt.Sprint(a.header)
+			if told := strings.Contains(all, "10.1.2.3"); told != (show && format != "text") || told && !strings.Contains(all, want) {
+				t.Errorf("causes shown %v, %s:\n%v\n%s", show, format, a.header, a.body)
+			}
+		}
+	}
+}
+
+// A browser gets a refusal as a page that says what can be asked, and repeats nothing of the request; others get text. Names of
+// services are for those who have been let in.
+func TestRefusalPages(t *testing.T) {
+	t.Parallel()
+	h := newHandler(options{Check: neverAsked(t), Services: []string{"shop.Cart", "shop.<b>"}, Path: "/health", Authorize: func(_ context.Context, token string) (bool, error) {
+		if token == "unreadable" {
+			return false, errors.New("no file")
+		}
+		return token == "right!", nil
 	}})
-	for _, format := range []string{"text", "json", "html"} {
-		a := ask(t, "GET", address+"/?format="+format)
-		if strings.Contains(a.body+fmt.Sprint(a.header), "10.1.2.3") {
-			t.Errorf("%s: the answer tells the cause:\n%v\n%s", format, a.header, a.body)
+	for _, test := range []struct {
+		method, target, token string
+		code                  int
+		word, reason          string
+		link                  string
+		named                 bool
+	}{
+		{"GET", "/", "", 404, "Not Found", "There is nothing at this path.", `href="/health?format=json"`, false},
+		{"GET", "/favicon.ico", "right!", 404, "Not Found", "There is nothing at this path.", `href="/health"`, false},
+		{"POST", "/health", "right!", 405, "Method Not Allowed", "Use GET or HEAD.", `href="?format=json"`, false},
+		{"GET", "/health", "", 401, "Unauthorized", "Send the token as a Bearer token or as the Basic password.", `href="?format=json"`, false},
+		{"GET", "/health", "<evil>", 401, "Unauthorized", "Send the token as a Bearer token or as the Basic password.", `href="?"`, false},
+		{"GET", "/health?format=%3Cevil%3E", "right!", 400, "Bad Request", "Format is none of text, json, html.", `href="?service=shop.Cart"`, true},
+		{"GET", "/health?service=%3Cevil%3E", "right!", 404, "Not Found", "A service was asked for that is not offered here.", `href="?service=shop.%3Cb%3E"`, true},
+		{"GET", "/health?list", "right!", 404, "Not Found", "The list of services is not offered here.", `href="?service=shop.Cart"`, true},
+	} {
+		r := httptest.NewRequest(test.method, test.target, nil)
+		if test.token != "" {
+			r.Header.Set("Authorization", "Bearer "+test.token)
+		}
+		plain := httptest.NewRecorder()
+		h.ServeHTTP(plain, r)
+		if got := plain.Header().Get("Content-Type"); plain.Code != test.code || !strings.HasPrefix(got, "text/plain") {
+			t.Errorf("%s %s without Accept: %d, %s", test.method, test.target, plain.Code, got)
+		}
+		r.Header.Set("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		body := w.Body.String()
+		if got := w.Header().Get("Content-Type"); w.Code != test.code || !strings.HasPrefix(got, "text/html") || w.Header().Get("Content-Security-Policy") == "" {
+			t.Errorf("%s %s to a browser: %d, headers %v", test.method, test.target, w.Code, w.Header())
+		}
+		for _, want := range []string{"<h1>" + test.word + "</h1>", "<p>" + test.reason + "</p>", test.link} {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s %s: %q is missing in\n%s", test.method, test.target, want, body)
+			}
+		}
+		if strings.Contains(body, "evil") || strings.Contains(body, "<b>") || strings.Contains(body, "shop.Cart") != test.named {
+			t.Errorf("%s %s: the page repeats the request, or who sees the services is wrong:\n%s", test.method, test.target, body)
+		}
+		if test.code == 401 && len(w.Header()["Www-Authenticate"]) != 2 || test.code == 405 && w.Header().Get("Allow") == "" {
+			t.Errorf("%s %s: headers %v", test.method, test.target, w.Header())
 		}
 	}
 }
@@ -717,7 +777,7 @@ func TestPage(t *testing.T) {
 	rest := a.body // has what is still to come, the worst service first
 	for _, want := range []string{
 		`data-tone="bad"`, "<title>Connection failed – 3 services</title>", `href="data:image/svg`,
-		">3 services<", ">Connection failed</h1>", ">1 of 3 services are serving.<",
+		">3 services<", ">Connection failed</h1>", ">1 of 3 services are serving. TLS handshake failed.<",
 		">&amp;b<", ">CONNECTION_FAILED<", ">tls<",
 		">&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;<", ">NOT_SERVING<",
 		">Whole server<", ">SERVING<", ">OK<", ">0.8 ms<", ">20 Nov 2026, 20:22:04 UTC<", ">19 Nov 2026, 18:22:04 UTC<",
@@ -735,6 +795,27 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{"<title>Serving – Whole server</title>", "The server says that it is serving.", `Since <time datetime="2026-11-19T18:22:04.000Z">`} {
 		if !strings.Contains(one, want) {
 			t.Errorf("%q is missing on the page of one service", want)
+		}
+	}
+}
+
+// TestPageSaysWhy: the phase has a sentence of its own, and a certificate's end is told.
+func TestPageSaysWhy(t *testing.T) {
+	t.Parallel()
+	ended := fmt.Errorf("10.1.2.3: %w", &health.TLSError{Fault: health.CertificateExpired, At: time.Now().Add(-2*24*time.Hour - time.Hour), Err: errors.New("x509")})
+	for _, test := range []struct {
+		v    health.Verdict
+		want string
+	}{
+		{health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseTLS, Err: ended}, "TLS handshake failed. The server&#39;s certificate expired 2 days ago."},
+		{health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseDNS, Err: errors.New("10.1.2.3")}, "The lookup of the server&#39;s name failed."},
+		{health.Verdict{Status: health.Timeout, Phase: health.PhaseHTTP2}, "The server accepted a connection, and did not begin to speak HTTP/2 in time."},
+		{health.Verdict{Status: health.RPCFailed, Asked: true, Code: codes.PermissionDenied, Err: errors.New("10.1.2.3")}, "The health check&#39;s RPC failed with the gRPC status PERMISSION_DENIED."},
+	} {
+		a := ask(t, "GET", start(t, options{Check: func(context.Context, string) health.Verdict { return test.v }})+"/?format=html")
+		if !strings.Contains(a.body, ` id="meaning">`+test.want+"</p>") || strings.Contains(a.body, "10.1.2.3") {
+			_, got, _ := strings.Cut(a.body, ` id="meaning">`)
+			t.Errorf("%v in %s: %.200q, want %s", test.v.Status, test.v.Phase, got, test.want)
 		}
 	}
 }
@@ -785,7 +866,9 @@ func TestPageCertificate(t *testing.T) {
 		left time.Duration
 		want string
 	}{
-		"days":     {27*day + hour, ">27 days left<"},
+		"days":     {27*day + hour, "<span>27 days left<"},
+		"14 days":  {14*day + hour, "<span>14 days left<"},
+		"soon":     {14*day - hour, ` class="soon">13 days left<`},
 		"two days": {2*day + hour/2, ">2 days left<"},
 		"hours":    {2*day - hour/2, ">47 hours left<"},
 		"one hour": {hour + hour/2, ">1 hour left<"},
