@@ -16,6 +16,8 @@ import (
 const (
 	// maxRPCs is how many RPCs of one configured service may be in progress at once, as counted on the checker's side.
 	maxRPCs = 8
+	// promptCalls is how many calls of one service run side by side before the next one waits.
+	promptCalls = 3
 	// maxCalls is how many of them are checks' first ones.
 	maxCalls = 6
 	// maxServed is the same as the server counts: it hears of a cancelled one a little late.
@@ -86,7 +88,10 @@ func (w *world) allowedLocked(a *answer) (d time.Duration, bounded bool) {
 			return 0, false
 		}
 	}
-	broke, unused := w.brokeLocked(from.Add(-w.maxAge)) // one that nobody has used since can be the kept one
+	broke, silent, unused := w.brokeLocked(from.Add(-w.maxAge)) // one that nobody has used since can be the kept one
+	if w.pointsLocked(a.key, a.from) >= pointsOfProof || silent >= promptCalls {
+		return 0, false // the answer waits for connections that were silent while they were fresh
+	}
 	t := w.timesOf(w.latency, false)
 	if slowed := w.slowed[a.key]; slowed != nil {
 		t.rpc += slowed.sum(from, a.to)
@@ -107,18 +112,21 @@ func (w *world) allowedLocked(a *answer) (d time.Duration, bounded bool) {
 	return 0, false
 }
 
-// brokeLocked is how often connections have broken since then, and whether one of them was being dialled.
-func (w *world) brokeLocked(since time.Time) (times int, dialled bool) {
+// brokeLocked is how often connections have broken since then, how many have become silent, and whether one was being dialled.
+func (w *world) brokeLocked(since time.Time) (times, silent int, dialled bool) {
 	at := make(map[time.Time]bool)
 	for _, c := range w.connections {
 		for _, h := range c.hits {
 			if h.at.After(since) {
 				at[h.at] = true
 				dialled = dialled || c.first.IsZero() || c.first.After(h.at)
+				if h.points >= pointsOfProof {
+					silent++
+				}
 			}
 		}
 	}
-	return len(at), dialled
+	return len(at), silent, dialled
 }
 
 // judgeAnswerLocked looks for the RPC that an answer of the server is from.
