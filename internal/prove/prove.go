@@ -226,6 +226,9 @@ func (e answered) handleLocked(c *Check, now clock.Reading) {
 		Status: health.ConnectionFailed, Code: e.answer.Code, Asked: true, Phase: health.PhaseRPC,
 		Err: fmt.Errorf("the connection was lost before an answer came: %w", e.answer.Err),
 	}
+	if e.answer.Outcome == grpcconn.Unreadable && a.need == pool.Exclusive { // no other RPC was on the connection
+		c.failure = &health.Verdict{Status: health.RPCFailed, Code: e.answer.Code, Asked: true, Err: e.answer.Err}
+	}
 }
 
 // restartLocked begins anew, after a stop of the process, beside the oldest attempts that are kept: a machine that is merely
