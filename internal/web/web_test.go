@@ -892,6 +892,17 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// The page of a long List says how many services it does not show.
+func TestPageOfALongList(t *testing.T) {
+	t.Parallel()
+	address := start(t, options{List: func(context.Context) []health.Verdict {
+		return []health.Verdict{{Service: "a", Status: health.Serving}, {Service: "b", Status: health.NotServing, LeftOut: 4900}}
+	}})
+	if a := ask(t, "GET", address+"/?list&format=html"); !strings.Contains(a.body, ">1 of 2 services are serving. The server lists 4900 more, none of them worse.<") {
+		t.Error("the page does not say how many it leaves out")
+	}
+}
+
 // TestPageSaysWhy: the phase has a sentence of its own, and a certificate's end is told.
 func TestPageSaysWhy(t *testing.T) {
 	t.Parallel()
