@@ -3,6 +3,7 @@ package answer
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 
 	"example.com/grpc-health-http/internal/health"
@@ -10,7 +11,7 @@ import (
 )
 
 // Text has a line for each service, "echo.EchoServer SERVING", and just the status for the whole
-// server. Without any verdict it is the overall status, so that it is never empty.
+// server. A last line counts the services of a long List that have none. Without any verdict it is the overall status, so that it is never empty.
 func Text(verdicts []health.Verdict) []byte {
 	if len(verdicts) == 0 {
 		return []byte(health.Worst(nil).String() + "\n")
@@ -23,6 +24,9 @@ func Text(verdicts []health.Verdict) []byte {
 		}
 		text = append(text, v.Status.String()...)
 		text = append(text, '\n')
+		if v.LeftOut > 0 {
+			text = fmt.Appendf(text, "(%d more, none of them worse)\n", v.LeftOut)
+		}
 	}
 	return text
 }
@@ -30,6 +34,7 @@ func Text(verdicts []health.Verdict) []byte {
 type whole struct {
 	Status   string    `json:"status"`
 	Services []service `json:"services"`
+	LeftOut  int       `json:"services_left_out,omitempty"`
 }
 
 type service struct {
@@ -42,11 +47,12 @@ type service struct {
 	Cause           string  `json:"cause,omitempty"`
 }
 
-// JSON is the worst status and an object for each service. causes says that the reader may see why a check failed: causes hold
+// JSON is the worst status and an object for each service, and how many services a long List has beside them. causes says that the reader may see why a check failed: causes hold
 // addresses, and messages of the server.
 func JSON(verdicts []health.Verdict, causes bool) []byte {
 	w := whole{Status: health.Worst(verdicts).String(), Services: make([]service, 0, len(verdicts))}
 	for _, v := range verdicts {
+		w.LeftOut += v.LeftOut
 		s := service{
 			Service:         inert.Text(v.Service),
 			Status:          v.Status.String(),

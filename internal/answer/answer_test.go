@@ -27,6 +27,10 @@ func TestAnswers(t *testing.T) {
 			`{"status":"SERVICE_UNKNOWN","services":[{"service":"echo.EchoServer","status":"SERVING","grpc_code":"OK","phase":"","duration_seconds":0.0008},` +
 				`{"service":"b","status":"SERVICE_UNKNOWN","grpc_code":"NOT_FOUND","phase":"","duration_seconds":0}]}`},
 		{"none", nil, "UNKNOWN\n", `{"status":"UNKNOWN","services":[]}`},
+		{"of a long List", []health.Verdict{serving, {Service: "b", Status: health.Serving, LeftOut: 69_900}},
+			"echo.EchoServer SERVING\nb SERVING\n(69900 more, none of them worse)\n",
+			`{"status":"SERVING","services":[{"service":"echo.EchoServer","status":"SERVING","grpc_code":"OK","phase":"","duration_seconds":0.0008},` +
+				`{"service":"b","status":"SERVING","grpc_code":"","phase":"","duration_seconds":0}],"services_left_out":69900}`},
 		{"a name with a line break", []health.Verdict{{Service: "a SERVING\nb", Status: health.NotServing}}, "a SERVING\\nb NOT_SERVING\n",
 			`{"status":"NOT_SERVING","services":[{"service":"a SERVING\\nb","status":"NOT_SERVING","grpc_code":"","phase":"","duration_seconds":0}]}`},
 	} {

@@ -45,6 +45,9 @@ func bubbleOf(t *testing.T, options []healthtest.Option, test func(t *testing.T,
 	})
 }
 
+// afterLeaving is how long RPCs of a configured service go on after their callers have left: the default time-out, and a little more.
+const afterLeaving = 1200 * time.Millisecond
+
 func budgets(connect, rpc time.Duration) func(*Options) {
 	return func(o *Options) { o.ConnectTimeout, o.RPCTimeout = connect, rpc }
 }
@@ -205,6 +208,7 @@ func TestHealthyBesideMadeUpNamesAndHungServices(t *testing.T) {
 		}
 		cancel()
 		callers.Wait()
+		time.Sleep(afterLeaving)
 		if overloaded.Load() == 0 {
 			t.Error("no made-up name was refused")
 		}
@@ -245,7 +249,7 @@ func TestHealthyBesideHungServicesWithFewStreams(t *testing.T) {
 				}
 				cancel()
 				callers.Wait()
-				synctest.Wait()
+				time.Sleep(afterLeaving)
 				if n := up.OpenConnections(); n > 1 {
 					t.Errorf("%d connections are left, want one at most", n)
 				}
@@ -517,4 +521,66 @@ func noMetadata(context.Context) (metadata.MD, error) { return nil, errors.New("
 func lateMetadata(ctx context.Context) (metadata.MD, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
+}
+
+// Callers who come and leave, as after an HTTP/2 reset, cost a server no more RPCs at once than callers who stay: those of a
+// configured service go on. One who stays gets its answer in time, and those who ask when all is over get theirs at once.
+func TestCallersWhoLeave(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		slow, every, leaves time.Duration
+		want                health.Status
+	}{
+		"at once":              {300 * time.Millisecond, time.Millisecond, 0, health.Serving},
+		"soon":                 {300 * time.Millisecond, 5 * time.Millisecond, 30 * time.Millisecond, health.Serving},
+		"while a second waits": {800 * time.Millisecond, 10 * time.Millisecond, 300 * time.Millisecond, health.Serving},
+		"from a hung server":   {time.Hour, 3 * time.Millisecond, 26 * time.Millisecond, health.Timeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, up *healthtest.Upstream, _ *healthtest.Memory, c *counted) {
+				up.SetStatus("s", serving)
+				want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
+				// The server goes on with an RPC for as long as it takes, whoever cancels it.
+				var now, most, all atomic.Int64
+				up.Handle("s", func(ctx context.Context, _ string) (*healthpb.HealthCheckResponse, error) {
+					all.Add(1)
+					most.Store(max(most.Load(), now.Add(1)))
+					defer now.Add(-1)
+					time.Sleep(min(row.slow, 1200*time.Millisecond))
+					return &healthpb.HealthCheckResponse{Status: serving}, nil
+				})
+				var callers sync.WaitGroup
+				for range int(3 * time.Second / row.every) {
+					callers.Go(func() {
+						ctx, leave := context.WithCancel(t.Context())
+						defer leave()
+						time.AfterFunc(row.leaves, leave)
+						c.Check(ctx, "s")
+					})
+					time.Sleep(row.every)
+				}
+				want(t, c.Check(t.Context(), "s"), row.want, phaseOf(row.want))
+				callers.Wait()
+				time.Sleep(2 * afterLeaving)
+				if most.Load() > 8 {
+					t.Errorf("%d RPCs at once, of %d", most.Load(), all.Load())
+				}
+				began := time.Now()
+				up.SetStatus("s", serving)
+				want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
+				if took := time.Since(began); took > 300*time.Millisecond {
+					t.Errorf("a check took %v when all was over", took)
+				}
+				t.Logf("%d RPCs at once, of %d", most.Load(), all.Load())
+			}, services("s"))
+		})
+	}
+}
+
+func phaseOf(s health.Status) health.Phase {
+	if s == health.Timeout {
+		return health.PhaseRPC
+	}
+	return health.PhaseNone
 }

@@ -60,6 +60,7 @@ type Checker struct {
 	services   []string
 	clock      *clock.Running
 	prove      prove.Options
+	finish     prove.Options // prove, for configured services: their callers may leave, and their RPCs go on
 	goroutines *workers.Group
 	calls      *coalesce.Group[grpcconn.Request, prove.Result, *call]
 	configured *pool.Pool // for the configured services
@@ -87,12 +88,14 @@ func New(o Options) *Checker {
 	c.prove = prove.Options{
 		Go: c.goroutines.Go, Clock: c.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: o.Trace,
 	}
+	c.finish = c.prove
+	c.finish.Finish = true
 	dialer := dial.New(o.Options, c.clock)
 	c.configured = pool.New(dialer.Dial, c.clock, o.MaxAge, o.ConnectTimeout)
 	c.others = pool.New(dialer.Dial, c.clock, o.MaxAge, o.ConnectTimeout)
 	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, prove.Result, *call]{
 		Go: c.goroutines.Go, Clock: c.clock, Budget: o.ConnectTimeout + o.RPCTimeout,
-		Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
+		Left: prove.ErrLeft, Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
 		Queued: func(ctx context.Context, r grpcconn.Request) { c.poolOf(r).Redial(ctx) },
 	})
@@ -142,7 +145,11 @@ type call struct {
 
 func (c *Checker) start(ctx context.Context, r grpcconn.Request, now clock.Reading) *call {
 	p := &permits{checker: c, request: r, limited: !r.List && !c.isConfigured(r)}
-	return &call{prove.New(ctx, &c.prove, c.poolOf(r), r, now, p), p}
+	o := &c.prove
+	if c.isConfigured(r) {
+		o = &c.finish
+	}
+	return &call{prove.New(ctx, o, c.poolOf(r), r, now, p), p}
 }
 
 // Run makes the check. It is coalesce's Work.

@@ -16,7 +16,7 @@ type Work[R any] interface {
 	Run() (result R, asOf clock.Reading)
 }
 
-// Options say how calls are shared. All but Shared, Queued and Finish are required.
+// Options say how calls are shared. All but Left, Shared, Queued and Finish are required.
 type Options[K comparable, R any, W Work[R]] struct {
 	Clock *clock.Running
 	// Budget is the time from a caller's arrival to its result.
@@ -27,6 +27,9 @@ type Options[K comparable, R any, W Work[R]] struct {
 	Prompt, Max int
 	// Reserve is how long before its deadline a caller's call starts at the latest.
 	Reserve time.Duration
+
+	// Left is the cause with which a call's context ends when its last caller has left, and not got a result.
+	Left error
 
 	// Go runs a call in a goroutine of its own.
 	Go func(f func())
@@ -66,7 +69,7 @@ type queue[K comparable, R any, W Work[R]] struct {
 type call[K comparable, R any, W Work[R]] struct {
 	queue   *queue[K, R, W]
 	ctx     context.Context
-	cancel  context.CancelFunc
+	cancel  context.CancelCauseFunc
 	batches []*batch[R] // in the order of their arrival
 	began   clock.Reading
 	work    W
@@ -118,7 +121,7 @@ func (g *Group[K, R, W]) join(ctx context.Context, key K, arrived clock.Reading)
 		g.queues[key] = q
 	}
 	if q.next == nil {
-		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the first caller may leave before others
+		ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // the first caller may leave before others
 		q.next = &call[K, R, W]{queue: q, ctx: ctx, cancel: cancel}
 	}
 	c = q.next
@@ -233,7 +236,7 @@ func (g *Group[K, R, W]) finish(c *call[K, R, W], result R, asOf clock.Reading) 
 			q.serveOthersLocked(result, asOf)
 		}
 	}
-	c.cancel()
+	c.cancel(nil)
 	q.running = slices.DeleteFunc(q.running, func(o *call[K, R, W]) bool { return o == c })
 	return q.startLocked(g.o.Clock.Now())
 }
@@ -243,7 +246,7 @@ func (q *queue[K, R, W]) serveOthersLocked(result R, asOf clock.Reading) {
 	for _, c := range q.running {
 		if !c.ended && !asOf.Before(c.began.Moment) {
 			c.answerLocked(result, len(c.batches))
-			c.endIfUnusedLocked()
+			c.endIfUnusedLocked(nil)
 		}
 	}
 	if next := q.next; next != nil {
@@ -252,7 +255,7 @@ func (q *queue[K, R, W]) serveOthersLocked(result R, asOf clock.Reading) {
 			n++
 		}
 		next.answerLocked(result, n)
-		next.endIfUnusedLocked()
+		next.endIfUnusedLocked(nil)
 	}
 }
 
@@ -269,13 +272,13 @@ func (o *batch[R]) finish(result R) {
 	close(o.done)
 }
 
-// endIfUnusedLocked ends a call that has no callers. A running one leaves the queue when its Run returns.
-func (c *call[K, R, W]) endIfUnusedLocked() {
+// endIfUnusedLocked ends a call that has no callers; the cause is its context's. A running one leaves the queue when its Run returns.
+func (c *call[K, R, W]) endIfUnusedLocked(cause error) {
 	if len(c.batches) > 0 || c.ended {
 		return
 	}
 	c.ended = true
-	c.cancel()
+	c.cancel(cause)
 	if c.queue.next == c {
 		c.queue.next = nil
 	}
@@ -298,7 +301,7 @@ func (g *Group[K, R, W]) leave(ctx context.Context, c *call[K, R, W], mine *batc
 	result := g.o.Unanswered(ctx, c.queue.key, arrived, work, started) // before the work ends
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c.endIfUnusedLocked()
+	c.endIfUnusedLocked(g.o.Left)
 	c.queue.setTimerLocked(g.o.Clock.Now())
 	return result
 }
@@ -307,7 +310,7 @@ func (g *Group[K, R, W]) leave(ctx context.Context, c *call[K, R, W], mine *batc
 func (c *call[K, R, W]) removeLocked(first, n int) {
 	c.batches = slices.Delete(slices.Clone(c.batches), first, first+n)
 	if c.queue.next == c {
-		c.endIfUnusedLocked()
+		c.endIfUnusedLocked(nil)
 	}
 }
 
@@ -357,7 +360,7 @@ func (g *Group[K, R, W]) expire(q *queue[K, R, W], now clock.Reading) {
 		for _, o := range e.batches {
 			o.finish(result)
 		}
-		e.call.endIfUnusedLocked()
+		e.call.endIfUnusedLocked(nil)
 		g.mu.Unlock()
 	}
 }

@@ -86,12 +86,14 @@ type group struct {
 
 type valueKey struct{}
 
+var errLeft = errors.New("all have left")
+
 func newGroup(t *testing.T, change ...func(*options)) *group {
 	g := &group{t: t, start: time.Now()}
 	o := options{
 		Go:     func(f func()) { go f() },
 		Clock:  clock.NewRunning(g.read),
-		Budget: budget, Window: window, Prompt: prompt, Max: most, Reserve: reserve,
+		Left: errLeft, Budget: budget, Window: window, Prompt: prompt, Max: most, Reserve: reserve,
 		Start: func(ctx context.Context, key string, now clock.Reading) *call {
 			g.mu.Lock()
 			defer g.mu.Unlock()
@@ -364,6 +366,8 @@ func TestDeadline(t *testing.T) {
 		}
 		if calls[0].ctx.Err() == nil {
 			t.Error("the call that nobody waits for goes on")
+		} else if errors.Is(context.Cause(g.calls[0].ctx), errLeft) {
+			t.Error("its callers got an answer, and it is told that they have left")
 		}
 		second.waits()
 		g.until(budget + 1*ms)
@@ -445,8 +449,8 @@ func TestLeaving(t *testing.T) {
 		second.leave(gone)
 		synctest.Wait()
 		second.answered()
-		if c.ctx.Err() == nil {
-			t.Error("the call goes on, and nobody is there")
+		if !errors.Is(context.Cause(c.ctx), errLeft) {
+			t.Errorf("nobody is there, and the call's context has the cause %v", context.Cause(c.ctx))
 		}
 		g.wantBegun(3).end(0)
 		synctest.Wait()

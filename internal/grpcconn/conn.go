@@ -16,8 +16,11 @@ import (
 )
 
 const (
-	// maxAnswer bounds an answer, in bytes: health messages are tiny, and a List holds 100 names at most.
-	maxAnswer = 1 << 20
+	// maxAnswer bounds an answer's message, in bytes: a List of 1,000 of the longest names has 270 KB.
+	maxAnswer = 512 << 10
+	// maxHeaders bounds what an answer's headers or trailers hold, in bytes as SETTINGS_MAX_HEADER_LIST_SIZE counts them: a
+	// status message of this length is a whole page.
+	maxHeaders = 256 << 10
 	// bufferSize is what a connection's read and write buffers hold; grpc-go's 32 KiB are for traffic.
 	bufferSize = 4 << 10
 	// windowSize is what a server may send of an answer before it is read: about the protocol's default.
@@ -81,6 +84,7 @@ func New(ctx context.Context, o Options, wire Wire, auth credentials.AuthInfo) (
 		// To find a better size grpc-go would send a PING with every answer.
 		grpc.WithStaticStreamWindowSize(windowSize),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+		grpc.WithMaxHeaderListSize(maxHeaders),
 		grpc.WithStatsHandler(progressRecorder{}),
 	}
 	if o.UserAgent != "" {

@@ -126,7 +126,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 // What front ends do is what the conclusions of outcome.go rest on; a text is one of grpc-go's that it looks for.
 func TestOutcomes(t *testing.T) {
 	t.Parallel()
-	const answered, lost, unprocessed = grpcconn.Answered, grpcconn.Lost, grpcconn.Unprocessed
+	const answered, lost, unprocessed, unreadable = grpcconn.Answered, grpcconn.Lost, grpcconn.Unprocessed, grpcconn.Unreadable
 	for _, row := range []struct {
 		name    string
 		fault   healthtest.Fault
@@ -168,6 +168,15 @@ func TestOutcomes(t *testing.T) {
 		{"an informational status that ends it", healthtest.Informational(103), answered, codes.Internal, "informational header", health.RPCFailed, 1},
 		{"no message", healthtest.TrailersWith("grpc-status", "0"), answered, codes.Internal, "cardinality violation", health.RPCFailed, 1},
 
+		// Its headers are larger than this side takes: it says so. Beyond what HTTP/2 lets it skip, the connection ends.
+		{"a page as the message", healthtest.TrailersOnly(codes.NotFound, strings.Repeat("x", 200<<10)), answered, codes.NotFound, "xxx", health.ServiceUnknown, 1},
+		{"many trailers", healthtest.TrailersWith(fields(255, 1000)...), answered, codes.ResourceExhausted, "larger than 256 KiB", health.RPCFailed, 1},
+		{"trailers that unfold", healthtest.TrailersWith(slices.Repeat([]string{"k", strings.Repeat("v", 3900)}, 1000)...), answered, codes.ResourceExhausted, "larger than 256 KiB", health.RPCFailed, 1},
+		{"a megabyte of trailers", healthtest.TrailersWith(fields(1000, 1000)...), unreadable, codes.ResourceExhausted, "larger than 256 KiB", 0, 1},
+		{"a message of 300 KB", healthtest.TrailersOnly(codes.NotFound, strings.Repeat("x", 300<<10)), unreadable, codes.ResourceExhausted, "larger than 256 KiB", 0, 1},
+		{"a message of 4 MB", healthtest.TrailersOnly(codes.NotFound, strings.Repeat("x", 4<<20)), unreadable, codes.ResourceExhausted, "larger than 256 KiB", 0, 1},
+		{"a body of 513 KB", healthtest.TooLarge(513 << 10), answered, codes.ResourceExhausted, "larger than max", health.RPCFailed, 1},
+
 		// The answer was lost.
 		{"reset", healthtest.ResetStream(http2.ErrCodeInternal), lost, codes.Internal, "stream terminated by RST_STREAM", 0, 1},
 		{"reset in the middle", healthtest.ResetStreamAfterHeaders(http2.ErrCodeInternal), lost, codes.Internal, "stream terminated by RST_STREAM", 0, 1},
@@ -199,6 +208,15 @@ func TestOutcomes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// fields are so many different ones with values of a length, and a status.
+func fields(n, length int) []string {
+	all := []string{"grpc-status", "5"}
+	for i := range n {
+		all = append(all, fmt.Sprintf("f-%d", i), strings.Repeat("v", length))
+	}
+	return all
 }
 
 // RPCs cost no PINGs, of which servers allow only so many.
@@ -469,7 +487,7 @@ func TestList(t *testing.T) {
 	}
 	// An answer that is larger than a stream's window, and smaller than the limit.
 	up.HandleList(func(context.Context) (*healthpb.HealthListResponse, error) {
-		return &healthpb.HealthListResponse{Statuses: map[string]*healthpb.HealthCheckResponse{strings.Repeat("x", 900<<10): {}}}, nil
+		return &healthpb.HealthListResponse{Statuses: map[string]*healthpb.HealthCheckResponse{strings.Repeat("x", 450<<10): {}}}, nil
 	})
 	if a := list(); a.Outcome != grpcconn.Answered || len(a.List) != 1 {
 		t.Errorf("a large answer: outcome %d, %d services, %v", a.Outcome, len(a.List), a.Err)
@@ -485,6 +503,84 @@ func TestList(t *testing.T) {
 	})
 	if a := list(); a.Outcome != grpcconn.Answered || a.List == nil || len(a.List) != 0 {
 		t.Errorf("an empty List: %+v", a)
+	}
+}
+
+// Of a List of more than 100 names those with the worst statuses are kept, so that the worst of them is the worst of all.
+func TestLongList(t *testing.T) {
+	t.Parallel()
+	const good, bad, odd = healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING, healthpb.HealthCheckResponse_SERVICE_UNKNOWN
+	for _, row := range []struct {
+		name    string
+		n       int
+		special map[int]healthpb.HealthCheckResponse_ServingStatus
+		worst   health.Status
+		leftOut int
+		first   string
+	}{
+		{"100", 100, nil, health.Serving, 0, "s00000"},
+		{"101", 101, nil, health.Serving, 1, "s00000"},
+		{"the last one is bad", 101, map[int]healthpb.HealthCheckResponse_ServingStatus{100: bad}, health.NotServing, 1, "s00000"},
+		{"of each kind", 5000, map[int]healthpb.HealthCheckResponse_ServingStatus{4999: bad, 4998: odd, 4997: 42}, health.NotServing, 4900, "s00000"},
+		{"more bad ones than are kept", 1000, map[int]healthpb.HealthCheckResponse_ServingStatus{0: good, 1: odd, 2: good}, health.NotServing, 900, "s00003"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			up := healthtest.Start(t)
+			up.HandleList(func(context.Context) (*healthpb.HealthListResponse, error) {
+				statuses := make(map[string]*healthpb.HealthCheckResponse)
+				for i := range row.n {
+					s, special := row.special[i]
+					if !special {
+						s = good
+						if row.first != "s00000" {
+							s = bad
+						}
+					}
+					statuses[fmt.Sprintf("s%05d", i)] = &healthpb.HealthCheckResponse{Status: s}
+				}
+				return &healthpb.HealthListResponse{Statuses: statuses}, nil
+			})
+			a := connected(t, up.Addr()).Do(within(t, long), grpcconn.Request{List: true}, nil, new(grpcconn.Progress))
+			if a.Outcome != grpcconn.Answered || a.Status != row.worst || health.Worst(a.List) != row.worst || len(a.List) != 100 || a.List[0].Service != row.first {
+				t.Fatalf("outcome %d, status %v, %d services, the first %q: %v", a.Outcome, a.Status, len(a.List), a.List[0].Service, a.Err)
+			}
+			if n := a.List[99].LeftOut; n != row.leftOut {
+				t.Errorf("%d left out, want %d", n, row.leftOut)
+			}
+			kept := make(map[string]bool)
+			for i, v := range a.List {
+				kept[v.Service] = true
+				if i > 0 && v.Service < a.List[i-1].Service {
+					t.Errorf("%q comes after %q", v.Service, a.List[i-1].Service)
+				}
+			}
+			for i, s := range row.special {
+				if name := fmt.Sprintf("s%05d", i); s != good && row.first == "s00000" && !kept[name] {
+					t.Errorf("%s, which says %v, was left out", name, s)
+				}
+			}
+		})
+	}
+	// The longest names of a thousand services fit; 70,000 services do not, and the server is not asked again for that.
+	up := healthtest.Start(t)
+	var size, length int
+	up.HandleList(func(context.Context) (*healthpb.HealthListResponse, error) {
+		statuses := make(map[string]*healthpb.HealthCheckResponse, size)
+		for i := range size {
+			statuses[fmt.Sprintf("%0*d", length, i)] = &healthpb.HealthCheckResponse{Status: good}
+		}
+		return &healthpb.HealthListResponse{Statuses: statuses}, nil
+	})
+	c := connected(t, up.Addr())
+	size, length = 1000, health.MaxNameLength
+	if a := c.Do(within(t, long), grpcconn.Request{List: true}, nil, new(grpcconn.Progress)); a.Status != health.Serving || a.List[99].LeftOut != 900 {
+		t.Errorf("a thousand long names: %+v", a)
+	}
+	size, length = 70_000, 6
+	if a := c.Do(within(t, long), grpcconn.Request{List: true}, nil, new(grpcconn.Progress)); a.Outcome != grpcconn.Answered ||
+		a.Status != health.RPCFailed || a.Code != codes.ResourceExhausted || !strings.Contains(a.String(), "larger than max") || a.List != nil {
+		t.Errorf("70,000 names: outcome %d, status %v, %v", a.Outcome, a.Status, a)
 	}
 }
 

@@ -29,9 +29,17 @@ func (c *Conn) failed(ctx context.Context, err error, p *Progress) Answer {
 		}
 	case unprocessed(err):
 		a.Outcome = Unprocessed
+	case unreadable(err):
+		a.Outcome = Unreadable
+		a.Code = codes.ResourceExhausted
+		a.Err = status.Errorf(a.Code, "an answer's headers are larger than %d KiB, or are not HTTP/2's: %s", maxHeaders>>10, status.Convert(err).Message())
 	case frontEnd(err):
 		a.Outcome = Answered
 	case reset(err): // before the answer, or in the middle of it
+		if a.Code == codes.Internal {
+			a.Err = status.Errorf(a.Code, "%s; a server does so, too, that would answer with metadata or a message of more than %d KiB",
+				status.Convert(err).Message(), maxHeaders>>10)
+		}
 	case a.Code == codes.Canceled && ctx.Err() != nil: // this side no longer wants the answer
 		a.Outcome = Unsendable
 	case a.Code == codes.Unavailable || a.Code == codes.DeadlineExceeded || a.Code == codes.Canceled:
@@ -48,8 +56,26 @@ func (c *Conn) failed(ctx context.Context, err error, p *Progress) Answer {
 		// The server answered, and the answer is unusable: too large, not the protocol's message, or
 		// compressed in an unknown way. Or the request's message cannot be made. Nothing was lost on the way.
 		a.Outcome = Answered
+		if truncated(err) {
+			a.Code = codes.ResourceExhausted
+			a.Err = status.Errorf(a.Code, "the answer's headers are larger than %d KiB", maxHeaders>>10)
+		}
 	}
 	return a
+}
+
+// truncated recognizes an answer whose headers or trailers are larger than maxHeaders, by so little that they were read to
+// their end. grpc-go gives it the code INTERNAL (internal/transport/http2_client.go, operateHeaders), and only this text.
+func truncated(err error) bool {
+	return status.Convert(err).Message() == "peer header list size exceeded limit"
+}
+
+// unreadable recognizes that the connection has ended because of headers that are much larger than maxHeaders: HTTP/2 gives
+// no way to skip them. That they are simply wrong cannot be told from it, nor whether they are of another RPC's answer. grpc-go
+// gives it no type (internal/transport/http2_client.go, reader), only x/net's text (http2, readMetaFrame).
+func unreadable(err error) bool {
+	message := status.Convert(err).Message()
+	return strings.Contains(message, "connection error: PROTOCOL_ERROR") || strings.Contains(message, "connection error: COMPRESSION_ERROR")
 }
 
 // tooLarge recognizes a request whose metadata is larger than the server's SETTINGS_MAX_HEADER_LIST_SIZE. grpc-go gives it the

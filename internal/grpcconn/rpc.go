@@ -1,9 +1,11 @@
 package grpcconn
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +33,9 @@ const (
 	Lost Outcome = iota
 	// Unprocessed: the connection broke, or the peer refused the stream, and the server had not looked at the request.
 	Unprocessed
+	// Unreadable: this side has ended the connection, because headers came that are larger than it takes, perhaps those of another
+	// RPC's answer.
+	Unreadable
 	// TimedOut: the RPC's deadline passed without an answer.
 	TimedOut
 	// Unsendable: nothing is wrong with the connection, and yet the request does not go over it, nor would it over another:
@@ -49,7 +54,8 @@ type Answer struct {
 	Code codes.Code
 	// Err is the RPC's error; nil for status OK.
 	Err error
-	// List has a verdict for each service, sorted by name, of a List that was answered with OK.
+	// List has a verdict for each service, sorted by name, of a List that was answered with OK. Of more than health.MaxServices it has
+	// those with the worst statuses; the last one's LeftOut counts the rest.
 	List []health.Verdict
 }
 
@@ -88,10 +94,7 @@ func (c *Conn) do(ctx context.Context, r Request) (Answer, error) {
 			return Answer{}, err
 		}
 		statuses := response.GetStatuses()
-		a := Answer{Outcome: Answered, List: make([]health.Verdict, 0, len(statuses))}
-		for _, name := range slices.Sorted(maps.Keys(statuses)) {
-			a.List = append(a.List, health.Verdict{Service: name, Status: fromProtocol(statuses[name].GetStatus()), Asked: true})
-		}
+		a := Answer{Outcome: Answered, List: list(statuses)}
 		a.Status = health.Worst(a.List)
 		return a, nil
 	}
@@ -100,6 +103,26 @@ func (c *Conn) do(ctx context.Context, r Request) (Answer, error) {
 		return Answer{}, err
 	}
 	return Answer{Outcome: Answered, Status: fromProtocol(response.GetStatus())}, nil
+}
+
+// list is the verdicts of a List's answer.
+func list(statuses map[string]*healthpb.HealthCheckResponse) []health.Verdict {
+	names := slices.Sorted(maps.Keys(statuses))
+	leftOut := max(0, len(names)-health.MaxServices)
+	if leftOut > 0 {
+		ranks := health.Statuses() // the worst first, so that the worst of those that are kept is the worst of all
+		rank := func(name string) int { return slices.Index(ranks, fromProtocol(statuses[name].GetStatus())) }
+		slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
+		names = slices.Sorted(slices.Values(names[:health.MaxServices]))
+	}
+	verdicts := make([]health.Verdict, len(names))
+	for i, name := range names {
+		verdicts[i] = health.Verdict{Service: strings.Clone(name), Status: fromProtocol(statuses[name].GetStatus()), Asked: true}
+	}
+	if leftOut > 0 {
+		verdicts[len(verdicts)-1].LeftOut = leftOut
+	}
+	return verdicts
 }
 
 // fromProtocol turns a response's status into ours; a value that the protocol does not know is Unknown.

@@ -48,6 +48,9 @@ type Verdict struct {
 	Service string
 	// List says that the verdict is of a List RPC that failed: Service is empty, and nothing was found out about any.
 	List bool
+	// LeftOut is how many more services the server lists than the answer to a List has verdicts; none of them is worse than those it
+	// has. The last one of these says so.
+	LeftOut int
 	// Status is the finding.
 	Status Status
 	// Code is the gRPC code of the attempt that decided. It has a meaning only where Asked is true.

@@ -64,20 +64,20 @@ type answered struct {
 	answer  grpcconn.Answer
 }
 
-// startLocked starts an attempt. Where it can use the kept connection at once, its RPC begins now.
+// startLocked starts an attempt, whose context ends when Run drops it. Where it can use the kept connection at once, its RPC begins now.
 func (c *Check) startLocked(now clock.Reading, need pool.Need) {
 	a := &attempt{need: need, since: c.began.Moment}
 	c.attempts = append(c.attempts, a)
 	if need == pool.Any && c.o.Metadata == nil {
 		if conn := c.pool.Kept(now.Moment); conn != nil {
-			ctx, cancel := c.rpcContext(c.ctx)
+			ctx, cancel := c.rpcContext(context.WithoutCancel(c.ctx))
 			a.cancel = cancel
 			a.beginRPC(c, conn, now)
 			c.o.Go(func() { c.report(c.rpc(ctx, a, conn, nil)) })
 			return
 		}
 	}
-	ctx, cancel := context.WithCancel(c.ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(c.ctx))
 	a.cancel = cancel
 	c.o.Go(func() { c.attempt(ctx, a) })
 }
@@ -151,7 +151,7 @@ func (c *Check) report(e event) bool {
 	select {
 	case c.events <- e:
 		return true
-	case <-c.ctx.Done():
+	case <-c.over:
 		return false
 	}
 }

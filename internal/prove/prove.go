@@ -27,6 +27,9 @@ type Options struct {
 	// Metadata returns what to send with an RPC; nil sends nothing. The result is not modified.
 	// An error ends the attempt in phase "credentials".
 	Metadata func(ctx context.Context) (metadata.MD, error)
+	// Finish lets RPCs that are under way go on to their end when the context ends with ErrLeft: a server hears of a cancelled
+	// RPC a little late, and would otherwise have any number of RPCs at once for callers who come and leave.
+	Finish bool
 	// Go runs an attempt in a goroutine of its own.
 	Go func(f func())
 	// Trace hears of RPC and Retry ("lost", "silent", "frozen").
@@ -75,6 +78,7 @@ type Check struct {
 	request grpcconn.Request
 	extra   Extra
 	events  chan event
+	over    chan struct{} // closed when Run returns
 
 	mu        sync.Mutex    // guards what follows, which Run alone changes
 	began     clock.Reading // a connection is fresh, and a failure counts, where the dial began no earlier
@@ -89,15 +93,18 @@ type Check struct {
 	settled   *settlement
 }
 
+// ErrLeft is the cause of a check's context that has ended because its callers have left.
+var ErrLeft = errors.New("the callers have left")
+
 // settlement is a check's result, and when the RPC began that the server answered; zero for a failure.
 type settlement struct {
 	result Result
 	asked  clock.Reading
 }
 
-// New returns a check that begins at now. Its attempts end with ctx.
+// New returns a check that begins at now. It ends with ctx, and so do its attempts, but for what Options.Finish says.
 func New(ctx context.Context, o *Options, p *pool.Pool, request grpcconn.Request, now clock.Reading, extra Extra) *Check {
-	return &Check{o: o, ctx: ctx, pool: p, request: request, extra: extra, began: now, events: make(chan event, 4)}
+	return &Check{o: o, ctx: ctx, pool: p, request: request, extra: extra, began: now, events: make(chan event, 4), over: make(chan struct{})}
 }
 
 // Run makes the check. asked is when the RPC began that the server answered; it is zero for a failure. The
@@ -105,6 +112,7 @@ func New(ctx context.Context, o *Options, p *pool.Pool, request grpcconn.Request
 func (c *Check) Run() (result Result, asked clock.Reading) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer close(c.over)
 	now := c.began
 	c.startLocked(now, pool.Any)
 	timer := time.NewTimer(c.sleepLocked(now))
@@ -121,6 +129,9 @@ func (c *Check) Run() (result Result, asked clock.Reading) {
 		now = c.o.Clock.Now()
 		c.mu.Lock()
 		if c.ctx.Err() != nil {
+			if c.o.Finish && errors.Is(context.Cause(c.ctx), ErrLeft) {
+				c.finishLocked(e)
+			}
 			break
 		}
 		var stopped time.Duration
@@ -153,6 +164,53 @@ func (c *Check) Run() (result Result, asked clock.Reading) {
 		return Result{}, clock.Reading{}
 	}
 	return c.settled.result, c.settled.asked
+}
+
+// finishLocked waits for the end of the RPCs that are under way: an answer, or their deadline. e is an event that was not handled, or nil.
+func (c *Check) finishLocked(e event) {
+	for more := true; more; { // those whose RPC has begun
+		if e, ok := e.(connected); ok {
+			e.handleLocked(c, e.now)
+		}
+		if e, ok := e.(answered); ok && c.endRPCLocked(e) {
+			return
+		}
+		select {
+		case e = <-c.events:
+		default:
+			more = false
+		}
+	}
+	for _, a := range slices.Clone(c.attempts) {
+		if a.conn == nil {
+			c.dropLocked(a)
+		}
+	}
+	for len(c.attempts) > 0 {
+		if len(c.attempts) < 2 {
+			c.returnExtraLocked()
+		}
+		c.mu.Unlock()
+		e := <-c.events // each RPC has a deadline
+		c.mu.Lock()
+		if e, ok := e.(answered); ok && c.endRPCLocked(e) {
+			return
+		}
+	}
+}
+
+// endRPCLocked takes an RPC that nobody waits for off those in progress, and says whether the server has answered.
+func (c *Check) endRPCLocked(e answered) bool {
+	if !c.takesPartLocked(e.attempt) {
+		return false
+	}
+	c.dropLocked(e.attempt)
+	switch e.answer.Outcome {
+	case grpcconn.Answered, grpcconn.Unsendable:
+		return true
+	}
+	c.pool.Discard(e.attempt.conn)
+	return false
 }
 
 // endLocked ends what is in progress.
@@ -225,6 +283,9 @@ func (e answered) handleLocked(c *Check, now clock.Reading) {
 	c.failure = &health.Verdict{
 		Status: health.ConnectionFailed, Code: e.answer.Code, Asked: true, Phase: health.PhaseRPC,
 		Err: fmt.Errorf("the connection was lost before an answer came: %w", e.answer.Err),
+	}
+	if e.answer.Outcome == grpcconn.Unreadable && a.need == pool.Exclusive { // no other RPC was on the connection
+		c.failure = &health.Verdict{Status: health.RPCFailed, Code: e.answer.Code, Asked: true, Err: e.answer.Err}
 	}
 }
 

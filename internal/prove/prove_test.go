@@ -3,6 +3,7 @@ package prove_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"regexp"
 	"slices"
@@ -532,6 +533,15 @@ func TestOwnDeadline(t *testing.T) {
 // A check can be given up at any moment, here at each at which it reads the clock: no connection is left, and bubble sees to it.
 func TestGivenUp(t *testing.T) {
 	t.Parallel()
+	for _, finish := range []bool{false, true} {
+		t.Run(fmt.Sprint("RPCs finish: ", finish), func(t *testing.T) {
+			t.Parallel()
+			testGivenUp(t, finish)
+		})
+	}
+}
+
+func testGivenUp(t *testing.T, finish bool) {
 	const tries = 4 // since what is ready at the same time is taken in any order
 	for n := 1; ; n++ {
 		given := false
@@ -541,7 +551,9 @@ func TestGivenUp(t *testing.T) {
 				w.way.BlackHole()
 				w.way.Hold(100 * ms)
 				w.up.SetDelay("s", 100*ms)
-				ctx, cancel := context.WithCancel(t.Context())
+				w.o.Finish = finish
+				ctx, leave := context.WithCancelCause(t.Context())
+				cancel := func() { leave(prove.ErrLeft) }
 				defer cancel()
 				w.reads.Store(0)
 				giveUp := func(read int64) {
@@ -565,6 +577,46 @@ func TestGivenUp(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// Where the callers have left, an RPC that is under way goes on to its end, and nothing else does.
+func TestFinish(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		ready  func(w *world)
+		leaves time.Duration
+		ends   time.Duration // of Run
+		rpcs   int           // that the server saw
+		cause  error
+	}{
+		{"while dialling", func(w *world) { w.way.Hold(200 * ms) }, 100 * ms, 100 * ms, 0, prove.ErrLeft},
+		{"before the answer", func(w *world) { w.up.SetDelay("s", 300*ms) }, 100 * ms, 300 * ms, 1, prove.ErrLeft},
+		{"before the answer, on a reused connection", func(w *world) { w.reuse(); w.up.SetDelay("s", 300*ms) }, 100 * ms, 300 * ms, 1, prove.ErrLeft},
+		{"before a time-out", func(w *world) { w.hang() }, 100 * ms, rpcTimeout + clock.Slice, 1, prove.ErrLeft},
+		{"beside a second RPC", func(w *world) { w.reuse(); w.up.SetDelay("s", 600*ms) }, 400 * ms, 600 * ms, 2, prove.ErrLeft},
+		{"for another reason", func(w *world) { w.up.SetDelay("s", 300*ms) }, 100 * ms, 100 * ms, 1, errors.New("its budget is used up")},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, w *world) {
+				row.ready(w)
+				w.o.Finish = true
+				before, began := w.up.RPCsFor("s"), time.Now()
+				ctx, leave := context.WithCancelCause(t.Context())
+				time.AfterFunc(row.leaves, func() { leave(row.cause) })
+				if r, asked := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), &w.permit).Run(); r.Verdict != (health.Verdict{}) || asked != (clock.Reading{}) {
+					t.Errorf("a result that nobody waits for: %+v", r)
+				}
+				if took := time.Since(began); took < row.ends || took > row.ends+10*ms {
+					t.Errorf("it ended after %v, want %v", took, row.ends)
+				}
+				if n := w.up.RPCsFor("s") - before; n != row.rpcs {
+					t.Errorf("%d RPCs, want %d", n, row.rpcs)
+				}
+			})
+		})
 	}
 }
 

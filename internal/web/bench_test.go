@@ -15,12 +15,12 @@ func (d discard) Header() http.Header         { return d.header }
 func (d discard) WriteHeader(int)             {}
 func (d discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// Not parallel: what other tests allocate would count.
-func TestUsualRequestAllocatesNothing(t *testing.T) {
+// What is allocated is a context that the caller's connection does not end. Not parallel: what other tests allocate would count.
+func TestUsualRequestAllocatesNextToNothing(t *testing.T) {
 	h := newHandler(options{Check: says(health.Serving)})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	w := discard{make(http.Header)}
-	if n := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); n > 1 {
 		t.Errorf("the answer about the only service allocates %v times", n)
 	}
 }

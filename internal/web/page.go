@@ -188,8 +188,9 @@ func newPage(q query, worst health.Status, verdicts []health.Verdict, certificat
 	slices.SortStableFunc(verdicts, func(a, b health.Verdict) int {
 		return cmp.Compare(slices.Index(ranks, a.Status), slices.Index(ranks, b.Status))
 	})
-	serving := 0
+	serving, leftOut := 0, 0
 	for _, v := range verdicts {
+		leftOut += v.LeftOut
 		if v.Status == health.Serving {
 			serving++
 		}
@@ -211,6 +212,9 @@ func newPage(q query, worst health.Status, verdicts []health.Verdict, certificat
 	default:
 		d.Subject = fmt.Sprintf("%d services", len(d.Rows))
 		d.Meaning = fmt.Sprintf("%d of %d services are serving.", serving, len(d.Rows))
+		if leftOut > 0 {
+			d.Meaning += fmt.Sprintf(" The server lists %d more, none of them worse.", leftOut)
+		}
 		if verdicts[0].Phase != health.PhaseNone { // the server did not say so itself
 			d.Meaning += " " + verdicts[0].Sentence(now)
 		}

@@ -99,16 +99,18 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, http.StatusMethodNotAllowed, "use GET or HEAD", false)
 		return
 	}
+	ctx, cancel := contextOf(r)
+	defer cancel()
 	if h.authorize != nil {
 		began := time.Now()
-		if !h.authorized(w, r) {
+		if !h.authorized(ctx, w, r) {
 			h.rejected("token")
 			return
 		}
 		if took := time.Since(began); took > slowAuthorize && h.budget > 0 {
-			ctx, cancel := context.WithDeadline(r.Context(), began.Add(h.budget))
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, began.Add(h.budget))
 			defer cancel()
-			r = r.WithContext(ctx)
 		}
 	}
 	var q query
@@ -136,21 +138,36 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		services = q.services
 	}
 	if len(h.upstreams) == 1 && len(services) == 1 && !q.list {
-		one := [1]health.Verdict{h.upstreams[0].check(r.Context(), services[0])} // the usual request's verdict stays on the stack
+		one := [1]health.Verdict{h.upstreams[0].check(ctx, services[0])} // the usual request's verdict stays on the stack
 		if one[0].Status == health.Overloaded {
 			h.rejected("overload")
 		}
 		h.render(w, r, q, one[:])
 		return
 	}
-	r = r.WithContext(inert.WithBudget(r.Context()))
+	ctx = inert.WithBudget(ctx)
 	verdicts := slices.Concat(health.SideBySide(len(h.upstreams), func(i int) []health.Verdict {
-		return h.upstreams[i].answer(r.Context(), q)
+		return h.upstreams[i].answer(ctx, q)
 	})...)
 	if slices.ContainsFunc(verdicts, func(v health.Verdict) bool { return v.Status == health.Overloaded }) {
 		h.rejected("overload")
 	}
 	h.render(w, r, q, verdicts)
+}
+
+// contextOf is the context of the request's work. net/http cancels that of an HTTP/1 request when it has read to the end of what the
+// caller sends: whether the caller has gone, or has closed only its own side and waits for the answer, as "nc -N" does,
+// cannot be told. So an HTTP/1 request goes on, within its budget and a deadline that its context has. With HTTP/2 a caller
+// resets its stream, and the work for it ends.
+func contextOf(r *http.Request) (context.Context, context.CancelFunc) {
+	ctx := r.Context()
+	if r.ProtoMajor >= 2 || ctx.Done() == nil {
+		return ctx, func() {}
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	}
+	return context.WithoutCancel(ctx), func() {}
 }
 
 // refuses says why the upstream does not answer a query; empty where it does.
@@ -189,12 +206,12 @@ func (u *Upstream) check(ctx context.Context, service string) health.Verdict {
 const slowAuthorize = 10 * time.Millisecond
 
 // authorized says whether the caller presents the token. It answers every other caller.
-func (h *handler) authorized(w http.ResponseWriter, r *http.Request) bool {
+func (h *handler) authorized(ctx context.Context, w http.ResponseWriter, r *http.Request) bool {
 	ok, err := false, error(nil)
 	why := "it sent no token"
 	if token := presentedToken(r); token != "" {
 		why = "it sent a wrong token"
-		ok, err = h.authorize(r.Context(), token)
+		ok, err = h.authorize(ctx, token)
 	}
 	switch {
 	case err != nil:

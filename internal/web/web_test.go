@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -517,11 +518,11 @@ func TestPanicReachesTheServer(t *testing.T) {
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 }
 
-// A caller that goes away ends the work for it.
+// An HTTP/2 caller that goes away ends the work for it.
 func TestCallerGoesAway(t *testing.T) {
 	t.Parallel()
 	begun, ended := make(chan struct{}), make(chan error, 1)
-	address := start(t, options{Check: func(ctx context.Context, _ string) health.Verdict {
+	server := httptest.NewUnstartedServer(newHandler(options{Check: func(ctx context.Context, _ string) health.Verdict {
 		close(begun)
 		select {
 		case <-ctx.Done():
@@ -530,10 +531,13 @@ func TestCallerGoesAway(t *testing.T) {
 			ended <- errors.New("the check was not told")
 		}
 		return health.Verdict{Status: health.Timeout}
-	}})
+	}}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
-	request, err := http.NewRequestWithContext(ctx, "GET", address, nil)
+	request, err := http.NewRequestWithContext(ctx, "GET", server.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -541,12 +545,101 @@ func TestCallerGoesAway(t *testing.T) {
 		<-begun
 		leave()
 	}()
-	if response, err := http.DefaultClient.Do(request); err == nil {
+	if response, err := server.Client().Do(request); err == nil {
 		response.Body.Close()
 		t.Error("the caller that left got an answer")
 	}
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+}
+
+// An HTTP/1 caller that closes its side when it has sent its request gets the verdict, whatever it asks for and however it
+// asks.
+func TestCallerClosesItsSide(t *testing.T) {
+	t.Parallel()
+	const budget = time.Minute
+	var left sync.WaitGroup
+	find := func(ctx context.Context, _ string) health.Verdict {
+		select {
+		case <-ctx.Done():
+			return health.Verdict{Status: health.Timeout, Err: ctx.Err()}
+		case <-time.After(20 * time.Millisecond):
+			return health.Verdict{Status: health.Serving}
+		}
+	}
+	authorize := func(ctx context.Context, presented string) (bool, error) {
+		if v := find(ctx, ""); v.Status != health.Serving { // as slow as a file that is read again
+			return false, v.Err
+		}
+		return presented == "s3cret", nil
+	}
+	list := func(ctx context.Context) []health.Verdict { return []health.Verdict{find(ctx, "")} }
+	open := newHandler(options{Check: find, List: list, Budget: budget})
+	closed := newHandler(options{Check: find, Authorize: authorize, Budget: budget})
+	mux := http.NewServeMux()
+	mux.Handle("/", open)
+	mux.Handle("/token", closed)
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	for _, request := range []string{
+		"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET / HTTP/1.0\r\n\r\n",
+		"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"OPTIONS / HTTP/1.0\r\n\r\n",
+		"GET /?list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+		"GET /?service=a&service=b HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET /token HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer s3cret\r\n\r\n",
+		"GET /?format=html HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+	} {
+		for range 5 {
+			left.Go(func() {
+				c, err := net.Dial("tcp", server.Listener.Addr().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				_, _ = io.WriteString(c, request)
+				if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+					t.Error(err)
+				}
+				answer, err := io.ReadAll(c)
+				if status, _, _ := strings.Cut(string(answer), "\r\n"); err != nil || !strings.HasSuffix(status, " 200 OK") {
+					t.Errorf("%q: %q, %v", request, answer, err)
+				}
+			})
+		}
+	}
+	left.Wait()
+}
+
+// One that is gone ends no check either, since the two cannot be told apart; a deadline of the platform still does.
+func TestHTTP1ContextKeepsItsDeadline(t *testing.T) {
+	t.Parallel()
+	type key struct{}
+	ended := make(chan error, 2)
+	h := newHandler(options{Check: func(ctx context.Context, _ string) health.Verdict {
+		if ctx.Value(key{}) != "v" {
+			t.Error("the context has lost its values")
+		}
+		ended <- ctx.Err()
+		<-ctx.Done()
+		ended <- ctx.Err()
+		return health.Verdict{Status: health.Timeout}
+	}})
+	ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, "v"), 50*time.Millisecond)
+	cancel() // the caller has closed its side
+	if err := ctx.Err(); err == nil {
+		t.Fatal("the request's context has not ended")
+	}
+	recorder := httptest.NewRecorder()
+	h.ServeHTTP(recorder, httptest.NewRequestWithContext(ctx, "GET", "/", nil))
+	if err := <-ended; err != nil {
+		t.Errorf("the check began with %v", err)
+	}
+	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the check ended with %v, want the platform's deadline", err)
 	}
 }
 
@@ -796,6 +889,17 @@ func TestPage(t *testing.T) {
 		if !strings.Contains(one, want) {
 			t.Errorf("%q is missing on the page of one service", want)
 		}
+	}
+}
+
+// The page of a long List says how many services it does not show.
+func TestPageOfALongList(t *testing.T) {
+	t.Parallel()
+	address := start(t, options{List: func(context.Context) []health.Verdict {
+		return []health.Verdict{{Service: "a", Status: health.Serving}, {Service: "b", Status: health.NotServing, LeftOut: 4900}}
+	}})
+	if a := ask(t, "GET", address+"/?list&format=html"); !strings.Contains(a.body, ">1 of 2 services are serving. The server lists 4900 more, none of them worse.<") {
+		t.Error("the page does not say how many it leaves out")
 	}
 }
 

@@ -356,12 +356,27 @@ func (r *responder) headers(stream uint32, end bool, fields ...string) error {
 			return err
 		}
 	}
-	return r.framer.WriteHeaders(http2.HeadersFrameParam{
+	first, rest := r.block.Bytes(), []byte(nil)
+	const most = 16 << 10 // that a client takes in one frame (RFC 9113, section 4.2)
+	if len(first) > most {
+		first, rest = first[:most], first[most:]
+	}
+	if err := r.framer.WriteHeaders(http2.HeadersFrameParam{
 		StreamID:      stream,
-		BlockFragment: r.block.Bytes(),
+		BlockFragment: first,
 		EndStream:     end,
-		EndHeaders:    true,
-	})
+		EndHeaders:    len(rest) == 0,
+	}); err != nil {
+		return err
+	}
+	for len(rest) > 0 {
+		n := min(len(rest), most)
+		if err := r.framer.WriteContinuation(stream, n == len(rest), rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
 }
 
 // serving writes the response headers and the message SERVING.

@@ -208,6 +208,7 @@ func (w *world) run() {
 	all.Wait()
 	w.crowd.Wait()
 	w.unwanted.Wait()
+	time.Sleep(w.rpcTimeout + clock.Slice) // RPCs of callers who have left go on for so long
 	synctest.Wait()
 	w.mu.Lock()
 	for _, key := range w.rpcs.finish() {
