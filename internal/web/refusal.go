@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"example.com/grpc-health-http/internal/health"
 )
 
 //go:embed refusal.html
@@ -86,7 +84,7 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, code int, reaso
 	show := func(values url.Values) string { return at + "?" + values.Encode() }
 	asks := []ask{{Link: at, Name: at, Meaning: "the health of all that is configured"}}
 	if at == "" {
-		asks[0].Link, asks[0].Name = "?", "?"
+		asks[0].Link, asks[0].Name = "?", "no query"
 	}
 	var services []string
 	for _, u := range h.upstreams {
@@ -112,15 +110,4 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, code int, reaso
 		}[f]})
 	}
 	refuseWith(w, r, code, reason, asks)
-}
-
-// causes are those of the verdicts, each once.
-func causes(verdicts []health.Verdict) []string {
-	var all []string
-	for _, v := range verdicts {
-		if v.Status != health.Serving && v.Err != nil && !slices.Contains(all, v.Err.Error()) {
-			all = append(all, v.Err.Error())
-		}
-	}
-	return all
 }
