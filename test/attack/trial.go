@@ -1,0 +1,311 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"example.com/grpc-health-http/test/healthtest"
+)
+
+const (
+	// lasts is how long an attack goes on.
+	lasts = 1500 * time.Millisecond
+	// maxLine and maxLogOfOne are the bounds of a line of the log, and of the log of one request, in bytes.
+	maxLine, maxLogOfOne = 16 << 10, 64 << 10
+)
+
+// attack is one way to hurt the proxy.
+type attack struct {
+	name, what string
+	// settings starts what the proxy needs beside the upstream, and returns variables for it; nil is none.
+	settings func(*trial) []string
+	// do attacks. What it has started goes on until it returns.
+	do func(*trial)
+	// wants is the verdict that probes must get, SERVING by default.
+	wants string
+	// path is what probes for the configured service ask for, "/" by default.
+	path string
+	// https makes the proxy listen with TLS.
+	https bool
+	// files is the proxy's limit of open files; 0 leaves it as it is.
+	files int
+	// mayRefuse says that the proxy may refuse to start with these settings.
+	mayRefuse bool
+	// slow says that the attack takes more than some seconds.
+	slow bool
+}
+
+// anyVerdict is what probes want where any verdict is right, as long as there is one in time.
+const anyVerdict = "any"
+
+// trial is one attack on one proxy. It implements what the shared test packages use of testing.TB.
+type trial struct {
+	testing.TB // nil: no other method is called
+	attack
+	ctx    context.Context // ends with the attack
+	cancel context.CancelFunc
+	ca     *healthtest.CA // of the listener
+	up     *healthtest.Upstream
+	proxy  *proxy
+
+	connections, requests, sent atomic.Int64 // sent is in bytes
+	running                     sync.WaitGroup
+
+	mu       sync.Mutex
+	answers  map[string]int
+	failures []string
+	cleanups []func()
+	open     []net.Conn
+}
+
+// result is what came of an attack.
+type result struct {
+	attack
+	connections, requests, sent int64
+	peak                        int64 // of resident memory, in bytes
+	cpu                         time.Duration
+	rpcs                        int // at once, for the configured service
+	probes                      probes
+	answers                     map[string]int
+	lived                       bool
+	failures                    []string
+}
+
+func newTrial(ctx context.Context, a attack) *trial {
+	if a.wants == "" {
+		a.wants = "SERVING"
+	}
+	if a.path == "" {
+		a.path = "/"
+	}
+	t := &trial{attack: a, answers: make(map[string]int)}
+	t.ctx, t.cancel = context.WithCancel(ctx)
+	return t
+}
+
+// run makes one attack.
+func run(ctx context.Context, a attack, program string, where *cgroups) (r result) {
+	t := newTrial(ctx, a)
+	defer func() {
+		t.end()
+		r.failures = t.failures
+	}()
+	r.attack = t.attack
+	t.attempt(func() {
+		t.up = healthtest.Start(t)
+		t.ca = healthtest.NewCA(t)
+		settings := []string{"GRPC_HEALTH_ADDR=" + t.up.Target()}
+		if a.https {
+			leaf := t.ca.Server(t)
+			settings = append(settings, "GRPC_HEALTH_HTTPS_LISTEN_CERT="+string(leaf.CertPEM), "GRPC_HEALTH_HTTPS_LISTEN_KEY="+string(leaf.KeyPEM))
+		}
+		if a.settings != nil {
+			settings = append(settings, a.settings(t)...)
+		}
+		t.proxy = startProxy(t, program, where, settings)
+		if !t.proxy.serves {
+			t.do(t)
+			return
+		}
+		watching := t.probe()
+		t.do(t)
+		t.stop()
+		r.probes = watching()
+	})
+	t.stop()
+	r.connections, r.requests, r.sent, r.answers = t.connections.Load(), t.requests.Load(), t.sent.Load(), t.answers
+	if t.proxy != nil {
+		r.lived = t.proxy.alive() || !t.proxy.serves
+		t.judge(&r, where)
+	}
+	return r
+}
+
+// judge looks at what the attack cost. It ends the proxy.
+func (t *trial) judge(r *result, where *cgroups) {
+	if !r.lived {
+		t.Errorf("the process ended: %v", t.proxy.cmd.ProcessState)
+	}
+	t.proxy.end()
+	r.peak, r.cpu = t.proxy.peak.Load(), t.proxy.cmd.ProcessState.UserTime()+t.proxy.cmd.ProcessState.SystemTime()
+	if where == nil && r.peak > limit {
+		t.Errorf("the peak of resident memory is %d MiB", r.peak>>20)
+	}
+	if r.probes.wrong > 0 {
+		t.Errorf("%d of %d probes were wrong, the first after %v: %s", r.probes.wrong, r.probes.asked, r.probes.firstAt.Round(time.Millisecond), r.probes.first)
+	}
+	// More are tolerated than the proxy makes: the server may not yet know of those that were cancelled.
+	const tolerated = 12
+	if r.rpcs = t.up.MaxInFlightFor(configuredIn(t.path)); r.rpcs > tolerated {
+		t.Errorf("the upstream had %d RPCs for the configured service at once, %d are tolerated", r.rpcs, tolerated)
+	}
+	if longest := t.proxy.longest(); longest > maxLine {
+		t.Errorf("a line of the log has %d bytes", longest)
+	}
+}
+
+// configuredIn returns the service that a probe's path asks for.
+func configuredIn(path string) string {
+	_, service, _ := strings.Cut(path, "service=")
+	return service
+}
+
+// hold lets the attack go on for a while, or until the proxy has ended.
+func (t *trial) hold(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-t.proxy.done:
+	case <-t.ctx.Done():
+	}
+}
+
+// over reports whether the attack has ended.
+func (t *trial) over() bool { return t.ctx.Err() != nil }
+
+// stop ends what the attack has started.
+func (t *trial) stop() {
+	t.cancel()
+	t.mu.Lock()
+	for _, c := range t.open {
+		c.Close()
+	}
+	t.open = nil
+	t.mu.Unlock()
+	t.running.Wait()
+}
+
+// keep closes a connection at the end of the attack.
+func (t *trial) keep(c net.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over() {
+		c.Close()
+	}
+	t.open = append(t.open, c)
+}
+
+// answered counts an answer by its kind.
+func (t *trial) answered(kind string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.answers[kind]++
+}
+
+// attempt calls f, which may end with Fatal.
+func (t *trial) attempt(f func()) {
+	done := make(chan struct{})
+	go func() { // Fatal ends this goroutine
+		defer close(done)
+		f()
+	}()
+	<-done
+}
+
+// Helper, Cleanup, Errorf, Fatalf, Fatal and TempDir are those of testing.TB.
+func (t *trial) Helper() {}
+
+func (t *trial) Cleanup(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cleanups = append(t.cleanups, f)
+}
+
+func (t *trial) Errorf(format string, args ...any) {
+	const most, longest = 12, 300
+	text := fmt.Sprintf(format, args...)
+	if len(text) > longest {
+		text = text[:longest] + "…"
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.failures) < most {
+		t.failures = append(t.failures, text)
+	}
+}
+
+func (t *trial) Fatalf(format string, args ...any) {
+	t.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (t *trial) Fatal(args ...any) { t.Fatalf("%s", fmt.Sprint(args...)) }
+
+func (t *trial) TempDir() string {
+	dir, err := os.MkdirTemp("", "attack")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// end runs the cleanup functions, the last one first.
+func (t *trial) end() {
+	t.stop()
+	for _, f := range slices.Backward(t.cleanups) {
+		f()
+	}
+}
+
+// holds reports whether the proxy withstood.
+func (r result) holds() bool { return len(r.failures) == 0 }
+
+// print writes the table, and why attacks did not hold.
+func print(w io.Writer, results []result) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "attack\tholds\tconnections\trequests\tsent KiB\tpeak MiB\tCPU s\tRPCs\tprobes right\tslowest\tlived\tanswers")
+	for _, r := range results {
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%.0f\t%.1f\t%d\t%d of %d\t%v\t%s\t%s\n", r.name, word(r.holds()), r.connections, r.requests, r.sent>>10,
+			float64(r.peak)/(1<<20), r.cpu.Seconds(), r.rpcs, r.probes.asked-r.probes.wrong, r.probes.asked, r.probes.slowest.Round(time.Millisecond), word(r.lived), counts(r.answers))
+	}
+	table.Flush()
+	failed := 0
+	for _, r := range results {
+		if r.holds() {
+			continue
+		}
+		failed++
+		fmt.Fprintf(w, "\n%s does not hold: %s\n", r.name, r.what)
+		for _, failure := range r.failures {
+			fmt.Fprintf(w, "  %s\n", failure)
+		}
+	}
+	fmt.Fprintf(w, "\n%d attacks, %d do not hold\n", len(results), failed)
+}
+
+func word(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "NO"
+}
+
+// counts returns how many answers there were of each kind.
+func counts(of map[string]int) string {
+	var parts []string
+	for kind, n := range of {
+		parts = append(parts, fmt.Sprintf("%s %d", kind, n))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}
+
+// clientTLS is the configuration of a client that offers these protocols.
+func (t *trial) clientTLS(protocols ...string) *tls.Config {
+	return &tls.Config{RootCAs: t.ca.Pool(), ServerName: "127.0.0.1", NextProtos: protocols, MinVersion: tls.VersionTLS12}
+}
+
