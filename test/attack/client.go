@@ -140,8 +140,16 @@ var smallWindow = &net.Dialer{Control: func(_, _ string, raw syscall.RawConn) er
 	return err
 }}
 
-// slowly reads a byte every 100 ms, until the connection or the attack ends.
+// slowly reads the status of an answer, and then a byte every 100 ms, until the connection or the attack ends.
 func (t *trial) slowly(c net.Conn) {
+	line := make([]byte, len("HTTP/1.1 200"))
+	if _, err := io.ReadFull(c, line); err != nil {
+		if !t.over() {
+			t.answered("none")
+		}
+		return
+	}
+	t.answered(string(line[len("HTTP/1.1 "):]))
 	for buffer := make([]byte, 1); ; {
 		if _, err := c.Read(buffer); err != nil {
 			return

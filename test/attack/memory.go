@@ -50,15 +50,9 @@ func memoryAttacks() []attack {
 			t.hold(lasts)
 		},
 	}, {
-		name: "idle connections", what: "2,900 connections stay open, half of them after a request",
-		do: func(t *trial) {
-			t.connect(2_900, func(i int, c *conn) {
-				if i%2 == 0 && t.get(c, "/livez") == nil {
-					_, _ = io.Copy(io.Discard, c)
-				}
-			})
-			t.hold(lasts)
-		},
+		name: "idle connections", what: "2,900 connections stay open, half of them after a request", do: idle,
+	}, {
+		name: "idle connections, TLS", what: "the same over TLS", https: true, do: idle,
 	}, {
 		name: "60 streams of 100 names", what: "one HTTP/2 connection has 60 streams, and each asks a hung upstream for 100 names", https: true,
 		settings: hung,
@@ -88,7 +82,7 @@ func memoryAttacks() []attack {
 		name: "slow readers", what: "400 callers read a page of 100 long names by a byte per 100 ms",
 		do: func(t *trial) {
 			t.connectWith(smallWindow, connections, func(i int, c *conn) {
-				if t.get(c, names(100, "%d.%s", i, strings.Repeat("n", 200)), page) == nil {
+				if t.get(c, longNames(i), page) == nil {
 					t.slowly(c)
 				}
 			})
@@ -98,8 +92,8 @@ func memoryAttacks() []attack {
 		name: "slow readers, TLS", what: "the same over TLS", https: true,
 		do: func(t *trial) {
 			t.connectWith(smallWindow, connections, func(i int, c *conn) {
-				if secured := t.secure(c); secured != nil && t.get(secured, names(100, "%d.%s", i, strings.Repeat("n", 200)), page) == nil {
-					t.slowly(c)
+				if secured := t.secure(c); secured != nil && t.get(secured, longNames(i), page) == nil {
+					t.slowly(secured)
 				}
 			})
 			t.hold(lasts)
@@ -110,7 +104,7 @@ func memoryAttacks() []attack {
 			t.connect(4, func(i int, c *conn) {
 				if h := t.http2(c, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); h != nil {
 					for range 250 {
-						_ = h.get(names(100, "%d.", i), "accept", "text/html") // an error comes again from flush
+						_ = h.get(longNames(i), "accept", "text/html") // an error comes again from flush
 					}
 					_ = h.flush() // the proxy may close the connection
 				}
@@ -235,6 +229,22 @@ func memoryAttacks() []attack {
 			t.hold(lasts)
 		},
 	}}
+}
+
+// idle opens connections that stay open.
+func idle(t *trial) {
+	t.connect(2_900, func(i int, c *conn) {
+		secured := t.secure(c)
+		if secured != nil && i%2 == 0 && t.get(secured, "/livez") == nil {
+			_, _ = io.Copy(io.Discard, secured)
+		}
+	})
+	t.hold(lasts)
+}
+
+// longNames asks for 100 names of some length, of a caller's own.
+func longNames(caller int) string {
+	return names(100, "%d.%s", caller, strings.Repeat("n", 50))
 }
 
 // hung leaves RPCs for names that callers made up without an answer.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"runtime"
 	"slices"
@@ -125,6 +126,7 @@ func run(ctx context.Context, a attack, program string, where *cgroups) (r resul
 		t.do(t)
 		t.stop()
 		r.probes = watching()
+		t.recovers()
 	})
 	t.stop()
 	r.connections, r.requests, r.sent, r.answers = t.connections.Load(), t.requests.Load(), t.sent.Load(), t.answers
@@ -133,6 +135,19 @@ func run(ctx context.Context, a attack, program string, where *cgroups) (r resul
 		t.judge(&r, where)
 	}
 	return r
+}
+
+// recovers asks once more for the configured service after the attack.
+func (t *trial) recovers() {
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: t.clientTLS(), DisableKeepAlives: true}, Timeout: budget + slack}
+	if err := ask(client, t.proxy.url+t.path, t.wants); err != nil {
+		t.Errorf("after the attack: %v", err)
+		// A process that was just ended may take a moment to be gone.
+		select {
+		case <-t.proxy.done:
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // judge looks at what the attack cost. It ends the proxy.
@@ -308,4 +323,3 @@ func counts(of map[string]int) string {
 func (t *trial) clientTLS(protocols ...string) *tls.Config {
 	return &tls.Config{RootCAs: t.ca.Pool(), ServerName: "127.0.0.1", NextProtos: protocols, MinVersion: tls.VersionTLS12}
 }
-

@@ -49,19 +49,10 @@ func upstreamAttacks() []attack {
 		do:       askSome,
 	}, {
 		name: "List of 70,000 names", what: "10 callers ask for the list of an upstream that has 70,000 services",
-		settings: func(t *trial) []string {
-			t.up.HandleList(func(context.Context) (*healthpb.HealthListResponse, error) {
-				response := &healthpb.HealthListResponse{Statuses: make(map[string]*healthpb.HealthCheckResponse)}
-				for i := range 70_000 {
-					response.Statuses[fmt.Sprint("package.v1.Service", i)] = &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}
-				}
-				return response, nil
-			})
-			return debug("GRPC_HEALTH_ALLOW_LIST=true")
-		},
-		do: func(t *trial) {
-			t.askInTurn(10, func(i int) string { return "/?list&format=" + []string{"html", "json", "text"}[i%3] })
-		},
+		settings: services(70_000, 20), do: askList,
+	}, {
+		name: "List of 2,000 names", what: "the same with 2,000 services, whose names have 200 bytes",
+		settings: services(2_000, 200), do: askList,
 	}, {
 		name: "certificate of 7,000 names", what: "the upstream's certificate has 7,000 names, none of them right", wants: "CONNECTION_FAILED",
 		settings: func(t *trial) []string {
@@ -89,27 +80,43 @@ func upstreamAttacks() []attack {
 		settings: throughProxy("HTTP/1.1 200 OK\r\n", "x-field: value\r\n"),
 		do:       askSome,
 	}, {
-		name: "log of one request", what: "at the level debug a caller sends 100 names and 2.5 KB of headers",
-		settings: func(*trial) []string { return debug() },
-		do: func(t *trial) {
-			before := len(t.proxy.text())
-			t.connect(1, func(_ int, c *conn) {
-				fields := []string{"Connection: close", "User-Agent: " + strings.Repeat("u", 500), "Traceparent: " + strings.Repeat("t", 500),
-					"X-Forwarded-For: " + strings.Repeat("10.0.0.1, ", 50), "X-Cloud-Trace-Context: " + strings.Repeat("c", 500), "X-Request-Id: " + strings.Repeat("r", 500)}
-				if t.get(c, names(100, "n"), fields...) == nil {
-					t.receive(bufio.NewReader(c))
-				}
-			})
-			t.hold(lasts)
-			if n := len(t.proxy.text()) - before; n > maxLogOfOne {
-				t.Errorf("the log of one request, and of some probes, has %d bytes", n)
-			}
+		name: "log of one request", what: "at the level debug a caller asks for 100 long names, and sends 2.5 KB of headers; each RPC fails with a message of 1 KB",
+		settings: func(t *trial) []string {
+			t.up.HandleUnknown(message(1_000))
+			return debug()
 		},
+		do: func(t *trial) { t.logOfOne(names(100, "%s", strings.Repeat("n", 80))) },
+	}, {
+		name: "log of invisible names", what: "the same with names that have to be escaped",
+		settings: func(t *trial) []string {
+			t.up.HandleUnknown(message(1_000))
+			return debug()
+		},
+		do: func(t *trial) { t.logOfOne(names(100, "%s", strings.Repeat("\u202e", 15))) },
 	}}
 }
 
 // debug adds the level debug to settings.
 func debug(settings ...string) []string { return append(settings, "GRPC_HEALTH_LOG_LEVEL=debug") }
+
+// services lets callers list n services, whose names have so many bytes.
+func services(n, bytes int) func(*trial) []string {
+	return func(t *trial) []string {
+		t.up.HandleList(func(context.Context) (*healthpb.HealthListResponse, error) {
+			response := &healthpb.HealthListResponse{Statuses: make(map[string]*healthpb.HealthCheckResponse)}
+			for i := range n {
+				name := fmt.Sprintf("%0*d", bytes, i)
+				response.Statuses[name] = &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}
+			}
+			return response, nil
+		})
+		return debug("GRPC_HEALTH_ALLOW_LIST=true")
+	}
+}
+
+func askList(t *trial) {
+	t.askInTurn(10, func(i int) string { return "/?list&format=" + []string{"html", "json", "text"}[i%3] })
+}
 
 // good is what probes ask for where the service evil is attacked with.
 const good = "/?service=good"
@@ -134,6 +141,25 @@ func message(n int) healthtest.Handler {
 func askEvil(t *trial) { t.askInTurn(6, func(int) string { return "/?service=evil" }) }
 
 func askSome(t *trial) { t.askInTurn(6, func(int) string { return "/" }) }
+
+// logOfOne makes one request, and looks at how much of the log came of it.
+func (t *trial) logOfOne(target string) {
+	before := len(t.proxy.text())
+	fields := []string{"Connection: close", "User-Agent: " + strings.Repeat("u", 500), "Traceparent: " + strings.Repeat("t", 500),
+		"X-Forwarded-For: " + strings.Repeat("10.0.0.1, ", 50), "X-Cloud-Trace-Context: " + strings.Repeat("c", 500), "X-Request-Id: " + strings.Repeat("r", 500)}
+	t.connect(1, func(_ int, c *conn) {
+		if t.get(c, target, fields...) == nil {
+			t.receive(bufio.NewReader(c))
+		}
+	})
+	t.hold(lasts)
+	// Those of the probes are among them: a line each, of which each is short.
+	const ofProbes = 200
+	probing := int(lasts/probeEvery) * ofProbes
+	if n := len(t.proxy.text()) - before; n > maxLogOfOne+probing {
+		t.Errorf("the log of one request has %d bytes", n-probing)
+	}
+}
 
 // askInTurn makes n requests, two at a time, and looks at the lengths of the answers.
 func (t *trial) askInTurn(n int, target func(i int) string) {
