@@ -87,6 +87,11 @@ func (t *trial) secure(c *conn, protocols ...string) net.Conn {
 	return secured
 }
 
+// clientTLS is the configuration of a client that offers these protocols.
+func (t *trial) clientTLS(protocols ...string) *tls.Config {
+	return &tls.Config{RootCAs: t.ca.Pool(), ServerName: "127.0.0.1", NextProtos: protocols, MinVersion: tls.VersionTLS12}
+}
+
 // get writes a GET request. fields are whole lines without their ends.
 func (t *trial) get(w io.Writer, target string, fields ...string) error {
 	t.requests.Add(1)

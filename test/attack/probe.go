@@ -32,20 +32,22 @@ func (t *trial) probe() (stop func() probes) {
 	var all probes
 	var asking sync.WaitGroup
 	began, done := time.Now(), make(chan struct{})
-	for _, target := range []struct {
+	targets := []struct {
 		url  string
 		keep bool
 		want string
-	}{{t.proxy.url + t.path, true, t.wants}, {t.proxy.url + "/livez", false, ""}, {t.proxy.metricsURL + "/livez", false, ""}} {
-		client := &http.Client{
-			Transport: &http.Transport{TLSClientConfig: t.clientTLS(), DisableKeepAlives: !target.keep},
-			Timeout:   budget + slack,
-		}
+	}{{t.proxy.metricsURL + "/livez", false, ""}, {t.proxy.url + "/livez", false, ""}, {t.proxy.url + t.path, true, t.wants}}
+	if t.unprobed {
+		targets = targets[:1]
+	}
+	for _, target := range targets {
+		client := t.client()
+		client.Transport.(*http.Transport).DisableKeepAlives = !target.keep
 		asking.Go(func() {
 			defer client.CloseIdleConnections()
 			for over := false; !over; {
 				at := time.Now()
-				err := ask(client, target.url, target.want)
+				err := t.ask(client, target.url, target.want)
 				took := time.Since(at)
 				mu.Lock()
 				all.asked++
@@ -71,9 +73,21 @@ func (t *trial) probe() (stop func() probes) {
 	}
 }
 
+// client returns a client with connections of its own, which gives up when a check is late.
+func (t *trial) client() *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: t.clientTLS()}, Timeout: budget + slack}
+}
+
 // ask makes a request, and returns an error where the answer is not the wanted verdict. Without a verdict status 200 is wanted.
-func ask(client *http.Client, url, want string) error {
-	response, err := client.Get(url)
+func (t *trial) ask(client *http.Client, url, want string) error {
+	request, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	if t.token != "" {
+		request.Header.Set("Authorization", "Bearer "+t.token)
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		return err
 	}

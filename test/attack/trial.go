@@ -4,11 +4,9 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"runtime"
 	"slices"
@@ -46,7 +44,9 @@ type attack struct {
 	files int
 	// mayRefuse says that the proxy may refuse to start with these settings.
 	mayRefuse bool
-	// slow says that the attack takes more than some seconds.
+	// unprobed leaves the health port without probes, since the attack has an end of rights.
+	unprobed bool
+	// slow says that the attack takes more than some seconds, most of which it waits.
 	slow bool
 }
 
@@ -62,6 +62,12 @@ type trial struct {
 	ca     *healthtest.CA // of the listener
 	up     *healthtest.Upstream
 	proxy  *proxy
+
+	file    string          // what says who may ask: the token's, or the CA's
+	token   string          // what probes send, if there is a token
+	callers *healthtest.CA  // of callers' certificates
+	secrets []string        // what must not be printed
+	found   map[string]bool // where and which secret was printed
 
 	connections, requests, sent atomic.Int64 // sent is in bytes
 	running                     sync.WaitGroup
@@ -93,7 +99,7 @@ func newTrial(ctx context.Context, a attack) *trial {
 	if a.path == "" {
 		a.path = "/"
 	}
-	t := &trial{attack: a, answers: make(map[string]int)}
+	t := &trial{attack: a, answers: make(map[string]int), found: make(map[string]bool)}
 	t.ctx, t.cancel = context.WithCancel(ctx)
 	return t
 }
@@ -139,8 +145,12 @@ func run(ctx context.Context, a attack, program string, where *cgroups) (r resul
 
 // recovers asks once more for the configured service after the attack.
 func (t *trial) recovers() {
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: t.clientTLS(), DisableKeepAlives: true}, Timeout: budget + slack}
-	if err := ask(client, t.proxy.url+t.path, t.wants); err != nil {
+	if t.unprobed {
+		return
+	}
+	client := t.client()
+	defer client.CloseIdleConnections()
+	if err := t.ask(client, t.proxy.url+t.path, t.wants); err != nil {
 		t.Errorf("after the attack: %v", err)
 		// A process that was just ended may take a moment to be gone.
 		select {
@@ -317,9 +327,4 @@ func counts(of map[string]int) string {
 	}
 	slices.Sort(parts)
 	return strings.Join(parts, ", ")
-}
-
-// clientTLS is the configuration of a client that offers these protocols.
-func (t *trial) clientTLS(protocols ...string) *tls.Config {
-	return &tls.Config{RootCAs: t.ca.Pool(), ServerName: "127.0.0.1", NextProtos: protocols, MinVersion: tls.VersionTLS12}
 }
