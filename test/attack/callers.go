@@ -48,20 +48,16 @@ func callerAttacks() []attack {
 		},
 	}, {
 		name: "one byte each", what: "a proxy that may open 128 files has 200 connections that have sent one byte", files: 128,
-		do: oneByte("G"),
+		do: beginnings("G"),
+	}, {
+		name: "one byte more", what: "the same after an answer", files: 128,
+		do: beginnings("GET /livez HTTP/1.1\r\nHost: attack.test\r\n\r\nG"),
 	}, {
 		name: "one byte each, TLS", what: "the same over TLS, before a handshake", files: 128, https: true,
-		do: oneByte("\x16"),
+		do: beginnings("\x16"),
 	}, {
 		name: "idle after a request", what: "a proxy that may open 128 files has 200 connections that have had an answer", files: 128,
-		do: func(t *trial) {
-			t.connect(200, func(_ int, c *conn) {
-				if t.get(c, "/livez") == nil {
-					_, _ = io.Copy(io.Discard, c)
-				}
-			})
-			t.hold(lasts)
-		},
+		do: beginnings("GET /livez HTTP/1.1\r\nHost: attack.test\r\n\r\n"),
 	}, {
 		name: "every first byte", what: "256 connections begin with each byte in turn", do: func(t *trial) {
 			var all []string
@@ -112,6 +108,10 @@ func callerAttacks() []attack {
 		name: "token file rewritten", what: "the token file is empty for half a second now and then, which is no end of rights", slow: true,
 		settings: tokenFile,
 		do: func(t *trial) {
+			client := t.client()
+			if err := t.ask(client, t.proxy.url, "SERVING"); err != nil {
+				t.Fatalf("before the file is empty: %v", err)
+			}
 			for end := time.Now().Add(rightsEnd); time.Now().Before(end) && !t.over(); t.hold(time.Second) {
 				if err := os.Truncate(t.file, 0); err != nil {
 					t.Fatal(err)
@@ -130,11 +130,14 @@ func closeWrite(c *conn) error {
 	return c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 }
 
-// oneByte makes more connections than the proxy has room for, which send one byte each.
-func oneByte(b string) func(*trial) {
+// beginnings makes more connections than the proxy has room for, which send a text and then nothing. They do not come all at
+// once: then there would be as many that are younger than a probe's.
+func beginnings(sent string) func(*trial) {
 	return func(t *trial) {
-		t.connect(200, func(_ int, c *conn) { _, _ = io.WriteString(c, b) })
-		t.hold(lasts)
+		for range 20 {
+			t.connect(10, func(_ int, c *conn) { _, _ = io.WriteString(c, sent) })
+			t.hold(lasts / 20)
+		}
 	}
 }
 

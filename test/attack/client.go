@@ -217,6 +217,18 @@ func (h *h2) get(path string, fields ...string) error {
 	return h.WriteHeaders(http2.HeadersFrameParam{StreamID: h.nextLocked(), BlockFragment: h.blockLocked(path, fields...), EndStream: true, EndHeaders: true})
 }
 
+// reset resets n streams, and sends all that was written.
+func (h *h2) reset(first uint32, n int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range n {
+		if err := h.WriteRSTStream(first+2*uint32(i), http2.ErrCodeCancel); err != nil {
+			return err
+		}
+	}
+	return h.out.Flush()
+}
+
 func (h *h2) nextLocked() uint32 {
 	if h.stream++; h.stream%2 == 0 {
 		h.stream++

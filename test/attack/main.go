@@ -19,13 +19,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"sync"
 	"syscall"
-
-	"example.com/grpc-health-http/test/scripttest"
+	"time"
 )
 
 func main() {
@@ -44,6 +45,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	program := flags.String("program", "", "the `path` of the proxy to attack; empty builds it")
 	only := flags.String("only", "", "make only the attacks whose names match this regular `expression`")
 	slow := flags.Bool("slow", false, "make also the attacks that take longer: rights that end within 15 s")
+	inCgroup := flags.Bool("cgroup", true, "run the proxy in a memory cgroup, where one can be made")
+	slack := flags.Duration("slack", time.Second, "the time that a busy machine may add to an answer")
 	list := flags.Bool("list", false, "print the names of the attacks, and make none")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -67,19 +70,24 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	if *program == "" {
-		building := newTrial(ctx, attack{name: "build"})
-		defer building.end()
-		building.attempt(func() {
-			*program = scripttest.Build(building, "example.com/grpc-health-http/cloudrun", "grpc_health_proxy")
-		})
-		if len(building.failures) > 0 {
-			fmt.Fprintln(stderr, building.failures)
+		dir, err := os.MkdirTemp("", "attack")
+		if err != nil {
+			fmt.Fprintln(stderr, err)
+			return 2
+		}
+		defer os.RemoveAll(dir)
+		if *program, err = build(ctx, dir); err != nil {
+			fmt.Fprintln(stderr, err)
 			return 2
 		}
 	}
-	cgroups, err := findCgroups()
+	var where *cgroups
+	err = errors.New("not wanted")
+	if *inCgroup {
+		where, err = findCgroups()
+	}
 	if err == nil {
-		fmt.Fprintf(stdout, "Each attacked program runs in a memory cgroup of %d MiB (%s), which ended a program that took more.\n", limit>>20, cgroups.root)
+		fmt.Fprintf(stdout, "Each attacked program runs in a memory cgroup of %d MiB (%s), which ended a program that took more.\n", limit>>20, where.root)
 	} else {
 		fmt.Fprintf(stdout, "No memory cgroup: %v. Each attacked program runs with GOMEMLIMIT, and its peak of resident memory must stay within %d MiB.\n", err, limit>>20)
 	}
@@ -87,13 +95,13 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var waiting sync.WaitGroup // of those that are slow because they wait
 	for i, a := range chosen {
 		if a.slow {
-			waiting.Go(func() { results[i] = run(ctx, a, *program, cgroups) })
+			waiting.Go(func() { results[i] = run(ctx, a, *program, where, *slack) })
 		}
 	}
 	waiting.Wait()
 	for i, a := range chosen {
 		if !a.slow && ctx.Err() == nil {
-			results[i] = run(ctx, a, *program, cgroups)
+			results[i] = run(ctx, a, *program, where, *slack)
 		}
 	}
 	print(stdout, results)
@@ -101,6 +109,17 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// build builds the proxy as a release is built, without the race detector, which takes memory, and returns the program's path.
+func build(ctx context.Context, dir string) (string, error) {
+	program := filepath.Join(dir, "grpc_health_proxy")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", program, "example.com/grpc-health-http/cloudrun")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the proxy: %w\n%s", err, out)
+	}
+	return program, nil
 }
 
 // attacks returns the table of all attacks.

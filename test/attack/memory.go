@@ -158,26 +158,45 @@ func memoryAttacks() []attack {
 			})
 		},
 	}, {
-		name: "rapid reset", what: "4 HTTP/2 connections begin requests for a slow upstream, and reset each at once", https: true,
-		settings: func(t *trial) []string {
-			t.up.SetDelay("", 100*time.Millisecond)
-			return nil
-		},
+		name: "rapid reset", what: "4 HTTP/2 connections begin requests for a slow upstream, and reset each at once or a moment later", https: true,
+		settings: busy,
 		do: func(t *trial) {
-			t.again(4, func(_ int, h *h2) error {
-				for range 50 {
+			t.again(4, func(i int, h *h2) error {
+				const batch = 50
+				first := h.stream + 1
+				for range batch {
 					if err := h.get("/"); err != nil {
 						return err
 					}
-					h.mu.Lock()
-					err := h.WriteRSTStream(h.stream, http2.ErrCodeCancel)
-					h.mu.Unlock()
-					if err != nil {
+				}
+				if i%2 == 0 {
+					if err := h.flush(); err != nil {
 						return err
 					}
+					time.Sleep(time.Millisecond)
 				}
-				return h.flush()
+				return h.reset(first|1, batch)
 			})
+		},
+	}, {
+		name: "callers who leave", what: "16 callers ask a slow upstream over HTTP/1.1, and leave after a moment, over and over",
+		settings: busy,
+		do: func(t *trial) {
+			var leaving sync.WaitGroup
+			ends := time.Now().Add(lasts)
+			for i := range 16 {
+				leaving.Go(func() {
+					for time.Now().Before(ends) && !t.over() {
+						if c := t.dial(&net.Dialer{}); c != nil {
+							_ = t.get(c, "/") // the proxy may have no room
+							time.Sleep(time.Duration(i) * time.Millisecond)
+							_ = c.Conn.(*net.TCPConn).SetLinger(0) // a reset
+							c.Close()
+						}
+					}
+				})
+			}
+			leaving.Wait()
 		},
 	}, {
 		name: "frame flood", what: "8 HTTP/2 connections send PING and SETTINGS without end, and read no answer", https: true,
@@ -229,6 +248,15 @@ func memoryAttacks() []attack {
 			t.hold(lasts)
 		},
 	}}
+}
+
+// busy makes the upstream take a moment for an RPC, also for one that the client has cancelled.
+func busy(t *trial) []string {
+	t.up.Handle("", func(context.Context, string) (*healthpb.HealthCheckResponse, error) {
+		time.Sleep(100 * time.Millisecond)
+		return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}, nil
+	})
+	return nil
 }
 
 // idle opens connections that stay open.

@@ -13,8 +13,8 @@ import (
 const (
 	// probeEvery is the time between two probes of a kind.
 	probeEvery = 75 * time.Millisecond
-	// budget is the time for a check with the default settings, and slack what a busy machine may add.
-	budget, slack = 2 * time.Second, time.Second
+	// budget is the time for a check with the default settings.
+	budget = 2 * time.Second
 )
 
 // probes is what the probes from the side got.
@@ -75,7 +75,7 @@ func (t *trial) probe() (stop func() probes) {
 
 // client returns a client with connections of its own, which gives up when a check is late.
 func (t *trial) client() *http.Client {
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: t.clientTLS()}, Timeout: budget + slack}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: t.clientTLS()}, Timeout: budget + t.slack}
 }
 
 // ask makes a request, and returns an error where the answer is not the wanted verdict. Without a verdict status 200 is wanted.

@@ -8,11 +8,13 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"html"
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,13 +33,15 @@ func secretAttacks() []attack {
 		settings: func(t *trial) []string {
 			t.up.HandleUnknown(quoting)
 			first, second, third, pass := t.secret(), t.secret(), t.secret(), t.secret()
-			quoted, binary := `with"quotes\and `+t.secret(), "\x00\xff\xfe"+t.secret()+"\x01"
-			pair := "somebody:" + pass
-			t.secrets = append(t.secrets, pair, encoded(pair), encoded(binary), encoded(first+second), encoded("Basic "+encoded(pair)))
+			quoted, binary := `with"quotes\and `+t.secret(), "\xff\xfe"+t.secret()+"\x01"
+			pair, inFile := "somebody:"+pass, "\x00\xff"+t.secret()
+			t.file = filepath.Join(t.TempDir(), "header")
+			t.replace([]byte(inFile))
+			t.secrets = append(t.secrets, encoded(pair), encoded(binary), encoded(inFile), encoded(first+second), encoded("Basic "+encoded(pair)))
 			headers := []string{
 				"authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(pair)),
 				"x-a: " + second, "x-b: " + first + second, "x-c: " + second + third, "x-d: " + first + second + third, // each holds the one before
-				"x-quoted: " + quoted, "x-key-bin: " + binary, "x-same-bin: " + second,
+				"x-quoted: " + quoted, "x-key-bin: " + binary, "x-same-bin: " + second, "x-file-bin: @" + t.file,
 			}
 			return debug("GRPC_HEALTH_RPC_HEADERS="+strings.Join(headers, "\n"), "GRPC_HEALTH_SHOW_CAUSE=true")
 		},
@@ -143,15 +147,23 @@ func quoting(ctx context.Context, name string) (*healthpb.HealthCheckResponse, e
 	all := []string{fmt.Sprint(sent), fmt.Sprintf("%q", sent)}
 	for _, text := range texts {
 		b := []byte(text)
-		all = append(all, text, strconv.Quote(text), strconv.QuoteToASCII(text), strconv.Quote(strconv.Quote(text)), base64.StdEncoding.EncodeToString(b), base64.RawStdEncoding.EncodeToString(b),
+		all = append(all, text, strconv.Quote(text), strconv.QuoteToASCII(text), inJSON(text), base64.StdEncoding.EncodeToString(b), base64.RawStdEncoding.EncodeToString(b),
 			base64.URLEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b))
 	}
 	n, err := strconv.Atoi(name)
 	if err != nil || n >= len(all) {
 		return nil, status.Error(codes.Internal, "no such form")
 	}
-	// gRPC's messages are text, so bytes that are none are lost.
-	return nil, status.Errorf(codes.Internal, "you sent (%s), which is wrong", strings.ToValidUTF8(all[n], "?"))
+	// In a message grpc-go replaces bytes that are no text.
+	return nil, status.Errorf(codes.Internal, "you sent (%s), which is wrong", all[n])
+}
+
+func inJSON(text string) string {
+	quoted, err := json.Marshal(text)
+	if err != nil {
+		return err.Error()
+	}
+	return string(quoted)
 }
 
 // random returns a text that is nowhere else.

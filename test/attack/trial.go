@@ -57,6 +57,7 @@ const anyVerdict = "any"
 type trial struct {
 	testing.TB // nil: no other method is called
 	attack
+	slack  time.Duration   // what a busy machine may add to an answer
 	ctx    context.Context // ends with the attack
 	cancel context.CancelFunc
 	ca     *healthtest.CA // of the listener
@@ -89,24 +90,25 @@ type result struct {
 	probes                      probes
 	answers                     map[string]int
 	lived                       bool
+	refused                     bool // to start
 	failures                    []string
 }
 
-func newTrial(ctx context.Context, a attack) *trial {
+func newTrial(ctx context.Context, a attack, slack time.Duration) *trial {
 	if a.wants == "" {
 		a.wants = "SERVING"
 	}
 	if a.path == "" {
 		a.path = "/"
 	}
-	t := &trial{attack: a, answers: make(map[string]int), found: make(map[string]bool)}
+	t := &trial{attack: a, slack: slack, answers: make(map[string]int), found: make(map[string]bool)}
 	t.ctx, t.cancel = context.WithCancel(ctx)
 	return t
 }
 
 // run makes one attack.
-func run(ctx context.Context, a attack, program string, where *cgroups) (r result) {
-	t := newTrial(ctx, a)
+func run(ctx context.Context, a attack, program string, where *cgroups, slack time.Duration) (r result) {
+	t := newTrial(ctx, a, slack)
 	defer func() {
 		t.end()
 		r.failures = t.failures
@@ -137,7 +139,8 @@ func run(ctx context.Context, a attack, program string, where *cgroups) (r resul
 	t.stop()
 	r.connections, r.requests, r.sent, r.answers = t.connections.Load(), t.requests.Load(), t.sent.Load(), t.answers
 	if t.proxy != nil {
-		r.lived = t.proxy.alive() || !t.proxy.serves
+		r.refused = !t.proxy.serves
+		r.lived = r.refused || t.proxy.alive()
 		t.judge(&r, where)
 	}
 	return r
@@ -294,8 +297,12 @@ func print(w io.Writer, results []result) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "attack\tholds\tconnections\trequests\tsent KiB\tpeak MiB\tCPU s\tRPCs\tprobes right\tslowest\tlived\tanswers")
 	for _, r := range results {
+		lived := word(r.lived)
+		if r.refused {
+			lived = "refused to start"
+		}
 		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%.0f\t%.1f\t%d\t%d of %d\t%v\t%s\t%s\n", r.name, word(r.holds()), r.connections, r.requests, r.sent>>10,
-			float64(r.peak)/(1<<20), r.cpu.Seconds(), r.rpcs, r.probes.asked-r.probes.wrong, r.probes.asked, r.probes.slowest.Round(time.Millisecond), word(r.lived), counts(r.answers))
+			float64(r.peak)/(1<<20), r.cpu.Seconds(), r.rpcs, r.probes.asked-r.probes.wrong, r.probes.asked, r.probes.slowest.Round(time.Millisecond), lived, counts(r.answers))
 	}
 	table.Flush()
 	failed := 0
