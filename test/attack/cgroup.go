@@ -43,12 +43,12 @@ func findCgroups() (*cgroups, error) {
 	return nil, errors.Join(problems...)
 }
 
-// try runs a program that takes half of the limit, and one that takes the double.
+// try runs a program that takes a part of the limit, and one that takes the double.
 func (c *cgroups) try() error {
 	for _, test := range []struct {
 		bytes int
 		ends  bool
-	}{{limit / 2, false}, {2 * limit, true}} {
+	}{{limit / 8, false}, {2 * limit, true}} {
 		g, err := c.make()
 		if err != nil {
 			return err

@@ -76,7 +76,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return 2
 		}
 		defer os.RemoveAll(dir)
-		if *program, err = build(ctx, dir); err != nil {
+		if *program, err = build(ctx, dir, "cloudrun"); err != nil {
 			fmt.Fprintln(stderr, err)
 			return 2
 		}
@@ -111,13 +111,14 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// build builds the proxy as a release is built, without the race detector, which takes memory, and returns the program's path.
-func build(ctx context.Context, dir string) (string, error) {
-	program := filepath.Join(dir, "grpc_health_proxy")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", program, "example.com/grpc-health-http/cloudrun")
+// build builds a package of this module as a release is built, without the race detector, which takes memory, and returns the
+// program's path.
+func build(ctx context.Context, dir, pkg string) (string, error) {
+	program := filepath.Join(dir, "program")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", program, "example.com/grpc-health-http/"+pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the proxy: %w\n%s", err, out)
+		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}
 	return program, nil
 }

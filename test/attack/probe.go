@@ -78,14 +78,19 @@ func (t *trial) client() *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: t.clientTLS()}, Timeout: budget + t.slack}
 }
 
-// ask makes a request, and returns an error where the answer is not the wanted verdict. Without a verdict status 200 is wanted.
+// ask makes a request with the trial's token, and returns an error where the answer is not the wanted verdict. Without a verdict
+// status 200 is wanted.
 func (t *trial) ask(client *http.Client, url, want string) error {
+	return askWith(client, t.token, url, want)
+}
+
+func askWith(client *http.Client, token, url, want string) error {
 	request, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	if t.token != "" {
-		request.Header.Set("Authorization", "Bearer "+t.token)
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	response, err := client.Do(request)
 	if err != nil {
