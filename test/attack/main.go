@@ -104,7 +104,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			results[i] = run(ctx, a, *program, where, *slack)
 		}
 	}
-	print(stdout, results)
+	printTable(stdout, results)
 	if slices.ContainsFunc(results, func(r result) bool { return !r.holds() }) || ctx.Err() != nil {
 		return 1
 	}

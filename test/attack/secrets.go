@@ -127,7 +127,7 @@ func secretAttacks() []attack {
 // formats are those of answers.
 var formats = [...]string{"text", "json", "html"}
 
-// forms is how many forms quoting has for the metadata of the attack, and some more.
+// forms is how many forms quoting has for the metadata of the attack.
 const forms = 90
 
 // quoting answers with a message that quotes a part of the metadata. The service's name is the number of the form.
@@ -139,7 +139,11 @@ func quoting(ctx context.Context, name string) (*healthpb.HealthCheckResponse, e
 			continue
 		}
 		texts = append(texts, values[0])
-		if pair, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(values[0], "Basic ")); err == nil {
+		if basic, ok := strings.CutPrefix(values[0], "Basic "); ok {
+			pair, err := base64.StdEncoding.DecodeString(basic)
+			if err != nil {
+				return nil, status.Error(codes.Internal, err.Error())
+			}
 			texts = append(texts, string(pair))
 		}
 	}

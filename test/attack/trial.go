@@ -256,7 +256,7 @@ func (t *trial) Errorf(format string, args ...any) {
 	const most, longest = 12, 300
 	text := fmt.Sprintf(format, args...)
 	if len(text) > longest {
-		text = text[:longest] + "…"
+		text = strings.ToValidUTF8(text[:longest], "") + "…"
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -292,8 +292,8 @@ func (t *trial) end() {
 // holds reports whether the proxy withstood.
 func (r result) holds() bool { return len(r.failures) == 0 }
 
-// print writes the table, and why attacks did not hold.
-func print(w io.Writer, results []result) {
+// printTable writes the table, and why attacks did not hold.
+func printTable(w io.Writer, results []result) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "attack\tholds\tconnections\trequests\tsent KiB\tpeak MiB\tCPU s\tRPCs\tprobes right\tslowest\tlived\tanswers")
 	for _, r := range results {

@@ -161,8 +161,9 @@ func (t *trial) logOfOne(target string) {
 	}
 }
 
-// askInTurn makes n requests, two at a time, and looks at the lengths of the answers.
+// askInTurn makes n requests, two at a time, and looks at the lengths of the answers. The probes have some time after them.
 func (t *trial) askInTurn(n int, target func(i int) string) {
+	defer t.hold(lasts / 3)
 	const atOnce = 2
 	done := make(chan struct{}, atOnce)
 	for first := 0; first < n && t.proxy.alive(); first += atOnce {
