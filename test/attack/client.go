@@ -62,7 +62,11 @@ func (t *trial) connectWith(dialer *net.Dialer, n int, do func(i int, c *conn)) 
 func (t *trial) dial(dialer *net.Dialer) *conn {
 	ctx, cancel := context.WithTimeout(t.ctx, time.Second)
 	defer cancel()
-	raw, err := dialer.DialContext(ctx, "tcp", t.proxy.address)
+	address := t.proxy.address
+	if t.metrics {
+		address = t.proxy.metricsAddress
+	}
+	raw, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		t.answered("not connected")
 		return nil
@@ -217,8 +221,20 @@ func (h *h2) get(path string, fields ...string) error {
 	return h.WriteHeaders(http2.HeadersFrameParam{StreamID: h.nextLocked(), BlockFragment: h.blockLocked(path, fields...), EndStream: true, EndHeaders: true})
 }
 
-// reset resets n streams, and sends all that was written.
-func (h *h2) reset(first uint32, n int) error {
+// beginAndReset begins n requests, and resets them after a moment.
+func (h *h2) beginAndReset(n int, after time.Duration) error {
+	first := (h.stream + 1) | 1 // clients' streams are odd
+	for range n {
+		if err := h.get("/"); err != nil {
+			return err
+		}
+	}
+	if after > 0 {
+		if err := h.flush(); err != nil {
+			return err
+		}
+		time.Sleep(after)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i := range n {

@@ -112,6 +112,16 @@ func memoryAttacks() []attack {
 			t.hold(lasts)
 		},
 	}, {
+		name: "slow readers of metrics", what: "400 callers read the metrics by a byte per 100 ms", metrics: true,
+		do: func(t *trial) {
+			t.connectWith(smallWindow, connections, func(_ int, c *conn) {
+				if t.get(c, "/metrics") == nil {
+					t.slowly(c)
+				}
+			})
+			t.hold(lasts)
+		},
+	}, {
 		name: "slow handshakes", what: "800 connections send a ClientHello by a byte per 20 ms", https: true,
 		do: func(t *trial) {
 			hello := clientHello(t)
@@ -158,25 +168,35 @@ func memoryAttacks() []attack {
 			})
 		},
 	}, {
-		name: "rapid reset", what: "4 HTTP/2 connections begin requests for a slow upstream, and reset each at once or a moment later", https: true,
+		name: "HPACK bomb", what: "4 HTTP/2 connections have 250 streams each, whose 600 bytes of headers are 2 MB when they are decoded", https: true,
+		do: func(t *trial) {
+			t.connect(4, func(_ int, c *conn) {
+				h := t.http2(c)
+				if h == nil {
+					return
+				}
+				var fields []string
+				for range 500 { // the dynamic table has it once, and each is a byte
+					fields = append(fields, "x-bomb", strings.Repeat("b", 4_000))
+				}
+				for range 250 {
+					_ = h.get("/", fields...) // an error comes again from flush
+				}
+				_ = h.flush() // the proxy may close the connection
+			})
+			t.hold(lasts)
+		},
+	}, {
+		name: "rapid reset", what: "4 HTTP/2 connections begin requests for a slow upstream, and reset each at once", https: true,
 		settings: busy,
 		do: func(t *trial) {
-			t.again(4, func(i int, h *h2) error {
-				const batch = 50
-				first := h.stream + 1
-				for range batch {
-					if err := h.get("/"); err != nil {
-						return err
-					}
-				}
-				if i%2 == 0 {
-					if err := h.flush(); err != nil {
-						return err
-					}
-					time.Sleep(time.Millisecond)
-				}
-				return h.reset(first|1, batch)
-			})
+			t.again(4, func(_ int, h *h2) error { return h.beginAndReset(50, 0) })
+		},
+	}, {
+		name: "reset after a moment", what: "the same, but each is reset after 5 ms", https: true,
+		settings: busy,
+		do: func(t *trial) {
+			t.again(4, func(_ int, h *h2) error { return h.beginAndReset(20, 5*time.Millisecond) })
 		},
 	}, {
 		name: "callers who leave", what: "16 callers ask a slow upstream over HTTP/1.1, and leave after a moment, over and over",

@@ -28,8 +28,9 @@ const (
 // proxy is a running grpc_health_proxy.
 type proxy struct {
 	url, metricsURL string // without a path
-	address         string // of the health port
-	serves          bool   // it has not refused to start
+	// address and metricsAddress are those of the ports.
+	address, metricsAddress string
+	serves                  bool // it has not refused to start
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
@@ -37,7 +38,8 @@ type proxy struct {
 
 	mu          sync.Mutex
 	log         bytes.Buffer
-	longestLine int
+	logLength   int64 // in bytes, also of what was not kept
+	longestLine int   // in bytes
 }
 
 // startProxy runs the program in a cgroup of its own, and returns when it answers.
@@ -95,6 +97,7 @@ func (p *proxy) read(stderr io.Reader, started chan<- struct{}) {
 	for lines := bufio.NewReaderSize(stderr, 64<<10); ; {
 		line, err := lines.ReadBytes('\n')
 		p.mu.Lock()
+		p.logLength += int64(len(line))
 		p.longestLine = max(p.longestLine, len(line))
 		if p.log.Len()+len(line) <= maxLog {
 			p.log.Write(line)
@@ -112,7 +115,7 @@ func (p *proxy) read(stderr io.Reader, started chan<- struct{}) {
 		case said.Msg == "answering health checks":
 			p.url, p.address = u.Scheme+"://"+u.Host, u.Host
 		case said.Msg == "answering Prometheus":
-			p.metricsURL = u.Scheme + "://" + u.Host
+			p.metricsURL, p.metricsAddress = u.Scheme+"://"+u.Host, u.Host
 		}
 		if p.url != "" && p.metricsURL != "" {
 			close(started)
@@ -170,9 +173,9 @@ func (p *proxy) text() string {
 	return p.log.String()
 }
 
-// longest returns the length of the longest line of the log, in bytes.
-func (p *proxy) longest() int {
+// logged returns the length of the log so far, and of its longest line, in bytes.
+func (p *proxy) logged() (all int64, longest int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.longestLine
+	return p.logLength, p.longestLine
 }

@@ -40,6 +40,8 @@ type attack struct {
 	path string
 	// https makes the proxy listen with TLS.
 	https bool
+	// metrics makes the attack's connections go to the metrics port.
+	metrics bool
 	// files is the proxy's limit of open files; 0 leaves it as it is.
 	files int
 	// mayRefuse says that the proxy may refuse to start with these settings.
@@ -84,7 +86,7 @@ type trial struct {
 type result struct {
 	attack
 	connections, requests, sent int64
-	peak                        int64 // of resident memory, in bytes
+	peak, logged                int64 // resident memory, and the log, in bytes
 	cpu                         time.Duration
 	rpcs                        int // at once, for the configured service
 	probes                      probes
@@ -181,7 +183,8 @@ func (t *trial) judge(r *result, where *cgroups) {
 	if r.rpcs = t.up.MaxInFlightFor(configuredIn(t.path)); r.rpcs > tolerated {
 		t.Errorf("the upstream had %d RPCs for the configured service at once, %d are tolerated", r.rpcs, tolerated)
 	}
-	if longest := t.proxy.longest(); longest > maxLine {
+	var longest int
+	if r.logged, longest = t.proxy.logged(); longest > maxLine {
 		t.Errorf("a line of the log has %d bytes", longest)
 	}
 }
@@ -295,14 +298,14 @@ func (r result) holds() bool { return len(r.failures) == 0 }
 // printTable writes the table, and why attacks did not hold.
 func printTable(w io.Writer, results []result) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "attack\tholds\tconnections\trequests\tsent KiB\tpeak MiB\tCPU s\tRPCs\tprobes right\tslowest\tlived\tanswers")
+	fmt.Fprintln(table, "attack\tholds\tconnections\trequests\tsent KiB\tpeak MiB\tCPU s\tlog KiB\tRPCs\tprobes right\tslowest\tlived\tanswers")
 	for _, r := range results {
 		lived := word(r.lived)
 		if r.refused {
 			lived = "refused to start"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%.0f\t%.1f\t%d\t%d of %d\t%v\t%s\t%s\n", r.name, word(r.holds()), r.connections, r.requests, r.sent>>10,
-			float64(r.peak)/(1<<20), r.cpu.Seconds(), r.rpcs, r.probes.asked-r.probes.wrong, r.probes.asked, r.probes.slowest.Round(time.Millisecond), lived, counts(r.answers))
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%.0f\t%.1f\t%d\t%d\t%d of %d\t%v\t%s\t%s\n", r.name, word(r.holds()), r.connections, r.requests, r.sent>>10,
+			float64(r.peak)/(1<<20), r.cpu.Seconds(), r.logged>>10, r.rpcs, r.probes.asked-r.probes.wrong, r.probes.asked, r.probes.slowest.Round(time.Millisecond), lived, counts(r.answers))
 	}
 	table.Flush()
 	failed := 0

@@ -4,6 +4,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -14,6 +16,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -43,6 +46,21 @@ func upstreamAttacks() []attack {
 			_ = grpc.SetTrailer(ctx, much)
 			return nil, status.Error(codes.Internal, "with much metadata")
 		}),
+	}, {
+		name: "HPACK bomb of upstream", what: "the upstream answers with 5 KB of headers that are 15 MB when they are decoded", wants: anyVerdict,
+		settings: func(t *trial) []string { return debug("GRPC_HEALTH_ADDR=" + bomb(t)) },
+		do:       askSome,
+	}, {
+		name: "gzip bomb", what: "the upstream's message of 16 KB has 16 MB when it is decompressed", wants: anyVerdict,
+		settings: func(t *trial) []string {
+			var zipped bytes.Buffer
+			w := gzip.NewWriter(&zipped)
+			_, _ = w.Write(make([]byte, 15<<20)) // a buffer has no errors
+			_ = w.Close()
+			up := healthtest.StartFrontEnd(t, healthtest.Message(zipped.String(), "gzip"))
+			return debug("GRPC_HEALTH_ADDR="+up.Addr(), "GRPC_HEALTH_GZIP=true")
+		},
+		do: askSome,
 	}, {
 		name: "GOAWAY with 16 KB", what: "the upstream ends each connection with 16 KB of debug data", wants: anyVerdict,
 		settings: func(t *trial) []string { return debug("GRPC_HEALTH_ADDR=" + goAway(t, 16<<10)) },
@@ -212,8 +230,8 @@ func (t *trial) listen(serve func(net.Conn)) string {
 	return listener.Addr().String()
 }
 
-// goAway starts a server that answers the first request of each connection with a GOAWAY that has n bytes of debug data.
-func goAway(t *trial, n int) string {
+// answering starts a server that speaks HTTP/2, and answers each request as it is told. An error ends the connection.
+func (t *trial) answering(answer func(framer *http2.Framer, stream uint32) error) string {
 	return t.listen(func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
@@ -227,11 +245,49 @@ func goAway(t *trial, n int) string {
 			if err != nil {
 				return
 			}
-			if _, ok := frame.(*http2.HeadersFrame); ok {
-				_ = framer.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, []byte(strings.Repeat("go away\n", n/8)))
+			switch frame := frame.(type) {
+			case *http2.SettingsFrame:
+				if !frame.IsAck() {
+					err = framer.WriteSettingsAck()
+				}
+			case *http2.HeadersFrame:
+				err = answer(framer, frame.StreamID)
+			}
+			if err != nil {
 				return
 			}
 		}
+	})
+}
+
+// goAway starts a server that answers the first request of each connection with a GOAWAY that has n bytes of debug data.
+func goAway(t *trial, n int) string {
+	return t.answering(func(framer *http2.Framer, _ uint32) error {
+		if err := framer.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, []byte(strings.Repeat("go away\n", n/8))); err != nil {
+			return err
+		}
+		return net.ErrClosed
+	})
+}
+
+// bomb starts a server that answers each request with trailers alone, whose fields are one that HPACK's dynamic table has.
+func bomb(t *trial) string {
+	return t.answering(func(framer *http2.Framer, stream uint32) error {
+		var block bytes.Buffer
+		encoder := hpack.NewEncoder(&block)
+		fields := []hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}, {Name: "grpc-status", Value: "13"}}
+		for range 3_800 {
+			fields = append(fields, hpack.HeaderField{Name: "x-bomb", Value: strings.Repeat("b", 4_000)})
+		}
+		for _, field := range fields {
+			if err := encoder.WriteField(field); err != nil {
+				return err
+			}
+		}
+		if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true}); err != nil {
+			return err
+		}
+		return net.ErrClosed // the next encoder begins with an empty table
 	})
 }
 
