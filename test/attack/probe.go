@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -105,5 +106,5 @@ func askWith(client *http.Client, token, url, want string) error {
 	if want == got || want == "" && response.StatusCode == http.StatusOK || want == anyVerdict && got != "" && got != "OVERLOADED" {
 		return nil
 	}
-	return fmt.Errorf("%s: %s %s, want %s: %.100s", url, response.Status, got, want, body)
+	return fmt.Errorf("%s: %s %s, want %s: %.100s", url, response.Status, got, want, bytes.TrimSpace(body))
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/net/http2"
@@ -87,6 +88,26 @@ func upstreamAttacks() []attack {
 		name: "4,000 addresses", what: "the upstream's name has 4,000 addresses, and each refuses the connection", wants: "CONNECTION_FAILED",
 		settings: func(t *trial) []string {
 			return debug("GRPC_HEALTH_ADDR=dns://" + addresses(t, 4_000) + "/many.attack.test:9")
+		},
+		do: askSome,
+	}, {
+		name: "one good address of 64", what: "the upstream's name has 64 addresses, and connecting hangs for all but the last",
+		settings: func(t *trial) []string {
+			up := healthtest.Start(t, healthtest.Listen("tcp", "127.2.0.64:0"))
+			_, port, err := net.SplitHostPort(up.Addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var all []string
+			var hanging sync.WaitGroup
+			for i := range 63 {
+				address := fmt.Sprint("127.2.0.", i+1)
+				all = append(all, address)
+				hanging.Go(func() { healthtest.DropSYNs(t, address+":"+port) })
+			}
+			hanging.Wait()
+			names := healthtest.StartNameServer(t, append(all, "127.2.0.64")...)
+			return debug("GRPC_HEALTH_ADDR="+names.Target(port), "GRPC_HEALTH_CONN_MAX_AGE=0s")
 		},
 		do: askSome,
 	}, {
