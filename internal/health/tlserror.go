@@ -57,9 +57,9 @@ func (e *TLSError) Unwrap() error { return e.Err }
 func (e *TLSError) Sentence(now time.Time) string {
 	switch e.Fault {
 	case CertificateExpired:
-		return "The " + e.certificate() + " expired " + wholeUnits(now.Sub(e.At)) + " ago."
+		return "The " + e.certificate() + " expired " + WholeUnits(now.Sub(e.At)) + " ago."
 	case CertificateNotYetValid:
-		return "The " + e.certificate() + " is not valid yet: it will be in " + wholeUnits(e.At.Sub(now)) + "."
+		return "The " + e.certificate() + " is not valid yet: it will be in " + WholeUnits(e.At.Sub(now)) + "."
 	}
 	if brief := e.Brief(); brief != "" {
 		return "The " + brief[len("the "):] + "."
@@ -99,8 +99,8 @@ func (e *TLSError) certificate() string {
 	return "server's certificate"
 }
 
-// wholeUnits is a time in whole minutes, hours or days: never less than two of the larger ones.
-func wholeUnits(d time.Duration) string {
+// WholeUnits is a time in whole minutes, hours or days: never less than two of the larger ones.
+func WholeUnits(d time.Duration) string {
 	n, unit := int(d.Minutes()), "minute"
 	if n >= 120 {
 		n, unit = n/60, "hour"

@@ -228,10 +228,10 @@ func newPageCertificate(ends, now time.Time) pageCertificate {
 		return pageCertificate{Text: "none seen"}
 	}
 	left := ends.Sub(now)
-	c := pageCertificate{Ends: ends.UTC(), Text: wholeUnits(left.Abs()) + " left"}
+	c := pageCertificate{Ends: ends.UTC(), Text: health.WholeUnits(left.Abs()) + " left"}
 	switch {
 	case left <= 0:
-		c.Text, c.Tone = "expired "+wholeUnits(-left)+" ago", "over"
+		c.Text, c.Tone = "expired "+health.WholeUnits(-left)+" ago", "over"
 	case left < endsSoon:
 		c.Tone = "soon"
 	}
@@ -240,15 +240,3 @@ func newPageCertificate(ends, now time.Time) pageCertificate {
 
 // endsSoon is the time before a certificate's end from which it is shown in amber.
 const endsSoon = 14 * 24 * time.Hour
-
-// wholeUnits is a time in whole days, or in whole hours where it is less than two days.
-func wholeUnits(d time.Duration) string {
-	n, unit := int(d.Hours()), "hour"
-	if n >= 48 {
-		n, unit = n/24, "day"
-	}
-	if n != 1 {
-		unit += "s"
-	}
-	return fmt.Sprintf("%d %s", n, unit)
-}

@@ -86,7 +86,7 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, code int, reaso
 	show := func(values url.Values) string { return at + "?" + values.Encode() }
 	asks := []ask{{Link: at, Name: at, Meaning: "the health of all that is configured"}}
 	if at == "" {
-		asks[0].Link, asks[0].Name = "?", "?"
+		asks[0].Link, asks[0].Name = "?", "no query"
 	}
 	var services []string
 	for _, u := range h.upstreams {

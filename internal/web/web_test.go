@@ -970,14 +970,14 @@ func TestPageCertificate(t *testing.T) {
 		left time.Duration
 		want string
 	}{
-		"days":     {27*day + hour, "<span>27 days left<"},
-		"14 days":  {14*day + hour, "<span>14 days left<"},
-		"soon":     {14*day - hour, ` class="soon">13 days left<`},
-		"two days": {2*day + hour/2, ">2 days left<"},
-		"hours":    {2*day - hour/2, ">47 hours left<"},
-		"one hour": {hour + hour/2, ">1 hour left<"},
-		"minutes":  {hour / 2, ">0 hours left<"},
-		"expired":  {-3*day - hour, ` class="over">expired 3 days ago<`},
+		"days":      {27*day + hour, "<span>27 days left<"},
+		"14 days":   {14*day + hour, "<span>14 days left<"},
+		"soon":      {14*day - hour, ` class="soon">13 days left<`},
+		"two days":  {2*day + hour/2, ">2 days left<"},
+		"hours":     {2*day - hour/2, ">47 hours left<"},
+		"two hours": {2*hour + hour/2, ">2 hours left<"},
+		"minutes":   {hour/2 + time.Minute/2, ">30 minutes left<"},
+		"expired":   {-3*day - hour, ` class="over">expired 3 days ago<`},
 	} {
 		ends := time.Now().Add(test.left)
 		a := ask(t, "GET", start(t, options{Check: says(health.Serving), CertificateEnds: func() time.Time { return ends }})+"/?format=html")

@@ -211,6 +211,8 @@ type state struct {
 	Subject, Word, Meaning string
 	Since, Live            string
 	Evidence, Certificate  string
+	CertificateTone        string
+	Causes                 string
 	Stale                  bool
 	Rows                   []row
 	Bars                   []string // tones, the oldest first
@@ -231,6 +233,7 @@ func (p *tab) state() state {
 			Title: document.title, Tone: root.dataset.tone, Icon: document.querySelector('link[rel=icon]').href,
 			Subject: document.getElementById('subject').textContent, Word: text('word'), Meaning: text('meaning'),
 			Since: text('since'), Live: text('live'), Evidence: text('evidence'), Certificate: text('certificate'),
+			CertificateTone: document.querySelector('#certificate span').className, Causes: text('causes'),
 			Stale: 'stale' in root.dataset,
 			Rows: [...document.getElementById('services').rows].map((row) => {
 				const cell = (name) => row.querySelector('[data-cell=' + name + ']').textContent;

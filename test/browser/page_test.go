@@ -19,6 +19,7 @@ import (
 	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/fetch"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -40,6 +41,7 @@ func TestPage(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, context.Context){
 		"states":          testStates,
 		"flips":           testFlips,
+		"why":             testWhy,
 		"long":            testLong,
 		"server gone":     testServerGone,
 		"token":           testToken,
@@ -80,10 +82,10 @@ func testStates(t *testing.T, chromium context.Context) {
 		{usual, "down", "bad", "Not serving", "is not serving", "NOT_SERVING", "–", "OK"},
 		{usual, "unsure", "unsure", "Unknown", "does not say", "UNKNOWN", "–", "OK"},
 		{usual, "nobody", "unsure", "Service unknown", "does not know this service", "SERVICE_UNKNOWN", "–", "NOT_FOUND"},
-		{usual, "broken", "bad", "RPC failed", "an error", "RPC_FAILED", "–", "INTERNAL"},
-		{impatient, "stuck", "bad", "Timed out", "in time", "TIMEOUT", "rpc", "DEADLINE_EXCEEDED"},
+		{usual, "broken", "bad", "RPC failed", "the gRPC status INTERNAL", "RPC_FAILED", "–", "INTERNAL"},
+		{impatient, "stuck", "bad", "Timed out", "did not answer the health check in time", "TIMEOUT", "rpc", "DEADLINE_EXCEEDED"},
 		{serve(t, withoutHealth, settings.Settings{}), "", "bad", "Not implemented", "no health service", "UNIMPLEMENTED", "–", "UNIMPLEMENTED"},
-		{serve(t, ended, settings.Settings{}), "", "bad", "Connection failed", "no connection", "CONNECTION_FAILED", "connect", "–"},
+		{serve(t, ended, settings.Settings{}), "", "bad", "Connection failed", "does not accept connections", "CONNECTION_FAILED", "connect", "–"},
 	} {
 		p := open(t, chromium, test.server)
 		p.show("?service=" + test.service)
@@ -156,10 +158,53 @@ func testFlips(t *testing.T, chromium context.Context) {
 		return s.Rows[0].Checked != again.Rows[0].Checked && s.Rows[0].Since == again.Rows[0].Since
 	})
 
-	requests := p.requests()
+	// What the JSON does not have comes with the page, once after each change.
+	requests := slices.DeleteFunc(p.requests(), func(r *network.EventRequestWillBeSent) bool { return strings.Contains(r.Request.URL, "format=html") })
+	if n := len(p.requests()) - len(requests); n != 2 {
+		t.Errorf("the page was read %d times for 2 changes", n)
+	}
 	for i, r := range requests[1:] {
 		if gap := r.Timestamp - requests[i].Timestamp; gap < 4 { // seconds
 			t.Errorf("%s was asked for %.1f s after the request before it", r.Request.URL, gap)
+		}
+	}
+}
+
+// testWhy: the reason of a failure comes and goes without a reload, the cause only where callers may see it.
+func testWhy(t *testing.T, chromium context.Context) {
+	ca := healthtest.NewCA(t)
+	good := ca.ServerTLS(t, healthtest.ValidUntil(time.Now().Add(90*24*time.Hour)))
+	up := healthtest.Start(t, healthtest.TLS(good))
+	upstream := settings.Upstream{Services: []string{"", "echo"}, TLS: true, CACert: ca.WriteFile(t, t.TempDir(), "ca"), ConnMaxAge: time.Millisecond}
+	up.SetStatus("echo", serving)
+	shown := open(t, chromium, serve(t, up, settings.Settings{Upstream: upstream, Process: settings.Process{ShowCause: true}}))
+	hidden := open(t, chromium, serve(t, up, settings.Settings{Upstream: upstream}))
+	pages := []*tab{shown, hidden}
+	for _, p := range pages {
+		p.show("")
+		if s := p.state(); s.Tone != "good" || s.Causes != "" || s.CertificateTone != "" {
+			t.Errorf("at first: %+v", s)
+		}
+	}
+	up.SetTLS(ca.ServerTLS(t, healthtest.Expired()))
+	up.Restart()
+	for _, p := range pages {
+		s := p.until("expired", func(s state) bool {
+			return s.Meaning == "0 of 2 services are serving. TLS handshake failed. The server's certificate expired 60 minutes ago." ||
+				s.Meaning == "0 of 2 services are serving. TLS handshake failed. The server's certificate expired 61 minutes ago."
+		})
+		if told := strings.Contains(s.Causes, "certificate has expired"); s.Word != "Connection failed" || told != (p == shown) || s.CertificateTone != "over" {
+			t.Errorf("expired: %+v", s)
+		}
+	}
+	up.SetTLS(ca.ServerTLS(t, healthtest.ValidUntil(time.Now().Add(5*24*time.Hour+time.Hour))))
+	up.Restart()
+	for _, p := range pages {
+		s := p.until("serving again", func(s state) bool {
+			return s.Meaning == "2 of 2 services are serving." && s.CertificateTone == "soon"
+		})
+		if s.Causes != "" || !strings.HasPrefix(s.Certificate, "5 days left (") {
+			t.Errorf("again: %+v", s)
 		}
 	}
 }
