@@ -62,7 +62,7 @@ func JSON(verdicts []health.Verdict, causes bool) []byte {
 			Evidence:        v.EvidenceID,
 		}
 		if causes && v.Err != nil {
-			s.Cause = v.Err.Error()
+			s.Cause = inert.Text(v.Err.Error())
 		}
 		w.Services = append(w.Services, s)
 	}

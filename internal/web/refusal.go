@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"example.com/grpc-health-http/internal/health"
 )
 
 //go:embed refusal.html
@@ -112,15 +110,4 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, code int, reaso
 		}[f]})
 	}
 	refuseWith(w, r, code, reason, asks)
-}
-
-// causes are those of the verdicts, each once.
-func causes(verdicts []health.Verdict) []string {
-	var all []string
-	for _, v := range verdicts {
-		if v.Status != health.Serving && v.Err != nil && !slices.Contains(all, v.Err.Error()) {
-			all = append(all, v.Err.Error())
-		}
-	}
-	return all
 }

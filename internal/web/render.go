@@ -9,6 +9,7 @@ import (
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/inert"
 )
 
 // httpCodes translates a status.
@@ -97,6 +98,20 @@ func evidence(verdicts []health.Verdict) []string {
 		}
 	}
 	return ids
+}
+
+// causes are those of the failures, each once.
+func causes(verdicts []health.Verdict) []string {
+	var all []string
+	for _, v := range verdicts {
+		if v.Status == health.Serving || v.Err == nil {
+			continue
+		}
+		if cause := inert.Text(v.Err.Error()); !slices.Contains(all, cause) {
+			all = append(all, cause)
+		}
+	}
+	return all
 }
 
 // text is the answer in text, ready-made where it can be.

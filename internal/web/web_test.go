@@ -795,6 +795,32 @@ func TestCauseStaysInside(t *testing.T) {
 	}
 }
 
+// TestCauseIsInert: what a cause quotes from outside is escaped and bounded, wherever callers see it.
+func TestCauseIsInert(t *testing.T) {
+	t.Parallel()
+	for _, hostile := range []string{"a\u202eb", "a\u2028b", "a\x1b[31mb", "a\nb", "a\u200bb", strings.Repeat("x", 1<<16)} {
+		address := start(t, options{ShowCause: true, Check: func(context.Context, string) health.Verdict {
+			return health.Verdict{Status: health.RPCFailed, Asked: true, Code: codes.Internal, Err: errors.New(hostile)}
+		}})
+		for _, format := range []string{"json", "html"} {
+			body := ask(t, "GET", address+"/?format="+format).body
+			if format == "json" {
+				var got struct{ Services []struct{ Cause string } }
+				if err := json.Unmarshal([]byte(body), &got); err != nil {
+					t.Fatal(err)
+				}
+				body = got.Services[0].Cause
+			} else {
+				_, body, _ = strings.Cut(body, `<dd id="causes">`)
+				body, _, _ = strings.Cut(body, "</dd>")
+			}
+			if body == "" || len(body) > 1100 || strings.Contains(body, hostile) {
+				t.Errorf("%s: %.30q is shown as %.100q", format, hostile, body)
+			}
+		}
+	}
+}
+
 // A browser gets a refusal as a page that says what can be asked, and repeats nothing of the request; others get text. Names of
 // services are for those who have been let in.
 func TestRefusalPages(t *testing.T) {
