@@ -338,6 +338,11 @@ func TestToken(t *testing.T) {
 	if strings.Contains(d.text(), token) {
 		t.Error("the log shows the token")
 	}
+	for _, want := range []string{"it sent no token", "it sent a wrong token"} {
+		if strings.Count(d.text(), "a caller was turned away: "+want) != 1 {
+			t.Errorf("the log does not say once that %s: %s", want, d.text())
+		}
+	}
 }
 
 func TestConfiguredServices(t *testing.T) {

@@ -243,6 +243,11 @@ func TestToken(t *testing.T) {
 	}
 	d.want("SERVING") // IAM has let this one in
 	d.wantNowhere(token, "another")
+	for _, want := range []string{"it sent no token", "it sent a wrong token"} {
+		if log := d.stderr.String(); strings.Count(log, `"msg":"a caller was turned away: `+want+`","reason":"token"`) != 1 {
+			t.Errorf("the log does not say once that %s: %s", want, log)
+		}
+	}
 }
 
 func TestWrongSettings(t *testing.T) {

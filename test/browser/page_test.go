@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"example.com/grpc-health-http/internal/inert"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -432,7 +433,7 @@ func testOddNames(t *testing.T, chromium context.Context) {
 		t.Fatalf("%d rows of %d, %d pixels wide of %d", len(s.Rows), len(names), s.Width, s.Room)
 	}
 	for i, r := range s.Rows {
-		if r.Service != names[i] {
+		if r.Service != inert.Text(names[i]) {
 			t.Errorf("%q is shown as %q", names[i], r.Service)
 		}
 	}
