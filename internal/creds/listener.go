@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -15,10 +17,11 @@ import (
 
 // Listener returns the configuration of the HTTPS listener, nil where there is none. It reads the
 // listener's files, within ctx, and fails where they cannot be used. From then on each handshake
-// has the latest good certificate and client roots.
-func Listener(ctx context.Context, s *settings.Settings, o Options) (*tls.Config, error) {
+// has the latest good certificate and client roots. admit, where clients must show a certificate, is for serve.Server's Admit:
+// the right of a connection ends with its certificate, and with roots that cover it no more.
+func Listener(ctx context.Context, s *settings.Settings, o Options) (config *tls.Config, admit func(tls.ConnectionState) func(context.Context) error, err error) {
 	if s.HTTPSCert == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
 	from := &tlsSource[*tls.Config]{build: serverConfig}
 	var rootsErr error
@@ -28,17 +31,78 @@ func Listener(ctx context.Context, s *settings.Settings, o Options) (*tls.Config
 	var pairErr error
 	from.pair, pairErr = o.pair(ListenerCertificate, "HTTPS_LISTEN_CERT", s.HTTPSCert, "HTTPS_LISTEN_KEY", s.HTTPSKey)
 	if err := errors.Join(pairErr, rootsErr); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	config, err := from.get(ctx, false)
+	config, err = from.get(ctx, false)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	config = config.Clone()
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		return from.get(hello.Context(), false)
 	}
-	return config, nil
+	if from.roots != nil {
+		admit = func(state tls.ConnectionState) func(context.Context) error {
+			return (&admission{roots: from.roots, shown: state.PeerCertificates}).check
+		}
+	}
+	return config, admit, nil
+}
+
+// admission is the right of one connection to be answered. Its chain is verified again only where the roots were replaced, or where
+// a certificate of the chain that was found has ended.
+type admission struct {
+	roots *source[*rootSet]
+	shown []*x509.Certificate // by the client, its own first
+	found atomic.Pointer[admitted]
+}
+
+// admitted is a verification that succeeded.
+type admitted struct {
+	by    *rootSet
+	until time.Time
+}
+
+var (
+	errCertificateEnded = errors.New("the client's certificate, or that of its authority, is not valid at this time")
+	errNotCovered       = errors.New("the authorities in force do not cover the client's certificate")
+)
+
+// check returns why the connection has no right any more. The text has nothing of the certificate.
+func (a *admission) check(ctx context.Context) error {
+	roots, err := a.roots.get(ctx, false)
+	if err != nil {
+		return err
+	}
+	now := time.Unix(0, a.roots.clock().Wall)
+	if found := a.found.Load(); found != nil && found.by == roots && !now.After(found.until) {
+		return nil
+	}
+	if len(a.shown) == 0 {
+		return errNotCovered
+	}
+	// As crypto/tls verifies it in the handshake.
+	options := x509.VerifyOptions{
+		Roots: roots.pool, Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	for _, c := range a.shown[1:] {
+		options.Intermediates.AddCert(c)
+	}
+	chains, err := a.shown[0].Verify(options)
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return errCertificateEnded
+	}
+	if err != nil {
+		return errNotCovered
+	}
+	until := chains[0][0].NotAfter
+	for _, c := range chains[0] {
+		if c.NotAfter.Before(until) {
+			until = c.NotAfter
+		}
+	}
+	a.found.Store(&admitted{roots, until})
+	return nil
 }
 
 // serverConfig is the configuration of a TLS server that wants client certificates of the roots, and

@@ -18,7 +18,7 @@ import (
 
 func newListener(t *testing.T, s *settings.Settings, o Options) string {
 	t.Helper()
-	config, err := Listener(t.Context(), s, o)
+	config, _, err := Listener(t.Context(), s, o)
 	if err != nil {
 		t.Fatalf("Listener: %v", err)
 	}
@@ -53,7 +53,7 @@ func wantServer(t *testing.T, address string, config *tls.Config, want *healthte
 
 func TestNoListener(t *testing.T) {
 	t.Parallel()
-	config, err := Listener(t.Context(), &settings.Settings{}, Options{})
+	config, _, err := Listener(t.Context(), &settings.Settings{}, Options{})
 	if config != nil || err != nil {
 		t.Errorf("Listener gave a configuration or the error %v, want neither", err)
 	}
@@ -185,7 +185,7 @@ func TestListenerErrorsAtStart(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			config, err := Listener(t.Context(), &test.settings, Options{})
+			config, _, err := Listener(t.Context(), &test.settings, Options{})
 			wantError(t, err, test.want...)
 			wantNoContent(t, err, leaf.KeyPEM, leaf.CertPEM)
 			if config != nil {
