@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -341,6 +342,24 @@ func TestToken(t *testing.T) {
 	for _, want := range []string{"it sent no token", "it sent a wrong token"} {
 		if strings.Count(d.text(), "a caller was turned away: "+want) != 1 {
 			t.Errorf("the log does not say once that %s: %s", want, d.text())
+		}
+	}
+}
+
+// A secret that stands where a path belongs is in no log line, whoever asks.
+func TestMisplacedSecretsAreNotLogged(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	for i, secret := range []string{"ghp_16C7e42F292c6912E7710c838347Ae178B4a", "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2OF/2NxApJCzGCEDd", "/Q8f3kE7m9Zr2/pX4vT6nB1cD5sG8hJ0"} {
+		d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), []string{
+			"GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE=" + secret, "GRPC_HEALTH_CA_CERT=" + secret, "GRPC_HEALTH_RPC_HEADERS=x-key: @" + secret,
+		}[i], "GRPC_HEALTH_TLS="+strconv.FormatBool(i == 1))
+		if code, _, body := d.get("", "Authorization: Bearer a-token"); code != 503 || strings.Contains(body, secret) {
+			t.Errorf("%d %s", code, body)
+		}
+		d.line("message", map[bool]string{true: "nobody is let in", false: "not serving"}[i == 0])
+		if strings.Contains(d.text(), secret) {
+			t.Errorf("the log shows the secret: %s", d.text())
 		}
 	}
 }
