@@ -364,6 +364,62 @@ func TestMisplacedSecretsAreNotLogged(t *testing.T) {
 	}
 }
 
+// The Functions Framework, which owns the server and its mux, and net/http below it answer some requests before the function sees
+// them. Neither offers a hook for these answers, so they lack the function's headers; but they hold no verdict, make no RPC, send
+// nobody to another host, and are none that a cache keeps for a path of the function's.
+func TestAnswersOfTheFramework(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
+	for request, want := range map[string]struct {
+		code     int
+		location string
+		ours     bool
+	}{
+		"GET //x":                    {code: 307, location: "/x"},
+		"GET //evil.example/x":       {code: 307, location: "/evil.example/x"},
+		"GET /a/../b?service=c":      {code: 307, location: "/b?service=c"},
+		"GET /.//evil.example":       {code: 307, location: "/evil.example"},
+		"GET http://evil.example//x": {code: 307, location: "/x"},
+		"OPTIONS *":                  {code: 200},
+		"GET /favicon.ico":           {code: 404, ours: true},
+		"GET /robots.txt":            {code: 404, ours: true},
+		"GET /%zz":                   {code: 400},
+		"GET /\x00":                  {code: 400},
+		"GET x":                      {code: 400},
+		"GET /?service=a&service=a":  {code: 404, ours: true},
+		"OPTIONS /":                  {code: 200, ours: true},
+		"POST /":                     {code: 405, ours: true},
+		"GET /%2e%2e/x":              {code: 200, ours: true},
+		"GET /?service=" + strings.Repeat("a", 256): {code: 400, ours: true},
+	} {
+		before := up.RPCs()
+		conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: function.example\r\nConnection: close\r\n\r\n", request)
+		method, _, _ := strings.Cut(request, " ")
+		response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+		conn.Close()
+		if err != nil {
+			t.Errorf("%s: %v", request, err)
+			continue
+		}
+		h := response.Header
+		if response.StatusCode != want.code || h.Get("Location") != want.location {
+			t.Errorf("%s: %d to %q, want %d to %q", request, response.StatusCode, h.Get("Location"), want.code, want.location)
+		}
+		if ours := h.Get("Cache-Control") == "no-store" && h.Get("X-Content-Type-Options") == "nosniff"; ours != want.ours {
+			t.Errorf("%s: has the function's headers: %t, want %t: %v", request, ours, want.ours, h)
+		}
+		if !want.ours && (h.Get("Grpc-Health-Status") != "" || up.RPCs() != before || h.Get("Cache-Control") != "" || h.Get("Expires") != "") {
+			t.Errorf("%s: %v, and %d RPCs", request, h, up.RPCs()-before)
+		}
+	}
+}
+
 func TestConfiguredServices(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)
