@@ -19,8 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"example.com/grpc-health-http/internal/serve"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/test/healthtest"
@@ -58,7 +56,11 @@ func keptHTTP1(t *testing.T, conn *tls.Conn) kept {
 // keptHTTP2 is one that speaks HTTP/2, with this :scheme.
 func keptHTTP2(scheme string) func(t *testing.T, conn *tls.Conn) kept {
 	return func(t *testing.T, conn *tls.Conn) kept {
-		c, err := new(http2.Transport).NewClientConn(conn)
+		dial := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+		transport := &http.Transport{DialContext: dial, DialTLSContext: dial, Protocols: new(http.Protocols)}
+		transport.Protocols.SetHTTP2(true)
+		transport.Protocols.SetUnencryptedHTTP2(true)
+		c, err := transport.NewClientConn(t.Context(), scheme, "localhost:443")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,8 +15,7 @@ func admitting(admit func(tls.ConnectionState) func(context.Context) error, noRi
 		c := r.Context().Value(connKey{}).(*conn)
 		check := c.admit.Load()
 		if check == nil {
-			// Requests side by side of an HTTP/2 connection may each make one, of which any will do. The state is the connection's
-			// own, since http.Request.TLS depends on what the caller says in :scheme.
+			// Requests side by side of an HTTP/2 connection may each make one, of which any will do.
 			made := admit(c.outer.(*tls.Conn).ConnectionState())
 			check = &made
 			c.admit.Store(check)
