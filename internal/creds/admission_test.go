@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,6 +146,17 @@ func TestRightsEndOnOpenConnections(t *testing.T) {
 					if answered := err == nil && code == http.StatusOK; answered != test.answers || err == nil && !answered {
 						t.Errorf("%s: %d, %v; answered %t, want %t", name, code, err, answered, test.answers)
 					}
+					if test.answers {
+						continue
+					}
+					_, _ = ask("/") // tells of it once more, if it could
+					want := map[bool]string{false: "is signed by an authority that is not trusted", true: " expired "}[test.after == nil]
+					if why := <-l.refused; !strings.Contains(why, want) {
+						t.Errorf("%s: %s, want %q", name, why, want)
+					}
+				}
+				if len(l.refused) > 0 {
+					t.Errorf("told without need: %s", <-l.refused)
 				}
 			})
 		}
@@ -211,7 +223,10 @@ func TestAdmissionIsCheap(t *testing.T) { // not parallel, for it counts allocat
 }
 
 // served is a listener with a server behind it.
-type served struct{ address string }
+type served struct {
+	address string
+	refused chan string // why, for each connection
+}
 
 // serving serves 200 for every path; slow, where not nil, runs before the answer to /slow.
 func serving(t *testing.T, s *settings.Settings, o Options, slow func()) served {
@@ -231,10 +246,12 @@ func serving(t *testing.T, s *settings.Settings, o Options, slow func()) served 
 		w.WriteHeader(http.StatusOK)
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	over := make(chan error, 1)
+	over, refused := make(chan error, 1), make(chan string, 10)
 	go func() {
-		over <- serve.Run(ctx, slog.New(slog.DiscardHandler), time.Second,
-			serve.Server{Name: "test", Listener: listener, Handler: handler, TLS: config, Admit: admit, Budget: time.Minute})
+		over <- serve.Run(ctx, slog.New(slog.DiscardHandler), time.Second, serve.Server{
+			Name: "test", Listener: listener, Handler: handler, TLS: config, Admit: admit, Budget: time.Minute,
+			Refused: func(_ net.Addr, err error) { refused <- CallerFault(err) },
+		})
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -242,7 +259,7 @@ func serving(t *testing.T, s *settings.Settings, o Options, slow func()) served 
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return served{listener.Addr().String()}
+	return served{listener.Addr().String(), refused}
 }
 
 func (s served) connect(t *testing.T, server *healthtest.CA, client tls.Certificate, alpn string, speak func(*testing.T, *tls.Conn) kept) kept {

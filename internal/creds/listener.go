@@ -69,12 +69,7 @@ type admitted struct {
 	until time.Time
 }
 
-var (
-	errCertificateEnded = errors.New("the client's certificate, or that of its authority, is not valid at this time")
-	errNotCovered       = errors.New("the authorities in force do not cover the client's certificate")
-)
-
-// check returns why the connection has no right any more. The text has nothing of the certificate.
+// check returns why the connection has no right any more, as crypto/tls returns it from a handshake, for CallerFault.
 func (a *admission) check(ctx context.Context) error {
 	roots, err := a.roots.get(ctx, false)
 	if err != nil {
@@ -85,7 +80,7 @@ func (a *admission) check(ctx context.Context) error {
 		return nil
 	}
 	if len(a.shown) == 0 {
-		return errNotCovered
+		return errors.New(noCertificate)
 	}
 	// As crypto/tls verifies it in the handshake.
 	options := x509.VerifyOptions{
@@ -95,11 +90,8 @@ func (a *admission) check(ctx context.Context) error {
 		options.Intermediates.AddCert(c)
 	}
 	chains, err := a.shown[0].Verify(options)
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		return errCertificateEnded
-	}
 	if err != nil {
-		return errNotCovered
+		return &tls.CertificateVerificationError{UnverifiedCertificates: a.shown, Err: err}
 	}
 	until := chains[0][0].NotAfter
 	for _, c := range chains[0] {

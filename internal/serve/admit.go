@@ -3,11 +3,12 @@ package serve
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"net/http"
 )
 
-// admitting wraps next with Server.Admit, nil where there is none. It passes to noRight why a connection has lost its right.
-func admitting(admit func(tls.ConnectionState) func(context.Context) error, noRight func(error), next http.Handler) http.Handler {
+// admitting wraps next with Server.Admit, nil where there is none, and tells refused, which may be nil, whose right has ended.
+func admitting(admit func(tls.ConnectionState) func(context.Context) error, refused func(net.Addr, error), next http.Handler) http.Handler {
 	if admit == nil {
 		return next
 	}
@@ -20,7 +21,7 @@ func admitting(admit func(tls.ConnectionState) func(context.Context) error, noRi
 			check = &made
 			c.admit.Store(check)
 		}
-		a := &admittedAnswer{ResponseWriter: w, request: r, conn: c, check: *check, noRight: noRight}
+		a := &admittedAnswer{ResponseWriter: w, request: r, conn: c, check: *check, refused: refused}
 		a.ask()
 		next.ServeHTTP(a, r)
 		a.begin() // without a body and an explicit status
@@ -33,7 +34,7 @@ type admittedAnswer struct {
 	request *http.Request
 	conn    *conn
 	check   func(context.Context) error
-	noRight func(error)
+	refused func(net.Addr, error)
 	begun   bool
 }
 
@@ -43,7 +44,9 @@ func (a *admittedAnswer) ask() {
 	if err == nil {
 		return
 	}
-	a.noRight(err)
+	if a.refused != nil && a.conn.ended.CompareAndSwap(false, true) {
+		a.refused(a.conn.RemoteAddr(), err)
+	}
 	go a.conn.outer.Close()     // TLS takes leave of the client, and so may have to wait
 	panic(http.ErrAbortHandler) // so that there is no answer
 }

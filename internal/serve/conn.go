@@ -28,6 +28,7 @@ type conn struct {
 	final    bool // the last answer of a drain has begun
 
 	admit atomic.Pointer[func(context.Context) error] // says why the connection has no right any more; nil before its first request
+	ended atomic.Bool                                 // it has none
 }
 
 // Read tells the table what was read.

@@ -26,7 +26,7 @@ type Server struct {
 	TLS *tls.Config
 	// Admit, where not nil, is called for each TLS connection at its first request. What it returns is called before each
 	// request's handler, and again before its answer: with an error the connection is closed, without an answer to any of its
-	// requests. So the right that a connection once had can end.
+	// requests, and Refused is called with that error. So the right that a connection once had can end.
 	Admit  func(tls.ConnectionState) func(context.Context) error
 	Budget time.Duration // the longest that Handler takes to answer
 	// Secondary servers need few connections: theirs may use 1/8 of the file-descriptor limit, those of other servers 5/8.
@@ -117,15 +117,9 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 			logger.Error("panic while answering a request", "panic", problem, "stack", string(debug.Stack()))
 		})
 	}
-	turnedAway := &rate.Sometimes{Interval: time.Second}
-	noRight := func(err error) {
-		turnedAway.Do(func() {
-			logger.Warn("a connection has lost its right, and was closed without an answer", "cause", err.Error())
-		})
-	}
 	headerTimeout := cmp.Or(s.HeaderTimeout, defaultHeaderTimeout)
 	r := &running{conns: conns, logger: logger, served: make(chan struct{}), http: &http.Server{
-		Handler:           handler(conns, panicked, admitting(s.Admit, noRight, s.Handler)),
+		Handler:           handler(conns, panicked, admitting(s.Admit, s.Refused, s.Handler)),
 		TLSConfig:         s.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		// The end of this time may cancel the request's context, so it must not come before the answer.
