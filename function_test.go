@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -341,6 +342,80 @@ func TestToken(t *testing.T) {
 	for _, want := range []string{"it sent no token", "it sent a wrong token"} {
 		if strings.Count(d.text(), "a caller was turned away: "+want) != 1 {
 			t.Errorf("the log does not say once that %s: %s", want, d.text())
+		}
+	}
+}
+
+// A secret that stands where a path belongs is in no log line, whoever asks.
+func TestMisplacedSecretsAreNotLogged(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	for i, secret := range []string{"ghp_16C7e42F292c6912E7710c838347Ae178B4a", "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2OF/2NxApJCzGCEDd", "/Q8f3kE7m9Zr2/pX4vT6nB1cD5sG8hJ0"} {
+		d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), []string{
+			"GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE=" + secret, "GRPC_HEALTH_CA_CERT=" + secret, "GRPC_HEALTH_RPC_HEADERS=x-key: @" + secret,
+		}[i], "GRPC_HEALTH_TLS="+strconv.FormatBool(i == 1))
+		if code, _, body := d.get("", "Authorization: Bearer a-token"); code != 503 || strings.Contains(body, secret) {
+			t.Errorf("%d %s", code, body)
+		}
+		d.line("message", map[bool]string{true: "nobody is let in", false: "not serving"}[i == 0])
+		if strings.Contains(d.text(), secret) {
+			t.Errorf("the log shows the secret: %s", d.text())
+		}
+	}
+}
+
+// The Functions Framework, which owns the server and its mux, and net/http below it answer some requests before the function sees
+// them. Neither offers a hook for these answers, so they lack the function's headers; but they hold no verdict, make no RPC, send
+// nobody to another host, and are none that a cache keeps for a path of the function's.
+func TestAnswersOfTheFramework(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr())
+	for request, want := range map[string]struct {
+		code     int
+		location string
+		ours     bool
+	}{
+		"GET //x":                    {code: 307, location: "/x"},
+		"GET //evil.example/x":       {code: 307, location: "/evil.example/x"},
+		"GET /a/../b?service=c":      {code: 307, location: "/b?service=c"},
+		"GET /.//evil.example":       {code: 307, location: "/evil.example"},
+		"GET http://evil.example//x": {code: 307, location: "/x"},
+		"OPTIONS *":                  {code: 200},
+		"GET /favicon.ico":           {code: 404, ours: true},
+		"GET /robots.txt":            {code: 404, ours: true},
+		"GET /%zz":                   {code: 400},
+		"GET /\x00":                  {code: 400},
+		"GET x":                      {code: 400},
+		"GET /?service=a&service=a":  {code: 404, ours: true},
+		"OPTIONS /":                  {code: 200, ours: true},
+		"POST /":                     {code: 405, ours: true},
+		"GET /%2e%2e/x":              {code: 200, ours: true},
+		"GET /?service=" + strings.Repeat("a", 256): {code: 400, ours: true},
+	} {
+		before := up.RPCs()
+		conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: function.example\r\nConnection: close\r\n\r\n", request)
+		method, _, _ := strings.Cut(request, " ")
+		response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+		conn.Close()
+		if err != nil {
+			t.Errorf("%s: %v", request, err)
+			continue
+		}
+		h := response.Header
+		if response.StatusCode != want.code || h.Get("Location") != want.location {
+			t.Errorf("%s: %d to %q, want %d to %q", request, response.StatusCode, h.Get("Location"), want.code, want.location)
+		}
+		if ours := h.Get("Cache-Control") == "no-store" && h.Get("X-Content-Type-Options") == "nosniff"; ours != want.ours {
+			t.Errorf("%s: has the function's headers: %t, want %t: %v", request, ours, want.ours, h)
+		}
+		if !want.ours && (h.Get("Grpc-Health-Status") != "" || up.RPCs() != before || h.Get("Cache-Control") != "" || h.Get("Expires") != "") {
+			t.Errorf("%s: %v, and %d RPCs", request, h, up.RPCs()-before)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -73,6 +74,9 @@ func logTarget(s *settings.Settings, stderr io.Writer) (w io.Writer, done func()
 	}
 	file, err := os.OpenFile(s.LogTarget, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
+		if failed, ok := errors.AsType[*fs.PathError](err); ok && !settings.PathForm(s.LogTarget) {
+			err = failed.Err // without the value
+		}
 		return nil, nil, fmt.Errorf("-logTarget: %w", err)
 	}
 	return file, func() { file.Close() }, nil

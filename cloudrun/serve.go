@@ -58,7 +58,7 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 	}()
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	https, err := creds.Listener(starting, s, a.Credentials)
+	https, admit, err := creds.Listener(starting, s, a.Credentials)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 		return nil, err
 	}
 	health := withLivez(m.Handler(s.ListenPath, app.WithCloudTrace(a.Handler)))
-	servers := []serve.Server{{Name: "health", Listener: listeners[0], Handler: health, TLS: https, Budget: a.Budget, Refused: a.RefusedCertificate}}
+	servers := []serve.Server{{Name: "health", Listener: listeners[0], Handler: health, TLS: https, Admit: admit, Budget: a.Budget, Refused: a.RefusedCertificate}}
 	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", s.ShownAddr(), "version", build.String())
 	if len(listeners) > 1 {
 		exposition := withLivez(web.Only(s.MetricsPath, m.ExpositionHandler()))

@@ -250,6 +250,23 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// A secret that stands where a path belongs is in no log line, whoever asks.
+func TestMisplacedSecretsAreNotLogged(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	for setting, secret := range map[string]string{
+		"GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE=": "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+		"GRPC_HEALTH_CA_CERT=":              "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2OF/2NxApJCzGCEDd",
+		"GRPC_HEALTH_RPC_HEADERS=x-key: @":  "/Q8f3kE7m9Zr2/pX4vT6nB1cD5sG8hJ0",
+	} {
+		d := deploy(t, "GRPC_HEALTH_ADDR="+up.Addr(), setting+secret, "GRPC_HEALTH_TLS="+strconv.FormatBool(strings.Contains(setting, "CA_CERT")))
+		if r := d.get("", "authorization: Bearer a-token"); r.StatusCode != 503 {
+			t.Errorf("%s: %+v", setting, r)
+		}
+		d.wantNowhere(secret)
+	}
+}
+
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	const secret = "do-not-show-this"

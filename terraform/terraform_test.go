@@ -70,13 +70,14 @@ var messages = map[string]struct {
     GRPC_TLS                   = true
     GRPC_HEALTH_ADDR           = "grpc.example.com:443"
     GRPC_HEALTH_CLIENT_KEY     = "key.pem"
+    GRPC_HEALTH_RPC_HEADERS    = "authorization: Bearer abc"
     GRPC_HEALTH_TSL            = true
     GRPC_HEALTH_SHUTDOWN_GRACE = "5s"
   }
 `,
 		want: []string{
 			"write GRPC_HEALTH_TLS instead of GRPC_TLS, GRPC_HEALTH_GZIP instead of GZIP.",
-			"write grpc_addr instead of GRPC_HEALTH_ADDR, secrets instead of GRPC_HEALTH_CLIENT_KEY.",
+			"write grpc_addr instead of GRPC_HEALTH_ADDR, secrets instead of GRPC_HEALTH_CLIENT_KEY, secret_headers instead of GRPC_HEALTH_RPC_HEADERS.",
 			"settings: GRPC_HEALTH_SHUTDOWN_GRACE, GRPC_HEALTH_TSL cannot be set here:",
 		},
 	},
@@ -117,12 +118,13 @@ var messages = map[string]struct {
     GRPC_CLIENT_CERT        = "cert.pem"
     GRPC_HEALTH_RPC_TIMEOUT = "2s"
     GRPC_HEALTH_CA_CERT     = "ca.pem"
+    GRPC_HEALTH_RPC_HEADERS = "authorization: Bearer abc"
     GRPC_HEALTH_ALTS        = true
   }
 `,
 		want: []string{
 			"write GRPC_HEALTH_CLIENT_CERT instead of GRPC_CLIENT_CERT, GRPC_HEALTH_SERVICE_NAME instead of SERVICE_NAME.",
-			"write secrets instead of GRPC_HEALTH_CA_CERT, rpc_timeout instead of GRPC_HEALTH_RPC_TIMEOUT.",
+			"write secrets instead of GRPC_HEALTH_CA_CERT, secret_headers instead of GRPC_HEALTH_RPC_HEADERS, rpc_timeout instead of GRPC_HEALTH_RPC_TIMEOUT.",
 			"settings: GRPC_HEALTH_ALTS cannot be set here:",
 		},
 	},

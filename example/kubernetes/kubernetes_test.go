@@ -18,6 +18,7 @@ import (
 	core "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
@@ -245,14 +246,14 @@ func TestPorts(t *testing.T) {
 		}
 	}
 	// has finds a pod with the labels that has the port.
-	has := func(labels map[string]string, name string) bool {
+	has := func(labels map[string]string, wanted intstr.IntOrString) bool {
 		return slices.ContainsFunc(all, func(p pod) bool {
 			for label, value := range labels {
 				if p.labels[label] != value {
 					return false
 				}
 			}
-			return port(name, p.containers()...) != 0
+			return slices.Contains(numbers(p), cmp.Or(wanted.IntVal, port(wanted.StrVal, p.containers()...)))
 		})
 	}
 	var healthPorts []int32
@@ -261,20 +262,20 @@ func TestPorts(t *testing.T) {
 			switch o := object.(type) {
 			case *core.Service:
 				for _, port := range o.Spec.Ports {
-					if !has(o.Spec.Selector, port.TargetPort.StrVal) {
+					if !has(o.Spec.Selector, port.TargetPort) {
 						t.Errorf("%s: the Service %s leads to no port %s", file, o.Name, &port.TargetPort)
 					}
 				}
 			case *monitoring.PodMonitor:
 				for _, endpoint := range o.Spec.PodMetricsEndpoints {
-					if !has(o.Spec.Selector.MatchLabels, *endpoint.Port) {
+					if !has(o.Spec.Selector.MatchLabels, intstr.FromString(*endpoint.Port)) {
 						t.Errorf("%s: no pod has the labels and the port %s", file, *endpoint.Port)
 					}
 				}
 			case *networking.NetworkPolicy:
 				for _, rule := range o.Spec.Ingress {
 					for _, port := range rule.Ports {
-						if !has(o.Spec.PodSelector.MatchLabels, port.Port.StrVal) {
+						if !has(o.Spec.PodSelector.MatchLabels, *port.Port) {
 							t.Errorf("%s: no pod has the labels and the port %s", file, port.Port)
 						}
 					}
@@ -291,6 +292,66 @@ func TestPorts(t *testing.T) {
 			t.Errorf("GKE asks the ports %d, and %s has %d", healthPorts, p.file, want)
 		}
 	}
+}
+
+// numbers are those of a pod's ports.
+func numbers(p pod) []int32 {
+	var all []int32
+	for _, c := range p.containers() {
+		for _, port := range c.Ports {
+			all = append(all, port.ContainerPort)
+		}
+	}
+	return all
+}
+
+// TestPolicies checks that each pod with a proxy has a policy that lets not everybody connect to it.
+func TestPolicies(t *testing.T) {
+	t.Parallel()
+	proxies := 0
+	for _, p := range pods(t) {
+		guarded := []string{"health", "metrics"}
+		if port("health", p.containers()...) == 0 {
+			continue // no proxy
+		}
+		proxies++
+		selected := false
+		for file, objects := range objects(t) {
+			for _, object := range objects {
+				policy, ok := object.(*networking.NetworkPolicy)
+				if !ok || !selects(policy.Spec.PodSelector, p.labels) || !slices.Contains(policy.Spec.PolicyTypes, networking.PolicyTypeIngress) {
+					continue
+				}
+				selected = true
+				for _, rule := range policy.Spec.Ingress {
+					for _, name := range guarded {
+						number := port(name, p.containers()...)
+						reaches := len(rule.Ports) == 0 || slices.ContainsFunc(rule.Ports, func(r networking.NetworkPolicyPort) bool {
+							return r.Port == nil || r.Port.StrVal == name || r.Port.IntVal == number
+						})
+						if reaches && len(rule.From) == 0 {
+							t.Errorf("%s: %s lets everybody connect to the port %s of %s", file, policy.Name, name, p.file)
+						}
+					}
+				}
+			}
+		}
+		if !selected {
+			t.Errorf("%s: no NetworkPolicy says who may connect to the proxy", p.file)
+		}
+	}
+	if proxies != 2 {
+		t.Errorf("%d pods with a proxy, want 2", proxies)
+	}
+}
+
+func selects(selector meta.LabelSelector, labels map[string]string) bool {
+	for label, value := range selector.MatchLabels {
+		if labels[label] != value {
+			return false
+		}
+	}
+	return len(selector.MatchExpressions) == 0
 }
 
 // TestSecrets checks that a pod mounts the Secret that cert-manager writes.

@@ -78,7 +78,7 @@ func TestClientCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	https, err := creds.Listener(t.Context(), &s, a.Credentials)
+	https, admit, err := creds.Listener(t.Context(), &s, a.Credentials)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestClientCertificates(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- serve.Run(ctx, slog.New(slog.DiscardHandler), time.Second, serve.Server{
-			Name: "health", Listener: listeners[0], Handler: a.Handler, TLS: https, Budget: time.Minute, Refused: a.RefusedCertificate,
+			Name: "health", Listener: listeners[0], Handler: a.Handler, TLS: https, Admit: admit, Budget: time.Minute, Refused: a.RefusedCertificate,
 		})
 	}()
 	t.Cleanup(func() {

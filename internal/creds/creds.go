@@ -5,7 +5,8 @@
 // Content older than 5 s is read again at its next use, and at once where a use forces it (after a TLS failure). A read that
 // takes longer than 100 ms leaves that use with the last good content, and what it brings serves the next one. Content that
 // cannot be read or used leaves the last good one in place; without one it is an error of the use. The package refresh has
-// the details.
+// the details. Rights end, though: a caller's token with its file (see Token), and that of an open connection with its
+// certificate (see Listener).
 //
 // No error and no callback carries what a file or a setting holds: they name settings and paths.
 package creds

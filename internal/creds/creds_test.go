@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"example.com/grpc-health-http/internal/clock"
+	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -315,4 +316,57 @@ func (r *reader) read(ctx context.Context, name string) ([]byte, error) {
 		return nil, errors.New("no such secret")
 	}
 	return slices.Clone(content), nil
+}
+
+// misplaced are secrets as people write them where a path belongs.
+var misplaced = []string{
+	"hunter2-hunter2", "/hunter2", "./hunter2", "correct horse battery staple.key", "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+	"/Q8f3kE7m9Zr2/pX4vT6nB1cD5sG8hJ0", "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2OF/2NxApJCzGCEDdfSp6VQO30hyhRANCAAQ",
+	"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U", strings.Repeat("long-", 1000), "with\x00zero",
+}
+
+// No error and no report shows a secret that stands where a path belongs, whatever the system says of it.
+func TestMisplacedSecretsAreNotShown(t *testing.T) {
+	t.Parallel()
+	ca := healthtest.NewCA(t)
+	pair := newPairFiles(t, ca.Server(t))
+	for _, secret := range misplaced {
+		for name, use := range map[string]func(o Options) error{
+			"CA_CERT": func(o Options) error {
+				_, err := newTransport(t, &settings.Upstream{TLS: true, CACert: secret}, o)(t.Context(), false)
+				return err
+			},
+			"CLIENT_CERT": func(o Options) error {
+				_, err := newTransport(t, &settings.Upstream{TLS: true, ClientCert: secret, ClientKey: pair.key}, o)(t.Context(), false)
+				return err
+			},
+			"CLIENT_KEY": func(o Options) error {
+				_, err := newTransport(t, &settings.Upstream{TLS: true, ClientCert: pair.cert, ClientKey: secret}, o)(t.Context(), false)
+				return err
+			},
+			"RPC_HEADERS x-key": func(o Options) error {
+				_, err := Metadata(&settings.Upstream{Headers: []settings.Header{{Name: "x-key", File: secret}}}, o, nil)(t.Context())
+				return err
+			},
+			"HTTP_AUTH_TOKEN_FILE": func(o Options) error {
+				_, err := Token(&settings.Settings{Process: settings.Process{AuthTokenFile: secret}}, o)(t.Context(), "presented")
+				return err
+			},
+			"HTTPS_LISTEN_KEY": func(o Options) error {
+				_, _, err := Listener(t.Context(), &settings.Settings{Process: settings.Process{HTTPSCert: pair.cert, HTTPSKey: secret}}, o)
+				return err
+			},
+			"HTTPS_LISTEN_CA": func(o Options) error {
+				_, _, err := Listener(t.Context(), &settings.Settings{Process: settings.Process{HTTPSCert: pair.cert, HTTPSKey: pair.key, HTTPSVerify: true, HTTPSCA: secret}}, o)
+				return err
+			},
+		} {
+			o, _, _ := newOptions()
+			err := use(o)
+			wantError(t, err, name)
+			if err != nil && strings.Contains(err.Error(), secret) {
+				t.Errorf("%s: shown: %.200v", name, err)
+			}
+		}
+	}
 }

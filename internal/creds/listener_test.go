@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,7 +21,7 @@ import (
 
 func newListener(t *testing.T, s *settings.Settings, o Options) string {
 	t.Helper()
-	config, err := Listener(t.Context(), s, o)
+	config, _, err := Listener(t.Context(), s, o)
 	if err != nil {
 		t.Fatalf("Listener: %v", err)
 	}
@@ -53,7 +56,7 @@ func wantServer(t *testing.T, address string, config *tls.Config, want *healthte
 
 func TestNoListener(t *testing.T) {
 	t.Parallel()
-	config, err := Listener(t.Context(), &settings.Settings{}, Options{})
+	config, _, err := Listener(t.Context(), &settings.Settings{}, Options{})
 	if config != nil || err != nil {
 		t.Errorf("Listener gave a configuration or the error %v, want neither", err)
 	}
@@ -185,7 +188,7 @@ func TestListenerErrorsAtStart(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			config, err := Listener(t.Context(), &test.settings, Options{})
+			config, _, err := Listener(t.Context(), &test.settings, Options{})
 			wantError(t, err, test.want...)
 			wantNoContent(t, err, leaf.KeyPEM, leaf.CertPEM)
 			if config != nil {
@@ -260,9 +263,124 @@ func TestToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.advance(stale)
-	present("third token", true)
-	present("", false)
-	wantReload(t, e, AuthToken, "no such file or directory")
+	deny("third token", "no such file or directory")
+	wantNoReload(t, e) // the last good one does not stay in use
+}
+
+// The last good token lets nobody in once the file holds none, and goes on where the file only cannot be read.
+func TestTokenRightEnds(t *testing.T) {
+	t.Parallel()
+	const token = "the first token"
+	type mount struct {
+		dir, path string
+		err       error // of each read, where not nil
+	}
+	must := func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	holds := func(content string) func(*mount) {
+		return func(m *mount) { must(os.WriteFile(m.path, []byte(content), 0o600)) }
+	}
+	fails := func(err error) func(*mount) { return func(m *mount) { m.err = err } }
+	aged := func(change func(*mount), age time.Duration) func(*mount) {
+		return func(m *mount) {
+			change(m)
+			at := time.Now().Add(age)
+			must(os.Chtimes(m.path, at, at))
+		}
+	}
+	// The test's clock is 6 s ahead when the file is read again: what was written "just now" has that time.
+	now := stale
+	for _, test := range []struct {
+		name   string
+		change func(*mount)
+		in     bool // at once
+		later  bool // a second later, without a change
+	}{
+		{"nothing changes", func(*mount) {}, true, true},
+		{"written again", holds(" " + token + "\n"), true, true},
+		{"removed", func(m *mount) { must(os.Remove(m.path)) }, false, false},
+		{"its directory removed", func(m *mount) { must(os.RemoveAll(m.dir)) }, false, false},
+		{"its directory replaced by a file", func(m *mount) { must(os.RemoveAll(m.dir)); must(os.WriteFile(m.dir, nil, 0o600)) }, false, false},
+		{"replaced by a directory", func(m *mount) { must(os.Remove(m.path)); must(os.Mkdir(m.path, 0o700)) }, false, false},
+		{"a link to nothing", func(m *mount) { must(os.Remove(m.path)); must(os.Symlink("nothing", m.path)) }, false, false},
+		{"a link to itself", func(m *mount) { must(os.Remove(m.path)); must(os.Symlink("token", m.path)) }, false, false},
+		{"not permitted", fails(&fs.PathError{Op: "open", Path: "token", Err: syscall.EACCES}), false, false},
+		{"not permitted by policy", fails(&fs.PathError{Op: "open", Path: "token", Err: syscall.EPERM}), false, false},
+		{"a secret that is gone", fails(fmt.Errorf("secret: %w", fs.ErrNotExist)), false, false},
+		{"emptied some time ago", aged(holds(""), 0), false, false},
+		{"only white space, for some time", aged(holds(" \n"), 0), false, false},
+		{"too short, for some time", aged(holds("short"), 0), false, false},
+		{"two lines, for some time", aged(holds(token+"\n"+token), 0), false, false},
+		{"being rewritten", aged(holds(""), now), true, false},
+		{"being rewritten, line by line", aged(holds("\n"), now), true, false},
+		{"being rewritten, character by character", aged(holds("sh"), now), true, false},
+		{"rewritten on a machine whose clock is ahead", aged(holds(""), now+time.Hour), true, false},
+		{"an I/O error", fails(&fs.PathError{Op: "read", Path: "token", Err: syscall.EIO}), true, true},
+		{"a stale handle", fails(&fs.PathError{Op: "open", Path: "token", Err: syscall.ESTALE}), true, true},
+		{"too many open files", fails(&fs.PathError{Op: "open", Path: "token", Err: syscall.EMFILE}), true, true},
+		{"a time-out", fails(context.DeadlineExceeded), true, true},
+		{"a service that does not answer", fails(errors.New("AWS Secrets Manager does not answer")), true, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			m := &mount{dir: filepath.Join(t.TempDir(), "mount")}
+			m.path = filepath.Join(m.dir, "token")
+			if err := os.Mkdir(m.dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			write(t, m.path, []byte(token))
+			o, c, e := newOptions()
+			o.Read = func(_ context.Context, name string) ([]byte, error) {
+				if m.err != nil {
+					return nil, m.err
+				}
+				return os.ReadFile(name)
+			}
+			allowed := Token(&settings.Settings{Process: settings.Process{AuthTokenFile: m.path}}, o)
+			in := func(when, presented string, want bool) {
+				t.Helper()
+				got, err := allowed(t.Context(), presented)
+				if got != want || want && err != nil {
+					t.Errorf("%s %q: let in %t (err %v), want %t", when, presented, got, err, want)
+				}
+			}
+			in("before", token, true)
+			test.change(m)
+			c.advance(stale)
+			in("at once", token, test.in)
+			in("at once, another", "some other token", false)
+			c.advance(rewriting)
+			in("a second later", token, test.later)
+			if !test.in && len(e.take()) != 0 {
+				t.Error("it says that the last good token stays in use")
+			}
+			if m.err = nil; os.RemoveAll(m.path) != nil || os.MkdirAll(m.dir, 0o700) != nil {
+				return // a file stands in the way of the directory
+			}
+			write(t, m.path, []byte("the next token"))
+			c.advance(stale)
+			in("once it holds one again", "the next token", true)
+			in("once it holds one again", token, false)
+		})
+	}
+}
+
+// What a slow read has found is no news where a later one has ended.
+func TestSlowReadOfTheToken(t *testing.T) {
+	t.Parallel()
+	r := tokenRight{}
+	slow, quick := r.begin(), r.begin()
+	r.with(quick)
+	if r.unread(slow, fs.ErrNotExist); r.over() {
+		t.Error("an earlier read ends the right")
+	}
+	r.unread(r.begin(), fs.ErrNotExist)
+	if r.with(slow); !r.over() {
+		t.Error("an earlier read gives the right back")
+	}
 }
 
 func TestTokenWithinTheContext(t *testing.T) {

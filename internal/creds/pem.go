@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"example.com/grpc-health-http/internal/pemfile"
+	"example.com/grpc-health-http/internal/settings"
 )
 
 // file is where a setting's content comes from: what its value names, or the value itself where
@@ -32,12 +33,15 @@ func (o Options) file(variable, value string) file {
 
 func (f file) inline() bool { return pemfile.Begins(f.value) }
 
-// String names the setting and where its content lies, never the content.
+// String names the setting and where its content lies, never the content: a secret may stand where a path belongs.
 func (f file) String() string {
-	if f.inline() {
+	switch {
+	case f.inline():
 		return f.setting + " inline PEM"
+	case settings.PathForm(f.value), settings.NamesSecret(f.value):
+		return f.setting + " " + f.value
 	}
-	return f.setting + " " + f.value
+	return f.setting + " (not shown, as it does not look like a path)"
 }
 
 func (f file) content(ctx context.Context) ([]byte, error) {

@@ -206,17 +206,17 @@ func TestRoots(t *testing.T) {
 				r, w := newReader(), warnings{}
 				o, c, e := newOptions()
 				o.Read, o.Warning = r.read, w.warn
-				roots, err := o.roots(what, "SETTING", "ca")
+				roots, err := o.roots(what, "SETTING", "ca.pem")
 				if err != nil {
 					t.Fatal(err)
 				}
 				// The content replaces another one, and is the first.
-				r.set("ca", join(other.PEM(), other.PEM(), other.PEM(), other.PEM()))
+				r.set("ca.pem", join(other.PEM(), other.PEM(), other.PEM(), other.PEM()))
 				if _, err := roots.get(t.Context(), false); err != nil {
 					t.Fatal(err)
 				}
 				before := roots.latest()
-				r.set("ca", test.content)
+				r.set("ca.pem", test.content)
 				c.advance(stale)
 				set, err := roots.get(t.Context(), false)
 				if err != nil {
@@ -224,12 +224,12 @@ func TestRoots(t *testing.T) {
 				}
 				said := w.take()
 				if test.takes == 0 {
-					wantReload(t, e, what, "SETTING ca: ")
+					wantReload(t, e, what, "SETTING ca.pem: ")
 					if set != before || len(said) > 0 {
 						t.Errorf("%s: the content is used, with the warnings %q; want the last good one to go on", what, said)
 					}
-					_, err := parseRoots(o.file("SETTING", "ca"), test.content, serverAuth)
-					wantError(t, err, "SETTING ca: ", test.says)
+					_, err := parseRoots(o.file("SETTING", "ca.pem"), test.content, serverAuth)
+					wantError(t, err, "SETTING ca.pem: ", test.says)
 					wantNoBase64(t, err, test.content)
 					continue
 				}
@@ -237,7 +237,7 @@ func TestRoots(t *testing.T) {
 				if len(set.certificates) != test.takes {
 					t.Errorf("%s: %d certificates, want %d", what, len(set.certificates), test.takes)
 				}
-				if test.says == "" && len(said) > 0 || test.says != "" && (len(said) != 1 || !strings.Contains(said[0], "SETTING ca: not used: ") || !strings.Contains(said[0], test.says)) {
+				if test.says == "" && len(said) > 0 || test.says != "" && (len(said) != 1 || !strings.Contains(said[0], "SETTING ca.pem: not used: ") || !strings.Contains(said[0], test.says)) {
 					t.Errorf("%s: warnings %q, want %q", what, said, test.says)
 				}
 				if test.says != "" && !strings.Contains(set.unused, test.says) {
@@ -256,8 +256,8 @@ func TestRoots(t *testing.T) {
 		want bool
 	}{{UpstreamRoots, serverAuth, true}, {UpstreamRoots, clientAuth, false}, {ListenerRoots, clientAuth, true}, {ListenerRoots, serverAuth, false}} {
 		r := newReader()
-		r.set("ca", trust(t, der, trusting{For: []asn1.ObjectIdentifier{test.for_}}))
-		roots, err := Options{Read: r.read}.roots(test.what, "SETTING", "ca")
+		r.set("ca.pem", trust(t, der, trusting{For: []asn1.ObjectIdentifier{test.for_}}))
+		roots, err := Options{Read: r.read}.roots(test.what, "SETTING", "ca.pem")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,7 +312,7 @@ func TestPairs(t *testing.T) {
 	edCert, edKey := selfSigned(t, edSigner)
 	parameters := pemOf("EC PARAMETERS", []byte("\x06\x08"+oidP256))
 	crl := pemOf("X509 CRL", []byte("list"))
-	const certIs, keyIs, notOf = "CLIENT_CERT cert: ", "CLIENT_KEY key: ", "does not hold the private key of CLIENT_CERT cert"
+	const certIs, keyIs, notOf = "CLIENT_CERT cert.pem: ", "CLIENT_KEY key.pem: ", "does not hold the private key of CLIENT_CERT cert.pem"
 	for _, test := range []struct {
 		name      string
 		cert, key []byte
@@ -333,10 +333,10 @@ func TestPairs(t *testing.T) {
 		{"several keys", cert, join(other.KeyPEM, key), "", ""},
 		{"several keys, one encrypted", cert, join(pemOf("ENCRYPTED PRIVATE KEY", []byte("key")), key), "", ""},
 		{"a chain with a negative serial number in the middle", join(cert, pemOf("CERTIFICATE", negativeCert), ca.PEM()), key, "", ""},
-		{"a revocation list in the chain", join(cert, crl), key, "", "CLIENT_CERT cert: not used: block 2 (X509 CRL): a certificate revocation list"},
+		{"a revocation list in the chain", join(cert, crl), key, "", "CLIENT_CERT cert.pem: not used: block 2 (X509 CRL): a certificate revocation list"},
 		{"a request beside the certificate", join(pemOf("CERTIFICATE REQUEST", []byte("r")), cert), key, "", "block 1 (CERTIFICATE REQUEST): a certificate signing request"},
 
-		{"exchanged", key, cert, "CLIENT_CERT cert holds a private key, and CLIENT_KEY key a certificate: exchange the two", ""},
+		{"exchanged", key, cert, "CLIENT_CERT cert.pem holds a private key, and CLIENT_KEY key.pem a certificate: exchange the two", ""},
 		{"exchanged, with an encrypted key", pemOf("ENCRYPTED PRIVATE KEY", []byte("key")), cert, "exchange the two", ""},
 		{"exchanged, with a chain", join(parameters, key), join(cert, ca.PEM()), "exchange the two", ""},
 		{"the chain upside down", join(ca.PEM(), cert), key, certIs + "its certificate 2 is that of the private key, and must be its first", ""},
@@ -376,17 +376,17 @@ func TestPairs(t *testing.T) {
 			o, c, e := newOptions()
 			o.Read, o.Warning = r.read, w.warn
 			first := ca.Client(t)
-			r.set("cert", first.CertPEM)
-			r.set("key", first.KeyPEM)
-			pair, err := o.pair(ListenerCertificate, "CLIENT_CERT", "cert", "CLIENT_KEY", "key")
+			r.set("cert.pem", first.CertPEM)
+			r.set("key.pem", first.KeyPEM)
+			pair, err := o.pair(ListenerCertificate, "CLIENT_CERT", "cert.pem", "CLIENT_KEY", "key.pem")
 			if err != nil {
 				t.Fatal(err)
 			}
 			if _, err := pair.get(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
-			r.set("cert", test.cert)
-			r.set("key", test.key)
+			r.set("cert.pem", test.cert)
+			r.set("key.pem", test.key)
 			c.advance(stale)
 			got, err := pair.get(t.Context(), false)
 			if err != nil {
@@ -397,7 +397,7 @@ func TestPairs(t *testing.T) {
 				if got.Leaf.SerialNumber.Cmp(first.TLS.Leaf.SerialNumber) != 0 {
 					t.Error("the last good pair does not go on")
 				}
-				_, _, err := parsePair(o.file("CLIENT_CERT", "cert"), o.file("CLIENT_KEY", "key"), test.cert, test.key)
+				_, _, err := parsePair(o.file("CLIENT_CERT", "cert.pem"), o.file("CLIENT_KEY", "key.pem"), test.cert, test.key)
 				wantError(t, err, test.fails)
 				wantNoBase64(t, err, test.cert, test.key)
 				return
@@ -436,16 +436,16 @@ func TestWhichReadHangs(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
 	leaf := ca.Client(t)
-	files := map[string][]byte{"ca": ca.PEM(), "cert": leaf.CertPEM, "key": leaf.KeyPEM, "token": []byte("secret")}
+	files := map[string][]byte{"ca.pem": ca.PEM(), "cert.pem": leaf.CertPEM, "key.pem": leaf.KeyPEM, "token.pem": []byte("secret")}
 	for _, test := range []struct {
 		hangs []string
 		want  string
 	}{
-		{[]string{"ca"}, "CA_CERT ca: not loaded in time"},
-		{[]string{"cert"}, "CLIENT_CERT cert: not loaded in time"},
-		{[]string{"key"}, "CLIENT_KEY key: not loaded in time"},
-		{[]string{"cert", "key"}, "CLIENT_CERT cert and CLIENT_KEY key: not loaded in time"},
-		{[]string{"token"}, "RPC_HEADERS authorization token: not loaded in time"},
+		{[]string{"ca.pem"}, "CA_CERT ca.pem: not loaded in time"},
+		{[]string{"cert.pem"}, "CLIENT_CERT cert.pem: not loaded in time"},
+		{[]string{"key.pem"}, "CLIENT_KEY key.pem: not loaded in time"},
+		{[]string{"cert.pem", "key.pem"}, "CLIENT_CERT cert.pem and CLIENT_KEY key.pem: not loaded in time"},
+		{[]string{"token.pem"}, "RPC_HEADERS authorization token.pem: not loaded in time"},
 	} {
 		t.Run(strings.Join(test.hangs, " "), func(t *testing.T) {
 			t.Parallel()
@@ -462,11 +462,11 @@ func TestWhichReadHangs(t *testing.T) {
 				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, ran)
 				defer cancel()
 				s := &settings.Upstream{
-					TLS: true, CACert: "ca", ClientCert: "cert", ClientKey: "key",
-					Headers: []settings.Header{{Name: "authorization", File: "token"}},
+					TLS: true, CACert: "ca.pem", ClientCert: "cert.pem", ClientKey: "key.pem",
+					Headers: []settings.Header{{Name: "authorization", File: "token.pem"}},
 				}
 				var err error
-				if test.hangs[0] == "token" {
+				if test.hangs[0] == "token.pem" {
 					_, err = Metadata(s, o, nil)(ctx)
 				} else {
 					_, err = newTransport(t, s, o)(ctx, false)
@@ -488,7 +488,7 @@ func TestWarnings(t *testing.T) {
 	r, w := newReader(), warnings{}
 	o, c, _ := newOptions()
 	o.Read, o.Warning = r.read, w.warn
-	roots, err := o.roots(UpstreamRoots, "CA_CERT", "ca")
+	roots, err := o.roots(UpstreamRoots, "CA_CERT", "ca.pem")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -503,7 +503,7 @@ func TestWarnings(t *testing.T) {
 		{ca.PEM(), ""},
 		{join(ca.PEM(), crl), "X509 CRL"},
 	} {
-		r.set("ca", step.content)
+		r.set("ca.pem", step.content)
 		c.advance(stale)
 		if _, err := roots.get(t.Context(), false); err != nil {
 			t.Fatal(err)

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// newText has the content of "name" as text, read through r.
+// newText has the content of "name.pem" as text, read through r.
 func newText(o Options, r *reader) *source[string] {
 	o.Read = r.read
-	return fromFile(o, HeaderValue, o.file("X", "name"), func(content []byte) (string, error) {
+	return fromFile(o, HeaderValue, o.file("X", "name.pem"), func(content []byte) (string, error) {
 		if string(content) == "torn" {
 			return "", errors.New("X: torn")
 		}
@@ -50,9 +50,9 @@ func TestReadAgain(t *testing.T) {
 			o, c, _ := newOptions()
 			r := newReader()
 			s := newText(o, r)
-			r.set("name", []byte("old"))
+			r.set("name.pem", []byte("old"))
 			wantValue(t, s, false, "old")
-			r.set("name", []byte("new"))
+			r.set("name.pem", []byte("new"))
 			c.move(test.wall, test.mono)
 			wantValue(t, s, test.force, test.want)
 		})
@@ -64,7 +64,7 @@ func TestUnchangedContentIsFreshAgain(t *testing.T) {
 	o, c, e := newOptions()
 	r := newReader()
 	s := newText(o, r)
-	r.set("name", []byte("same"))
+	r.set("name.pem", []byte("same"))
 	wantValue(t, s, false, "same")
 	c.advance(stale)
 	wantValue(t, s, false, "same")
@@ -82,11 +82,11 @@ func TestSlowReadServesTheNextUse(t *testing.T) {
 		o.patience = 0
 		r := newReader()
 		s := newText(o, r)
-		r.set("name", []byte("old"))
+		r.set("name.pem", []byte("old"))
 		wantValue(t, s, false, "old")
 
 		c.advance(stale)
-		r.set("name", []byte("new"))
+		r.set("name.pem", []byte("new"))
 		release := r.hold()
 		began := time.Now()
 		var uses sync.WaitGroup
@@ -136,8 +136,8 @@ func TestFailureKeepsTheLastGoodOne(t *testing.T) {
 		spoil func(*reader)
 		want  string
 	}{
-		{"unreadable", func(r *reader) { r.fail("name", errors.New("permission denied")) }, "X name: permission denied"},
-		{"torn", func(r *reader) { r.set("name", []byte("torn")) }, "X: torn"},
+		{"unreadable", func(r *reader) { r.fail("name.pem", errors.New("permission denied")) }, "X name.pem: permission denied"},
+		{"torn", func(r *reader) { r.set("name.pem", []byte("torn")) }, "X: torn"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -150,7 +150,7 @@ func TestFailureKeepsTheLastGoodOne(t *testing.T) {
 			wantError(t, err, test.want)
 			wantNoReload(t, e) // it is the use's error
 
-			r.set("name", []byte("good")) // and the next use tries again
+			r.set("name.pem", []byte("good")) // and the next use tries again
 			wantValue(t, s, false, "good")
 			wantNoReload(t, e)
 
@@ -164,7 +164,7 @@ func TestFailureKeepsTheLastGoodOne(t *testing.T) {
 			wantValue(t, s, false, "good")
 			wantReload(t, e, HeaderValue, test.want)
 
-			r.set("name", []byte("better"))
+			r.set("name.pem", []byte("better"))
 			wantValue(t, s, false, "better") // although 5 s have not passed since the failure
 			wantReload(t, e, HeaderValue, "")
 		})
@@ -178,15 +178,15 @@ func TestUnusableIsNotUsed(t *testing.T) {
 	s := newText(o, r)
 	usable := true
 	s.usable = func(string) bool { return usable }
-	r.set("name", []byte("content"))
+	r.set("name.pem", []byte("content"))
 	wantValue(t, s, false, "content")
-	r.fail("name", errors.New("gone"))
+	r.fail("name.pem", errors.New("gone"))
 	wantValue(t, s, true, "content")
 	usable = false
 	_, err := s.get(t.Context(), false)
 	wantError(t, err, "gone")
 	usable = true
-	r.set("name", []byte("content")) // the same content as before is looked at again
+	r.set("name.pem", []byte("content")) // the same content as before is looked at again
 	wantValue(t, s, false, "content")
 }
 

@@ -278,11 +278,11 @@ func TestTornPairIsReadOnceMore(t *testing.T) {
 	ca := healthtest.NewCA(t)
 	first, second := ca.Client(t), ca.Client(t)
 	r := newReader()
-	r.set("cert", first.CertPEM)
-	r.set("key", first.KeyPEM)
+	r.set("cert.pem", first.CertPEM)
+	r.set("key.pem", first.KeyPEM)
 	o, c, e := newOptions()
 	o.Read = r.read
-	h, err := o.pair(ClientCertificate, "CLIENT_CERT", "cert", "CLIENT_KEY", "key")
+	h, err := o.pair(ClientCertificate, "CLIENT_CERT", "cert.pem", "CLIENT_KEY", "key.pem")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,8 +290,8 @@ func TestTornPairIsReadOnceMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.advance(stale)
-	r.set("cert", second.CertPEM)
-	r.afterReads(2, func() { r.set("key", second.KeyPEM) })
+	r.set("cert.pem", second.CertPEM)
+	r.afterReads(2, func() { r.set("key.pem", second.KeyPEM) })
 	got, err := h.get(t.Context(), false)
 	if err != nil || got.Leaf.SerialNumber.Cmp(second.TLS.Leaf.SerialNumber) != 0 {
 		t.Errorf("the pair is not the second one (err %v)", err)
@@ -387,7 +387,7 @@ func TestPEMErrors(t *testing.T) {
 	keyDER, _ := pem.Decode(leaf.KeyPEM)
 	legacy := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: keyDER.Bytes})
 	damaged := []byte(strings.Replace(string(leaf.CertPEM), "\nMI", "\n*I", 1))
-	const certFile, keyFile = "CLIENT_CERT cert: ", "CLIENT_KEY key: "
+	const certFile, keyFile = "CLIENT_CERT cert.pem: ", "CLIENT_KEY key.pem: "
 	for _, test := range []struct {
 		name      string
 		cert, key []byte
@@ -411,9 +411,9 @@ func TestPEMErrors(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			r := newReader()
-			r.set("cert", test.cert)
-			r.set("key", test.key)
-			_, err := newTransport(t, &settings.Upstream{TLS: true, ClientCert: "cert", ClientKey: "key"}, Options{Read: r.read})(t.Context(), false)
+			r.set("cert.pem", test.cert)
+			r.set("key.pem", test.key)
+			_, err := newTransport(t, &settings.Upstream{TLS: true, ClientCert: "cert.pem", ClientKey: "key.pem"}, Options{Read: r.read})(t.Context(), false)
 			wantError(t, err, test.want)
 			wantNoContent(t, err, test.cert, test.key)
 		})
@@ -431,9 +431,9 @@ func TestPEMErrors(t *testing.T) {
 		t.Run("roots/"+test.name, func(t *testing.T) {
 			t.Parallel()
 			r := newReader()
-			r.set("ca", test.roots)
-			_, err := newTransport(t, &settings.Upstream{TLS: true, CACert: "ca"}, Options{Read: r.read})(t.Context(), false)
-			wantError(t, err, "CA_CERT ca: "+test.want)
+			r.set("ca.pem", test.roots)
+			_, err := newTransport(t, &settings.Upstream{TLS: true, CACert: "ca.pem"}, Options{Read: r.read})(t.Context(), false)
+			wantError(t, err, "CA_CERT ca.pem: "+test.want)
 			wantNoContent(t, err, test.roots)
 		})
 	}

@@ -3,9 +3,11 @@ package serve
 import (
 	"bytes"
 	"container/list"
+	"context"
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,6 +26,9 @@ type conn struct {
 	requests requests
 	owed     int  // how many requests were unanswered when the drain began, less those answered since
 	final    bool // the last answer of a drain has begun
+
+	admit atomic.Pointer[func(context.Context) error] // says why the connection has no right any more; nil before its first request
+	ended atomic.Bool                                 // it has none
 }
 
 // Read tells the table what was read.

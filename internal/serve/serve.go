@@ -23,7 +23,11 @@ type Server struct {
 	Handler  http.Handler // must not read the bodies of requests
 	// TLS serves HTTPS, with HTTP/2; nil serves plain HTTP. A config that its GetConfigForClient returns needs NextProtos of
 	// its own.
-	TLS    *tls.Config
+	TLS *tls.Config
+	// Admit, where not nil, is called for each TLS connection at its first request. What it returns is called before each
+	// request's handler, and again before its answer: with an error the connection is closed, without an answer to any of its
+	// requests, and Refused is called with that error. So the right that a connection once had can end.
+	Admit  func(tls.ConnectionState) func(context.Context) error
 	Budget time.Duration // the longest that Handler takes to answer
 	// Secondary servers need few connections: theirs may use 1/8 of the file-descriptor limit, those of other servers 5/8.
 	// The rest is for the upstream and for files: callers that leave connections open must not make it seem down.
@@ -115,7 +119,7 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 	}
 	headerTimeout := cmp.Or(s.HeaderTimeout, defaultHeaderTimeout)
 	r := &running{conns: conns, logger: logger, served: make(chan struct{}), http: &http.Server{
-		Handler:           handler(conns, panicked, s.Handler),
+		Handler:           handler(conns, panicked, admitting(s.Admit, s.Refused, s.Handler)),
 		TLSConfig:         s.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		// The end of this time may cancel the request's context, so it must not come before the answer.

@@ -41,7 +41,7 @@ func FuzzArguments(f *testing.F) {
 	f.Add("-grpcaddr\n:1", "-http-listen-addr", ":", "-v")
 	f.Fuzz(func(t *testing.T, before, name, value, after string) {
 		secret := value + marker
-		if strings.Contains(before+name+after, marker) || looksLikePath(secret) {
+		if strings.Contains(before+name+after, marker) || PathForm(secret) {
 			t.Skip("the secret is in text that messages may contain: outside the value, or in a path")
 		}
 		for _, v := range []variant{container, probe} {
@@ -79,7 +79,7 @@ func FuzzEnvironment(f *testing.F) {
 		value += marker
 		name := names[int(variable)%len(names)]
 		_, path, _ := strings.Cut(value, "@")
-		if strings.Contains(value, "\x00") || looksLikePath(value) || looksLikePath(path) {
+		if strings.Contains(value, "\x00") || PathForm(value) || PathForm(path) {
 			t.Skip("messages may contain a path, and no variable can contain a NUL")
 		}
 		t.Setenv("GRPC_HEALTH_ADDR", "localhost:50051")

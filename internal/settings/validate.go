@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -422,8 +421,8 @@ func (r *reader) validateFiles() {
 	}
 }
 
-// namesSecret reports whether an ARN names a secret, in any of AWS's partitions, such as aws-cn and aws-us-gov.
-func namesSecret(arn string) bool {
+// NamesSecret reports whether an ARN names a secret, in any of AWS's partitions, such as aws-cn and aws-us-gov.
+func NamesSecret(arn string) bool {
 	return regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:`).MatchString(arn)
 }
 
@@ -432,7 +431,7 @@ func (r *reader) arnFault(arn string) string {
 	switch {
 	case r.variant != lambda:
 		return "names an AWS secret, which only Lambda reads: write a file's path"
-	case !namesSecret(arn):
+	case !NamesSecret(arn):
 		return "names an AWS resource that is no secret: write arn:aws:secretsmanager:..."
 	}
 	return ""
@@ -455,28 +454,10 @@ func (r *reader) missingFault(path string) string {
 	if !slices.ContainsFunc(missing, func(e error) bool { return errors.Is(err, e) }) {
 		return ""
 	}
-	if looksLikePath(path) {
+	if PathForm(path) {
 		return "the file " + path + " does not exist: name one that does"
 	}
 	return "the file that it names does not exist: name one that does"
-}
-
-// looksLikePath reports whether a text looks like a path: it has a file's ending, or its directory exists. A message may contain a
-// path, but not a secret that was given in place of one.
-func looksLikePath(path string) bool {
-	if !word(path) {
-		return false
-	}
-	switch filepath.Ext(path) {
-	case ".pem", ".crt", ".cer", ".cert", ".key", ".token", ".txt":
-		return true
-	}
-	dir := filepath.Dir(path)
-	if dir == "." || dir == "/" {
-		return false
-	}
-	info, err := os.Stat(dir)
-	return err == nil && info.IsDir()
 }
 
 // printable reports whether a text has only printable ASCII characters and spaces.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -117,14 +118,27 @@ var remedies = map[string]string{
 	"ExpiredTokenException":       "the credentials of the function's role have expired",
 }
 
+// lost are the errors that mean that the secret is gone, or that the function may not read it. Others, such as credentials that have
+// expired, say nothing about the secret.
+var lost = map[string]error{
+	"ResourceNotFoundException": fs.ErrNotExist,
+	"InvalidRequestException":   fs.ErrNotExist, // marked for deletion
+	"AccessDeniedException":     fs.ErrPermission,
+	"DecryptionFailure":         fs.ErrPermission, // the key is disabled
+}
+
 // explain says what went wrong, with nothing that could hold content.
 func explain(ctx context.Context, err error) error {
 	if refused, ok := errors.AsType[smithy.APIError](err); ok {
 		code := refused.ErrorCode()
+		text := "AWS Secrets Manager says " + code
 		if remedy := remedies[code]; remedy != "" {
-			return fmt.Errorf("AWS Secrets Manager says %s: %s", code, remedy)
+			text += ": " + remedy
 		}
-		return fmt.Errorf("AWS Secrets Manager says %s", code)
+		if kind := lost[code]; kind != nil {
+			return &goneError{text, kind}
+		}
+		return errors.New(text)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("AWS Secrets Manager did not answer within %v: can the function reach it from its VPC?", fetchTimeout)

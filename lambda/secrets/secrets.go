@@ -1,14 +1,16 @@
 // Package secrets reads secrets of AWS Secrets Manager, which Lambda does not mount as files.
 //
 // What was fetched serves for 5 minutes, and until a dial to the upstream fails: then it may have been rotated. A secret is
-// fetched once a second at most. Where fetching it again fails, the last good content stays in use. No error and no log line
-// holds content.
+// fetched once a second at most. Where fetching it again fails, the last good content stays in use, unless the service says that
+// the secret is gone or that the function may not read it: then Read says so, and whoever keeps an earlier content decides what
+// that means. No error and no log line holds content.
 package secrets
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -47,6 +49,7 @@ type Reader struct {
 // version is the content of a secret, with the number of dials that had failed before it was fetched.
 type version struct {
 	content []byte
+	gone    error // why there is none any more; nil where there is
 	failed  int64
 }
 
@@ -70,6 +73,8 @@ func (r *Reader) Read(ctx context.Context, name string) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case v.gone != nil:
+		return nil, v.gone
 	case hasKey:
 		return member(v.content, key)
 	}
@@ -104,15 +109,21 @@ func (r *Reader) secret(arn string) *refresh.Value[*version] {
 			Load: func(ctx context.Context, _ *version) (*version, error) {
 				failed := r.failed.Load()
 				content, err := fetch(ctx, r.client(), arn)
-				return &version{content, failed}, err
+				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+					return &version{gone: err, failed: failed}, nil
+				}
+				return &version{content: content, failed: failed}, err
 			},
 			State: func(current *version, age, _ time.Duration) refresh.State {
-				if age < freshFor && current.failed == r.failed.Load() {
+				if current.gone == nil && age < freshFor && current.failed == r.failed.Load() {
 					return refresh.Fresh
 				}
 				return refresh.Stale
 			},
-			Loaded: func(before, _ *version, err error) {
+			Loaded: func(before, after *version, err error) {
+				if err == nil && after.gone != nil && before != nil && before.gone == nil {
+					r.logger.Warn("a secret is gone or not permitted", "secret", arn, "cause", after.gone.Error())
+				}
 				if err != nil && before != nil {
 					r.logger.Warn("cannot fetch a secret again; the last good one stays in use", "secret", arn, "cause", err.Error())
 				}
@@ -130,15 +141,25 @@ func member(content []byte, key string) ([]byte, error) {
 	// The parser's errors are left out: they quote what they read.
 	var object map[string]json.RawMessage
 	if json.Unmarshal(content, &object) != nil {
-		return nil, errors.New("the secret is no JSON object: leave out # and the key, or store keys and values")
+		return nil, &goneError{"the secret is no JSON object: leave out # and the key, or store keys and values", fs.ErrNotExist}
 	}
 	raw, ok := object[key]
 	if !ok {
-		return nil, errors.New("the secret's JSON object does not have the key")
+		return nil, &goneError{"the secret's JSON object does not have the key", fs.ErrNotExist}
 	}
 	var text *string
 	if json.Unmarshal(raw, &text) != nil || text == nil {
-		return nil, errors.New("the value of the key in the secret's JSON object is no text")
+		return nil, &goneError{"the value of the key in the secret's JSON object is no text", fs.ErrNotExist}
 	}
 	return []byte(*text), nil
 }
+
+// goneError says that what was asked for is not there, or not for this function. It is fs.ErrNotExist or fs.ErrPermission, as that of
+// a file is.
+type goneError struct {
+	text string
+	kind error
+}
+
+func (e *goneError) Error() string        { return e.text }
+func (e *goneError) Is(target error) bool { return target == e.kind }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -132,7 +133,7 @@ func TestLastGoodOneIsKept(t *testing.T) {
 	f.want("first", 2)
 	f.want("first", 2)
 	f.manager.SetDown(false)
-	f.manager.SetError(tlsARN, "AccessDeniedException")
+	f.manager.SetError(tlsARN, "ThrottlingException")
 	f.pass(time.Second, time.Second)
 	f.want("first", 3)
 	if log := f.log.String(); strings.Count(log, "the last good one stays in use") != 2 || !strings.Contains(log, tlsARN) {
@@ -141,6 +142,58 @@ func TestLastGoodOneIsKept(t *testing.T) {
 	f.manager.SetString(tlsARN, "second")
 	f.pass(time.Second, time.Second)
 	f.want("second", 4)
+}
+
+// A secret that the service says to be gone, or not ours, is an error after its five minutes, and is back as soon as the service has it.
+func TestGone(t *testing.T) {
+	for kind, want := range map[string]error{
+		"ResourceNotFoundException": fs.ErrNotExist,
+		"InvalidRequestException":   fs.ErrNotExist,
+		"AccessDeniedException":     fs.ErrPermission,
+		"DecryptionFailure":         fs.ErrPermission,
+		// These say nothing about the secret.
+		"ThrottlingException":           nil,
+		"InternalServiceError":          nil,
+		"ExpiredTokenException":         nil,
+		"UnrecognizedClientException":   nil,
+		"RequestLimitExceededException": nil,
+	} {
+		t.Run(kind, func(t *testing.T) {
+			f := newFixture(t)
+			f.manager.SetString(tlsARN, `{"key":"first"}`)
+			read := func() error { _, err := f.Read(t.Context(), tlsARN+"#key"); return err }
+			if err := read(); err != nil {
+				t.Fatal(err)
+			}
+			f.manager.SetError(tlsARN, kind)
+			f.pass(5*time.Minute-1, 5*time.Minute-1)
+			if err := read(); err != nil {
+				t.Errorf("within five minutes: %v", err)
+			}
+			f.pass(1, 1)
+			for range 2 {
+				if err := read(); (err != nil) != (want != nil) || want != nil && !errors.Is(err, want) {
+					t.Errorf("after them: %v, want %v", err, want)
+				}
+			}
+			if warned := strings.Count(f.log.String(), "a secret is gone or not permitted"); warned != map[bool]int{true: 1}[want != nil] {
+				t.Errorf("warned %d times: %s", warned, f.log)
+			}
+			if n := f.manager.Fetches(tlsARN); n != 2 {
+				t.Errorf("%d fetches, want 2: one a second at most", n)
+			}
+			f.manager.SetString(tlsARN, `{"another":"x"}`)
+			f.pass(time.Second, time.Second)
+			if err := read(); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("without the key: %v", err)
+			}
+			f.manager.SetString(tlsARN, `{"key":"second"}`)
+			f.pass(5*time.Minute, 5*time.Minute)
+			if err := read(); err != nil {
+				t.Errorf("once it is back: %v", err)
+			}
+		})
+	}
 }
 
 func TestWithoutAGoodOneItIsAnError(t *testing.T) {

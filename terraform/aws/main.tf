@@ -11,13 +11,15 @@ locals {
   ]
   other_settings = [
     "GRPC_HEALTH_ALLOW_LIST", "GRPC_HEALTH_AUTHORITY", "GRPC_HEALTH_CONN_MAX_AGE", "GRPC_HEALTH_GZIP",
-    "GRPC_HEALTH_LOG_FORMAT", "GRPC_HEALTH_LOG_LEVEL", "GRPC_HEALTH_MAX_CONCURRENT_CHECKS", "GRPC_HEALTH_RPC_HEADERS",
+    "GRPC_HEALTH_LOG_FORMAT", "GRPC_HEALTH_LOG_LEVEL", "GRPC_HEALTH_MAX_CONCURRENT_CHECKS",
     "GRPC_HEALTH_SHOW_CAUSE", "GRPC_HEALTH_SNI_SERVER_NAME", "GRPC_HEALTH_TLS", "GRPC_HEALTH_TLS_NO_VERIFY", "GRPC_HEALTH_USER_AGENT",
   ]
 
   variable_for = merge(
     { for name, setting in local.own_settings : name => setting.variable },
     { for name in local.file_settings : name => "secrets" },
+    # Metadata often is secret, and a value in settings is in the state, in the plan and in the console.
+    { GRPC_HEALTH_RPC_HEADERS = "secret_headers" },
   )
   known_settings = concat(keys(local.variable_for), local.other_settings)
 
@@ -26,10 +28,7 @@ locals {
       var.settings,
       { for name, setting in local.own_settings : name => setting.value },
       var.secrets,
-      { GRPC_HEALTH_RPC_HEADERS = join("\n", compact(concat(
-        [lookup(var.settings, "GRPC_HEALTH_RPC_HEADERS", null)],
-        [for header, arn in var.secret_headers : "${header}: @${arn}"],
-      ))) },
+      { GRPC_HEALTH_RPC_HEADERS = join("\n", [for header, arn in var.secret_headers : "${header}: @${arn}"]) },
     ) : name => value if value != null && value != ""
   }
 
@@ -43,6 +42,9 @@ locals {
   # What the alarms tell people to do.
   manual  = "the project's docs/aws.md, When an alarm rings"
   console = "the log group ${aws_cloudwatch_log_group.function.name} in ${data.aws_region.current.region}"
+
+  # Whoever finds the URL can call the function, at the account's cost.
+  public = try(var.function_url == "NONE", false)
 
   # A path for each service; "(server)" is also how the metrics call the whole server.
   paths = {
@@ -63,7 +65,7 @@ resource "aws_lambda_function" "health" {
   memory_size      = 256
   # Longer than any check, for the program answers 200 ms before it, and than a cold start.
   timeout                        = ceil(local.budget + 1)
-  reserved_concurrent_executions = coalesce(var.concurrency_limit, -1)
+  reserved_concurrent_executions = coalesce(var.concurrency_limit, local.public ? 10 : -1)
 
   environment {
     variables = local.environment
@@ -90,7 +92,7 @@ resource "aws_lambda_function" "health" {
     precondition {
       # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
       condition     = length(join("", concat(keys(local.environment), values(local.environment)))) <= 4096
-      error_message = "A function's environment has 4 KB in all: shorten services or settings, or put values of GRPC_HEALTH_RPC_HEADERS into secret_headers."
+      error_message = "A function's environment has 4 KB in all: shorten services, settings or secrets."
     }
   }
 }

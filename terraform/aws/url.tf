@@ -9,7 +9,7 @@ resource "aws_lambda_function_url" "health" {
 # A public URL needs both, whatever its age; accounts with older ones had until November 2026:
 # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
 resource "aws_lambda_permission" "url" {
-  count = try(var.function_url == "NONE", false) ? 1 : 0
+  count = local.public ? 1 : 0
 
   function_name          = aws_lambda_function.health.function_name
   principal              = "*"
@@ -18,7 +18,7 @@ resource "aws_lambda_permission" "url" {
 }
 
 resource "aws_lambda_permission" "url_invoke" {
-  count = try(var.function_url == "NONE", false) ? 1 : 0
+  count = local.public ? 1 : 0
 
   function_name            = aws_lambda_function.health.function_name
   principal                = "*"

@@ -134,7 +134,7 @@ variable "secrets" {
 }
 
 variable "secret_headers" {
-  description = "Metadata to send whose values are secrets: the secret's ARN, by the header's name."
+  description = "Metadata to send, whose values are secrets: the secret's ARN, by the header's name. All metadata is written here, none in settings: a value there would be in the state and the plan, and often is a secret."
   type        = map(string)
   default     = {}
 
@@ -171,13 +171,13 @@ variable "vpc" {
 }
 
 variable "concurrency_limit" {
-  description = "The most invocations at once, which are reserved for this function; null reserves none and limits nothing."
+  description = "The most invocations at once, which are reserved for this function. By default 10 where function_url is public, and else no limit; -1 is no limit for a public one either, for accounts whose own limit leaves none to reserve."
   type        = number
   default     = null
 
   validation {
-    condition     = coalesce(var.concurrency_limit, 1) >= 1
-    error_message = "concurrency_limit: write 1 or more; 0 would stop the function."
+    condition     = coalesce(var.concurrency_limit, 1) >= 1 || coalesce(var.concurrency_limit, 1) == -1
+    error_message = "concurrency_limit: write 1 or more, or -1 for no limit; 0 would stop the function."
   }
 }
 

@@ -25,7 +25,7 @@ locals {
     [
       "GRPC_HEALTH_ALLOW_LIST", "GRPC_HEALTH_ALTS", "GRPC_HEALTH_ALTS_TARGET_SERVICE_ACCOUNTS", "GRPC_HEALTH_AUTHORITY",
       "GRPC_HEALTH_CONN_MAX_AGE", "GRPC_HEALTH_GZIP", "GRPC_HEALTH_LOG_FORMAT", "GRPC_HEALTH_LOG_LEVEL",
-      "GRPC_HEALTH_MAX_CONCURRENT_CHECKS", "GRPC_HEALTH_RPC_HEADERS", "GRPC_HEALTH_SHOW_CAUSE", "GRPC_HEALTH_SNI_SERVER_NAME",
+      "GRPC_HEALTH_MAX_CONCURRENT_CHECKS", "GRPC_HEALTH_SHOW_CAUSE", "GRPC_HEALTH_SNI_SERVER_NAME",
       "GRPC_HEALTH_TLS", "GRPC_HEALTH_TLS_NO_VERIFY", "GRPC_HEALTH_USER_AGENT",
     ],
     local.from_source ? [] : ["GRPC_HEALTH_SHUTDOWN_GRACE"],
@@ -34,6 +34,8 @@ locals {
   variable_for = merge(
     { for name, setting in local.own_settings : name => setting.variable },
     { for name in local.file_settings : name => "secrets" },
+    # Metadata often is secret, and a value in settings is in the state, in the plan and in the console.
+    { GRPC_HEALTH_RPC_HEADERS = "secret_headers" },
   )
   known_settings = concat(keys(local.variable_for), local.other_settings)
 
@@ -51,10 +53,7 @@ locals {
       var.settings,
       { for name, setting in local.own_settings : name => setting.value },
       { for name, directory in local.directories : name => "/secrets/${directory}/${local.mounted_file}" },
-      { GRPC_HEALTH_RPC_HEADERS = join("\n", compact(concat(
-        [lookup(var.settings, "GRPC_HEALTH_RPC_HEADERS", null)],
-        [for header in keys(var.secret_headers) : "${header}: @/secrets/header-${header}/${local.mounted_file}"],
-      ))) },
+      { GRPC_HEALTH_RPC_HEADERS = join("\n", [for header in keys(var.secret_headers) : "${header}: @/secrets/header-${header}/${local.mounted_file}"]) },
     ) : name => value if value != null && value != ""
   }
 

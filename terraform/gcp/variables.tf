@@ -146,7 +146,7 @@ variable "secrets" {
 }
 
 variable "secret_headers" {
-  description = "Metadata to send whose values are secrets, by the header's name."
+  description = "Metadata to send, whose values are secrets, by the header's name. All metadata is written here, none in settings: a value there would be in the state and the plan, and often is a secret."
   type = map(object({
     secret  = string
     version = optional(string, "latest")

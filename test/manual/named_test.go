@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// named is how a text names a test: folder.TestName, or folder.TestManual/script.
-var named = regexp.MustCompile("`([a-z/]+)\\.((?:Test|Fuzz)\\w+)(?:/(\\w+))?`")
+// named is how a text names a test: folder.TestName, or folder.TestManual/script; without a folder it is one of the function, in the
+// repository's own.
+var named = regexp.MustCompile("`(?:([a-z/]+)\\.)?((?:Test|Fuzz)\\w+)(?:/(\\w+))?`")
 
 // TestNamedTests checks that every test exists that SECURITY.md and the list of what rests on undocumented behaviour name,
 // and that every row of their tables names one.

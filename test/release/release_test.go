@@ -97,6 +97,173 @@ func TestWorkflows(t *testing.T) {
 	}
 }
 
+// TestReleaseIsGuarded checks what stands between a tag and a release.
+func TestReleaseIsGuarded(t *testing.T) {
+	t.Parallel()
+	content := read(t, ".github/workflows/release.yml")
+	release := job(t, content, "release")
+	for what, rule := range map[string]string{
+		"waits for all tests":                    `(?m)^    needs: test$`,
+		"runs in the protected environment":      `(?m)^    environment: release\b`,
+		"releases tags only":                     `(?m)^    if: github\.ref_type == 'tag'$`,
+		"refuses images without a digest, first": `(?s)run: \.ci/images check\n.*goreleaser-action`,
+		"builds with the latest patch of Go":     `check-latest: true`,
+	} {
+		if !regexp.MustCompile(rule).MatchString(release) {
+			t.Errorf("the release's job lacks what %s: %s", what, rule)
+		}
+	}
+	if !regexp.MustCompile(`(?m)^  workflow_dispatch:`).MatchString(content) {
+		t.Error("the workflow update cannot start a release")
+	}
+}
+
+// TestUpdates checks that what a release is made of is looked at each day, and that nothing is released without all tests.
+func TestUpdates(t *testing.T) {
+	t.Parallel()
+	content := read(t, ".github/workflows/update.yml")
+	if !regexp.MustCompile(`(?m)^  schedule:\n    - cron: "\d+ \d+ \* \* \*"$`).MatchString(content) {
+		t.Error("it does not run each day")
+	}
+	for name, rules := range map[string][]string{
+		"build-patch": {`\.ci/update patch "\$RUNNER_TEMP/released"`, `check-latest: true`, `git switch --detach "\$tag"`},
+		"test-patch":  {`(?m)^    needs: build-patch$`, `uses: \./\.github/workflows/test\.yml`, `ref: patch`},
+		"patch":       {`(?m)^    needs: \[build-patch, test-patch\]$`, `gh workflow run release\.yml --ref "\$RELEASE"`, `ref: patch`},
+		"update":      {`\.ci/update update`},
+		"test-update": {`(?m)^    needs: update$`, `ref: update`},
+		"propose":     {`(?m)^    needs: test-update$`},
+	} {
+		section := job(t, content, name)
+		for _, rule := range rules {
+			if !regexp.MustCompile(rule).MatchString(section) {
+				t.Errorf("the job %s lacks %s", name, rule)
+			}
+		}
+	}
+	for file, rule := range map[string]string{
+		".ci/fixed":              `golang\.org/x/vuln/cmd/govulncheck@v\d+\.\d+\.\d+ `,
+		".ci/update":             `\.ci/images pin`,
+		".github/dependabot.yml": `package-ecosystem: github-actions`,
+	} {
+		if !regexp.MustCompile(rule).MatchString(read(t, file)) {
+			t.Errorf("%s lacks %s", file, rule)
+		}
+	}
+}
+
+// job returns a job of a workflow. It uses no YAML parser, which would be another dependency.
+func job(t *testing.T, workflow, name string) string {
+	t.Helper()
+	section := regexp.MustCompile(`(?ms)^  ` + name + `:\n(.*?)(?:^  \w|\z)`).FindStringSubmatch(workflow[strings.Index(workflow, "\njobs:\n"):])
+	if section == nil {
+		t.Fatalf("no job %s", name)
+	}
+	return section[1]
+}
+
+// TestImagesAreByDigest runs .ci/images on copies of the Dockerfiles. A program that answers as Docker does stands for the registries.
+func TestImagesAreByDigest(t *testing.T) {
+	t.Parallel()
+	digest := "sha256:" + strings.Repeat("0123456789abcdef", 4)
+	const fromScratch = "FROM scratch\nCOPY . .\n"
+	for name, test := range map[string]struct {
+		dockerfile, released string
+		docker               string // what it prints
+		fails                bool   // check, before anything is pinned
+		pinned               []string
+		notPinned            bool
+	}{
+		"as they are here":  {dockerfile: read(t, "Dockerfile"), released: read(t, "Dockerfile.release"), fails: true, pinned: []string{"FROM golang:1.26@" + digest + " AS build\n", "\nFROM scratch\n", "FROM gcr.io/distroless/static-debian13:nonroot@" + digest + "\n"}},
+		"one of two":        {dockerfile: "FROM a/b:1@" + digest + "\n", released: "FROM c/d:2\n", fails: true, pinned: []string{"FROM a/b:1@" + digest + "\n", "FROM c/d:2@" + digest + "\n"}},
+		"an older digest":   {dockerfile: "FROM a/b:1@sha256:" + strings.Repeat("f", 64) + " AS x\n", released: fromScratch, pinned: []string{"FROM a/b:1@" + digest + " AS x\n", fromScratch}},
+		"a registry's port": {dockerfile: "FROM localhost:5000/b:1\n", released: fromScratch, fails: true, pinned: []string{"FROM localhost:5000/b:1@" + digest + "\n"}},
+		"a short digest":    {dockerfile: "FROM a/b:1@sha256:0123\n", released: fromScratch, fails: true, pinned: []string{"FROM a/b:1@" + digest + "\n"}},
+		"scratch alone":     {dockerfile: fromScratch, released: fromScratch},
+		"no such image":     {dockerfile: "FROM a/b:1\n", released: fromScratch, docker: "ERROR: not found", fails: true, notPinned: true},
+		"no digest":         {dockerfile: "FROM a/b:1\n", released: fromScratch, docker: "{}", fails: true, notPinned: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "Dockerfile"), []byte(test.dockerfile))
+			write(t, filepath.Join(dir, "Dockerfile.release"), []byte(test.released))
+			script, docker := filepath.Join(dir, ".ci", "images"), filepath.Join(dir, "bin", "docker")
+			write(t, script, []byte(read(t, ".ci/images")))
+			if test.docker == "" {
+				test.docker = `{"mediaType": "x", "digest": "` + digest + `", "size": 1}`
+			}
+			write(t, docker, []byte("#!/bin/sh\ncat <<'END'\n"+test.docker+"\nEND\n"))
+			if err := os.Chmod(docker, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			run := func(args ...string) error {
+				cmd := exec.Command("bash", append([]string{script}, args...)...)
+				cmd.Env = append(os.Environ(), "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
+				return cmd.Run()
+			}
+			if err := run("check"); (err != nil) != test.fails {
+				t.Errorf("check: %v, want a failure: %t", err, test.fails)
+			}
+			if err := run("pin"); (err != nil) != test.notPinned {
+				t.Fatalf("pin: %v, want a failure: %t", err, test.notPinned)
+			}
+			if err := run("check"); (err != nil) != test.notPinned {
+				t.Errorf("check after pin: %v", err)
+			}
+			one, _ := os.ReadFile(filepath.Join(dir, "Dockerfile"))
+			two, _ := os.ReadFile(filepath.Join(dir, "Dockerfile.release"))
+			for _, want := range test.pinned {
+				if !strings.Contains(string(one)+string(two), want) {
+					t.Errorf("lacks %q:\n%s%s", want, one, two)
+				}
+			}
+		})
+	}
+}
+
+// TestFixedWeaknesses runs .ci/fixed with govulncheck on programs of the project, and a database of made-up weaknesses.
+func TestFixedWeaknesses(t *testing.T) {
+	t.Parallel()
+	older, newer, same := t.TempDir(), t.TempDir(), t.TempDir()
+	for dir, main := range map[string]string{older: "./probe", same: "./probe", newer: "./lambda/zip"} { // which has Go's library alone
+		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "program"), main)
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("go build: %v\n%s", err, out)
+		}
+	}
+	database := t.TempDir() // https://go.dev/doc/security/vuln/database#api
+	const at = `"modified":"2026-01-01T00:00:00Z"`
+	var vulns []string
+	for _, v := range []struct{ id, module, imported, symbol string }{
+		{"GO-2026-9001", "stdlib", "os", "Open"},                                          // stays
+		{"GO-2026-9002", "google.golang.org/grpc", "google.golang.org/grpc", "NewClient"}, // goes
+		{"GO-2026-9003", "google.golang.org/grpc", "google.golang.org/grpc/xds", "None"},  // is not linked
+	} {
+		vulns = append(vulns, `{"id":"`+v.id+`",`+at+`}`)
+		write(t, filepath.Join(database, "ID", v.id+".json"), []byte(`{"schema_version":"1.3.1","id":"`+v.id+`",`+at+
+			`,"affected":[{"package":{"name":"`+v.module+`","ecosystem":"Go"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"1.999.0"}]}],
+			"ecosystem_specific":{"imports":[{"path":"`+v.imported+`","symbols":["`+v.symbol+`"]}]}}]}`))
+	}
+	write(t, filepath.Join(database, "index", "db.json"), []byte(`{`+at+`}`))
+	write(t, filepath.Join(database, "index", "vulns.json"), []byte("["+strings.Join(vulns, ",")+"]"))
+	write(t, filepath.Join(database, "index", "modules.json"), []byte(`[{"path":"google.golang.org/grpc","vulns":[{"id":"GO-2026-9002",`+at+`,"fixed":"1.999.0"},{"id":"GO-2026-9003",`+at+
+		`,"fixed":"1.999.0"}]},{"path":"stdlib","vulns":[{"id":"GO-2026-9001",`+at+`,"fixed":"1.999.0"}]}]`))
+	for name, test := range map[string]struct{ before, after, want string }{
+		"one is closed":      {older, newer, "GO-2026-9002\n"},
+		"none is closed":     {older, same, ""},
+		"one more is opened": {newer, older, ""},
+	} {
+		cmd := exec.Command("bash", filepath.Join(root, ".ci/fixed"), test.before, test.after)
+		cmd.Env = append(os.Environ(), "GOVULNDB=file://"+database)
+		var said strings.Builder
+		cmd.Stderr = &said
+		if out, err := cmd.Output(); err != nil || string(out) != test.want {
+			t.Errorf("%s: %q, %v, want %q\n%s", name, out, err, test.want, said.String())
+		}
+	}
+}
+
 // TestVersion checks the -version of programs that are not built as a release.
 func TestVersion(t *testing.T) {
 	t.Parallel()

@@ -148,7 +148,6 @@ run "everything" {
       GRPC_HEALTH_TLS             = true
       GRPC_HEALTH_SNI_SERVER_NAME = ""
       GRPC_HEALTH_GZIP            = null
-      GRPC_HEALTH_RPC_HEADERS     = "x-tenant: health"
     }
     secrets = {
       GRPC_HEALTH_CA_CERT     = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:upstream-ca-AbCdEf"
@@ -172,7 +171,7 @@ run "everything" {
       GRPC_HEALTH_CLIENT_CERT     = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:client-AbCdEf#cert"
       GRPC_HEALTH_CLIENT_KEY      = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:client-AbCdEf#key"
       GRPC_HEALTH_TLS             = "true"
-      GRPC_HEALTH_RPC_HEADERS     = "x-tenant: health\nx-api-key: @arn:aws:secretsmanager:eu-central-1:123456789012:secret:api/key-AbCdEf"
+      GRPC_HEALTH_RPC_HEADERS     = "x-api-key: @arn:aws:secretsmanager:eu-central-1:123456789012:secret:api/key-AbCdEf"
       GRPC_HEALTH_RPC_TIMEOUT     = "0.8s"
       GRPC_HEALTH_SERVICE_NAME    = "echo.EchoServer,quiz"
     })
@@ -313,6 +312,10 @@ run "public_url" {
   variables {
     services     = ["echo.EchoServer"]
     function_url = "NONE"
+  }
+  assert {
+    condition     = aws_lambda_function.health.reserved_concurrent_executions == 10
+    error_message = "Strangers can call a public URL: there is a limit to what they cost, and to what they take of the account's."
   }
   assert {
     condition     = aws_lambda_function_url.health[0].authorization_type == "NONE" && aws_lambda_function_url.health[0].invoke_mode == "BUFFERED" && aws_lambda_function_url.health[0].function_name == "grpc-health"

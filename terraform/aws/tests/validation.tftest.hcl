@@ -56,6 +56,35 @@ run "setting_with_a_variable_of_its_own" {
   expect_failures = [var.settings]
 }
 
+run "limit_below_none" {
+  command = plan
+  variables {
+    concurrency_limit = -2
+  }
+  expect_failures = [var.concurrency_limit]
+}
+
+run "no_limit" {
+  command = plan
+  variables {
+    services          = ["echo.EchoServer"]
+    function_url      = "NONE"
+    concurrency_limit = -1
+  }
+  assert {
+    condition     = aws_lambda_function.health.reserved_concurrent_executions == -1
+    error_message = "Accounts with a limit of 10 in all can reserve none."
+  }
+}
+
+run "headers_among_the_settings" {
+  command = plan
+  variables {
+    settings = { GRPC_HEALTH_RPC_HEADERS = "authorization: Bearer abc" }
+  }
+  expect_failures = [var.settings]
+}
+
 run "setting_without_prefix" {
   command = plan
   variables {
@@ -99,7 +128,7 @@ run "server_name_without_tls" {
 run "more_than_4_kb" {
   command = plan
   variables {
-    settings = { GRPC_HEALTH_RPC_HEADERS = "x-padding: ${join("", [for i in range(1024) : "pad!"])}" }
+    settings = { GRPC_HEALTH_USER_AGENT = join("", [for i in range(1024) : "pad!"]) }
   }
   expect_failures = [aws_lambda_function.health]
 }

@@ -100,7 +100,6 @@ run "everything" {
       GRPC_HEALTH_SNI_SERVER_NAME = ""
       GRPC_HEALTH_GZIP            = null
       GRPC_HEALTH_LOG_LEVEL       = "debug"
-      GRPC_HEALTH_RPC_HEADERS     = "x-tenant: health"
     }
     secrets = {
       GRPC_HEALTH_CA_CERT     = { secret = "upstream-ca" }
@@ -132,7 +131,7 @@ run "everything" {
       GRPC_HEALTH_TLS               = "true"
       GRPC_HEALTH_ID_TOKEN_AUDIENCE = "https://upstream-abc.a.run.app"
       GRPC_HEALTH_LOG_LEVEL         = "debug"
-      GRPC_HEALTH_RPC_HEADERS       = "x-tenant: health\nx-api-key: @/secrets/header-x-api-key/value"
+      GRPC_HEALTH_RPC_HEADERS       = "x-api-key: @/secrets/header-x-api-key/value"
       GRPC_HEALTH_RPC_TIMEOUT       = "2s"
       GRPC_HEALTH_SERVICE_NAME      = "echo.EchoServer"
     }

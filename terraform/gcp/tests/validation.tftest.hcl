@@ -110,6 +110,14 @@ run "setting_with_a_variable_of_its_own" {
   expect_failures = [var.settings]
 }
 
+run "headers_among_the_settings" {
+  command = plan
+  variables {
+    settings = { GRPC_HEALTH_RPC_HEADERS = "authorization: Bearer abc" }
+  }
+  expect_failures = [var.settings]
+}
+
 run "setting_without_prefix" {
   command = plan
   variables {

@@ -19,8 +19,7 @@ module "health" {
   route53 = {
     regions = ["eu-west-1", "us-east-1", "ap-southeast-1"]
   }
-  concurrency_limit = 10
-  alert_emails      = ["oncall@example.com"]
+  alert_emails = ["oncall@example.com"]
 }
 
 variable "package" {
