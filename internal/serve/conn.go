@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,15 +23,41 @@ type conn struct {
 	idle     bool          // http.Server says that no request is being read or answered
 	http2    bool
 	requests requests
-	owed     int  // how many requests were unanswered when the drain began, less those answered since
-	final    bool // the last answer of a drain has begun
+	owed     int   // how many requests were unanswered when the drain began, less those answered since
+	final    bool  // the last answer of a drain has begun
+	cost     int64 // what it has of the table's memory
+	unread   int64 // bytes of a request that no handler has yet
+	excess   int64 // what these have of the table's memory for headers
+
+	answers answering
+}
+
+// answering counts the answers of a connection that have begun and not ended.
+type answering struct {
+	n     atomic.Int32
+	since atomic.Int64 // in Unix milliseconds, when n was 0 last
+}
+
+func (a *answering) begin() {
+	if a.n.Add(1) == 1 {
+		a.since.Store(time.Now().UnixMilli())
+	}
+}
+
+func (a *answering) end() { a.n.Add(-1) }
+
+// stuck reports whether the client has not read its answers for some time.
+func (a *answering) stuck(now time.Time) bool {
+	return a.n.Load() > 0 && now.UnixMilli()-a.since.Load() >= stuckAfter.Milliseconds()
 }
 
 // Read tells the table what was read.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.table.read(c, p[:n])
+		if surplus := c.table.read(c, p[:n]); surplus != nil {
+			_ = surplus.Conn.Close() // an error says that the connection is broken, which is as good
+		}
 	}
 	return n, err
 }

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"example.com/grpc-health-http/internal/memory"
 )
 
 // connections is the table of a server's open connections, and the listener that fills it. It keeps their number below the
@@ -17,6 +20,8 @@ import (
 type connections struct {
 	net.Listener
 	limit    int
+	memory   int64                            // for connections and what they carry; 0 is no bound
+	headers  int64                            // for bytes of requests that no handler has yet; 0 is no bound
 	secure   bool                             // with TLS, so that what a conn reads is ciphertext
 	failed   func(error)                      // Accept calls it with an error
 	refused  func(client net.Addr, err error) // is told of client certificates that were refused; nil where nobody wants to know
@@ -30,6 +35,8 @@ type connections struct {
 	http1   int       // how many of them are not known to speak HTTP/2
 	order   list.List // of *conn: those that can be evicted, first the one that has been so for longest
 	closing bool      // draining, and the linger time is over
+	used    int64     // of memory
+	excess  int64     // of headers
 }
 
 // Accept returns the next connection for which there is room.
@@ -42,35 +49,80 @@ func (cs *connections) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		c := &conn{Conn: nc, table: cs}
-		c.outer = c
-		surplus := cs.add(c)
-		if surplus != nil {
-			_ = surplus.Conn.Close() // an error says that the connection is broken, which is as good
+		bound(nc)
+		c := &conn{Conn: nc, table: cs, cost: memory.Connection}
+		if cs.secure {
+			c.cost = memory.SecureConnection
 		}
-		if surplus != c {
+		c.outer = c
+		surplus, room := cs.add(c)
+		for _, s := range surplus {
+			_ = s.Conn.Close() // an error says that the connection is broken, which is as good
+		}
+		if room {
 			return c, nil
 		}
+		_ = nc.Close()
 	}
 }
 
-// add takes c into the table and returns nil, or returns the connection for which there is no room: one that has made room
-// for c, or c itself.
-func (cs *connections) add(c *conn) (surplus *conn) {
+// bound keeps what the system holds for a connection small: a request is short, and what an answer needs beyond this waits here.
+func bound(nc net.Conn) {
+	if tcp, ok := nc.(*net.TCPConn); ok { // errors say that the connection is broken
+		_ = tcp.SetReadBuffer(receiveBuffer)
+		_ = tcp.SetWriteBuffer(sendBuffer)
+	}
+}
+
+// add takes c into the table if there is room for it, and returns the connections that have made room.
+func (cs *connections) add(c *conn) (surplus []*conn, room bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if len(cs.open) >= cs.limit {
-		oldest := cs.order.Front()
-		if oldest == nil {
-			return c
-		}
-		surplus = oldest.Value.(*conn)
-		cs.removeLocked(surplus)
+	surplus, room = cs.makeRoomLocked(c, c.cost, len(cs.open)-cs.limit+1)
+	if !room {
+		return surplus, false
 	}
 	cs.open[c] = struct{}{}
+	cs.used += c.cost
 	cs.http1++
 	c.place = cs.order.PushBack(c)
-	return surplus
+	return surplus, true
+}
+
+// makeRoomLocked takes connections other than c out of the table until there are bytes of memory, and so many connections
+// fewer. First those make room that can be evicted, then those of which the client does not read the answers.
+func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus []*conn, room bool) {
+	var stuck []*conn
+	for searched := false; ; fewer-- {
+		if fewer <= 0 && (cs.memory == 0 || cs.used+bytes <= cs.memory) {
+			return surplus, true
+		}
+		var victim *conn
+		if oldest := cs.order.Front(); oldest != nil {
+			victim = oldest.Value.(*conn)
+		} else {
+			if !searched {
+				stuck, searched = cs.stuckLocked(c), true
+			}
+			if len(stuck) == 0 {
+				return surplus, false
+			}
+			victim, stuck = stuck[0], stuck[1:]
+		}
+		cs.removeLocked(victim)
+		surplus = append(surplus, victim)
+	}
+}
+
+// stuckLocked are the connections other than c of which the client does not read the answers.
+func (cs *connections) stuckLocked(c *conn) (stuck []*conn) {
+	now := time.Now()
+	for other := range cs.open {
+		if other != c && other.answers.stuck(now) {
+			stuck = append(stuck, other)
+		}
+	}
+	return stuck
 }
 
 func (cs *connections) remove(c *conn) {
@@ -83,6 +135,9 @@ func (cs *connections) remove(c *conn) {
 
 func (cs *connections) removeLocked(c *conn) {
 	delete(cs.open, c)
+	cs.used -= c.cost
+	cs.excess -= c.excess
+	c.cost, c.excess = 0, 0
 	cs.order.Remove(c.place)
 	if !c.http2 {
 		cs.http1--
@@ -128,29 +183,71 @@ func (cs *connections) state(nc net.Conn, state http.ConnState) {
 	if c.idle = state == http.StateIdle; c.idle {
 		c.requests.whole = max(c.requests.whole-1, 0)
 		c.owed--
+		cs.readLocked(c, -c.unread)
 		cs.enlistLocked(c)
 		cs.closeIdleLocked(c)
 	}
 }
 
-// begin notes that a handler has a request of c, and reports whether c is still open.
-func (cs *connections) begin(c *conn) bool {
+// room is what there is for a request.
+type room int
+
+const (
+	enough room = iota
+	little      // for an answer that says that there is too little
+	none
+)
+
+// begin notes that a handler has a request of c. It returns what the request takes of the memory, or that there is none for it.
+// There is none on a connection that is closed.
+func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
+	cost = max(0, int64(len(r.Header))*memory.HeaderField-freeFields)
+	if r.ProtoMajor > 1 {
+		cost += memory.Stream
+	}
 	cs.mu.Lock()
-	defer cs.mu.Unlock()
 	if cs.secure { // what has been read is this request, and what will be is another one
 		c.requests = requests{whole: 1}
 	}
 	c.handlers++
 	cs.order.Remove(c.place)
-	_, open := cs.open[c]
-	return open
+	cost += c.excess
+	cs.readLocked(c, -c.unread)
+	var surplus []*conn
+	got := none
+	if _, open := cs.open[c]; open {
+		got = enough
+		if cost > 0 {
+			var fits bool
+			if surplus, fits = cs.makeRoomLocked(c, cost, 0); !fits {
+				if got = none; cs.used+cost <= cs.memory+cs.memory/8 {
+					got = little
+				}
+			}
+		}
+	}
+	if got == none {
+		cost = 0
+	}
+	c.cost += cost
+	cs.used += cost
+	cs.mu.Unlock()
+	for _, s := range surplus {
+		_ = s.Conn.Close() // an error says that the connection is broken, which is as good
+	}
+	return cost, got
 }
 
-// end notes that a handler of c has returned. With HTTP/2, c may have become idle before: callers can cancel requests.
-func (cs *connections) end(c *conn) {
+// end notes that a handler of c has returned, and what its request has taken. With HTTP/2, c may have become idle before: callers can
+// cancel requests.
+func (cs *connections) end(c *conn, cost int64) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c.handlers--
+	if _, open := cs.open[c]; open {
+		c.cost -= cost
+		cs.used -= cost
+	}
 	cs.enlistLocked(c)
 }
 
@@ -174,8 +271,9 @@ func (cs *connections) waitsForClient(c *conn) bool {
 	return waits
 }
 
-// read notes what was read from c.
-func (cs *connections) read(c *conn, p []byte) {
+// read notes what was read from c, and returns the connection for the headers of which there is no memory: of those that can be
+// evicted, the one that has most.
+func (cs *connections) read(c *conn, p []byte) (surplus *conn) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if cs.secure {
@@ -183,6 +281,34 @@ func (cs *connections) read(c *conn, p []byte) {
 	} else {
 		c.requests.read(p)
 	}
+	cs.readLocked(c, int64(len(p)))
+	if cs.headers == 0 || cs.excess <= cs.headers {
+		return nil
+	}
+	for e := cs.order.Front(); e != nil; e = e.Next() {
+		if other := e.Value.(*conn); other.excess > 0 && (surplus == nil || other.excess > surplus.excess) {
+			surplus = other
+		}
+	}
+	if surplus != nil {
+		cs.removeLocked(surplus)
+	}
+	return surplus
+}
+
+// readLocked counts bytes of a request that no handler has yet.
+func (cs *connections) readLocked(c *conn, n int64) {
+	c.unread += n
+	if _, open := cs.open[c]; !open {
+		return
+	}
+	free := int64(freeBytes)
+	if cs.secure {
+		free = freeSecureBytes
+	}
+	excess := max(0, min(c.unread, maxUnread)-free) * memory.HeaderByte
+	cs.excess += excess - c.excess
+	c.excess = excess
 }
 
 // drain lets each connection end with the answer to the last request of which bytes have been read, or else to the next.

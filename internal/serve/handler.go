@@ -20,12 +20,14 @@ func connContext(ctx context.Context, nc net.Conn) context.Context {
 
 // handler wraps next: it tells the table which connection has a request, and the client which answer is the last: that of
 // a drain, or that to a request with a body, as bodies are not read. It passes panics to the function.
-func handler(conns *connections, panicked func(any), next http.Handler) http.Handler {
+func handler(conns *connections, panicked func(any), next, overloaded http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connKey{}).(*conn)
-		open := conns.begin(c)
+		cost, room := conns.begin(c, r)
+		a := &answer{ResponseWriter: w, conn: c}
 		defer func() {
-			conns.end(c)
+			a.end()
+			conns.end(c, cost)
 			if problem := recover(); problem != nil {
 				if problem != http.ErrAbortHandler {
 					panicked(problem)
@@ -33,14 +35,17 @@ func handler(conns *connections, panicked func(any), next http.Handler) http.Han
 				panic(http.ErrAbortHandler) // which net/http does not log
 			}
 		}()
-		if !open {
+		next := next
+		switch room {
+		case little:
+			next = overloaded
+		case none:
 			panic(http.ErrAbortHandler)
 		}
 		body := r.ProtoMajor == 1 && r.ContentLength != 0
 		if body {
 			w.Header().Set("Connection", "close")
 		}
-		a := &answer{ResponseWriter: w, conn: c}
 		next.ServeHTTP(a, r)
 		a.begin() // without a body and an explicit status
 		if body {
@@ -57,10 +62,20 @@ type answer struct {
 }
 
 func (a *answer) begin() {
-	if !a.begun && a.conn.table.last(a.conn) {
-		a.Header().Set("Connection", "close")
+	if a.begun {
+		return
 	}
 	a.begun = true
+	a.conn.answers.begin()
+	if a.conn.table.last(a.conn) {
+		a.Header().Set("Connection", "close")
+	}
+}
+
+func (a *answer) end() {
+	if a.begun {
+		a.conn.answers.end()
+	}
 }
 
 func (a *answer) WriteHeader(code int) {

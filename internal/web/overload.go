@@ -1,0 +1,115 @@
+package web
+
+import (
+	"net/http"
+	"strconv"
+
+	"example.com/grpc-health-http/internal/answer"
+	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/memory"
+)
+
+const (
+	// maxAnswer is the most that an answer may take while it is made, in bytes.
+	maxAnswer = 8 << 20
+	// fewNames is how many services a request may ask for without leaving half of the memory to others.
+	fewNames = 4
+)
+
+// admit takes the memory for a request that waits for the checks of a query, and reports whether it was there.
+func (h *handler) admit(r *http.Request, q query) (share *memory.Share, cost int64, ok bool) {
+	names, configured := len(q.services), !q.list
+	for i := range h.upstreams {
+		services := h.upstreams[i].Services
+		if len(q.services) == 0 {
+			names += max(1, len(services))
+		} else if len(services) == 0 {
+			configured = false
+		}
+	}
+	share = h.memory.Others
+	if configured {
+		share = h.memory.Configured
+	}
+	cost = memory.Request
+	if r.TLS != nil {
+		cost = memory.SecureRequest
+	}
+	cost += memory.Name * int64(names)
+	rest := int64(0)
+	if names > fewNames {
+		rest = share.Limit() / 2
+	}
+	return share, cost, share.TakeLeaving(cost, rest)
+}
+
+// answerCost is what it takes at most to make an answer, in bytes.
+func answerCost(f format, verdicts []health.Verdict) int64 {
+	names := 0
+	for i := range verdicts {
+		v := &verdicts[i]
+		names += len(v.Target) + len(v.Service)
+	}
+	switch f {
+	case formatHTML:
+		return int64(64<<10 + 4096*len(verdicts) + 60*names)
+	case formatJSON:
+		return int64(4<<10 + 1024*len(verdicts) + 18*names)
+	}
+	return int64(1<<10 + 128*len(verdicts) + 6*names)
+}
+
+// Overloaded returns the handler of requests for which there is no memory left to find out what they ask for. rejected is that of the
+// Options.
+func Overloaded(rejected func(reason string)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		guard(w.Header())
+		if rejected != nil {
+			rejected("overload")
+		}
+		q, _ := parseQuery(r.URL.RawQuery) // an error leaves the usual format
+		overloaded(w, r, q.format)
+	})
+}
+
+// Limited answers requests with next while there is memory in the share for what each takes, in bytes.
+func Limited(share *memory.Share, cost int64, rejected func(reason string), next http.Handler) http.Handler {
+	overloaded := Overloaded(rejected)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !share.Take(cost) {
+			overloaded.ServeHTTP(w, r)
+			return
+		}
+		defer share.Give(cost)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// What an overloaded process answers is ready-made, so that it takes nothing. It is about no service in particular.
+var (
+	overloadText = ready(answer.Text([]health.Verdict{{Status: health.Overloaded}}))
+	overloadJSON = ready(answer.JSON([]health.Verdict{{Status: health.Overloaded}}, false))
+)
+
+func ready(body []byte) page { return page{body: body, length: []string{strconv.Itoa(len(body))}} }
+
+// overloaded answers a request for which there is no memory, in the format that it asks for, or as text where that is a page.
+func overloaded(w http.ResponseWriter, r *http.Request, f format) {
+	if f == "" {
+		f = negotiate(r.Header["Accept"])
+	}
+	header := w.Header()
+	header["Grpc-Health-Status"] = statusValues[health.Overloaded]
+	header["Retry-After"] = retrySoon
+	if r.Method == http.MethodOptions {
+		header["Allow"] = allowOptions
+		header["Content-Length"] = noLength
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	if f == formatJSON {
+		send(w, r, http.StatusServiceUnavailable, contentJSON, overloadJSON)
+		return
+	}
+	send(w, r, http.StatusServiceUnavailable, contentText, overloadText)
+}
