@@ -74,7 +74,7 @@ type Budget struct {
 
 const (
 	// own is what the program uses without callers, RPCs in progress included.
-	own = 20 << 20
+	own = 16 << 20
 	// least is what callers get in any case: with less, nothing can be served.
 	least = 8 << 20
 	// leastMetrics is four answers to Prometheus.

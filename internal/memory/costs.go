@@ -5,7 +5,7 @@ const (
 	// Connection is a connection that speaks HTTP/1 without TLS, and its request: buffers, the goroutines that read and answer.
 	Connection = 28 << 10
 	// SecureConnection is one with TLS.
-	SecureConnection = 56 << 10
+	SecureConnection = 48 << 10
 	// Stream is a request of an HTTP/2 connection.
 	Stream = 20 << 10
 	// HeaderByte is what a byte of a request's headers becomes where they are many short fields.
@@ -19,7 +19,7 @@ const (
 	// SecureRequest is one over TLS.
 	SecureRequest = 32 << 10
 	// Name is one of the services that a request waits for.
-	Name = 8 << 10
+	Name = 6 << 10
 	// Scrape is an answer to Prometheus.
 	Scrape = 512 << 10
 )

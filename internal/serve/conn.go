@@ -28,6 +28,8 @@ type conn struct {
 	cost     int64 // what it has of the table's memory
 	unread   int64 // bytes of a request that no handler has yet
 	excess   int64 // what these have of the table's memory for headers
+	left     int   // HTTP/2: answers that may still be on their way when their handlers have returned
+	leftCost int64 // what their requests have of the table's memory
 
 	answers answering
 }

@@ -55,14 +55,31 @@ func (cs *connections) Accept() (net.Conn, error) {
 			c.cost = memory.SecureConnection
 		}
 		c.outer = c
-		surplus, room := cs.add(c)
-		for _, s := range surplus {
-			_ = s.Conn.Close() // an error says that the connection is broken, which is as good
-		}
-		if room {
+		if cs.take(c) {
 			return c, nil
 		}
 		_ = nc.Close()
+	}
+}
+
+// take makes room for c and adds it, and reports whether it could. For clients that do not read their answers it waits for as long as
+// they have for that.
+func (cs *connections) take(c *conn) bool {
+	for deadline := time.Now().Add(2 * stuckAfter); ; time.Sleep(stuckAfter / 10) {
+		surplus, room, soon := cs.add(c)
+		closeAll(surplus)
+		if room {
+			return true
+		}
+		if !soon || cs.stopped.Load() || time.Now().After(deadline) {
+			return false
+		}
+	}
+}
+
+func closeAll(surplus []*conn) {
+	for _, s := range surplus {
+		_ = s.Conn.Close() // an error says that the connection is broken, which is as good
 	}
 }
 
@@ -74,38 +91,41 @@ func bound(nc net.Conn) {
 	}
 }
 
-// add takes c into the table if there is room for it, and returns the connections that have made room.
-func (cs *connections) add(c *conn) (surplus []*conn, room bool) {
+// add takes c into the table if there is room for it, and returns the connections that have made room. soon says that there may be
+// room in a moment.
+func (cs *connections) add(c *conn) (surplus []*conn, room, soon bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	surplus, room = cs.makeRoomLocked(c, c.cost, len(cs.open)-cs.limit+1)
+	surplus, room, soon = cs.makeRoomLocked(c, c.cost, len(cs.open)-cs.limit+1)
 	if !room {
-		return surplus, false
+		return surplus, false, soon
 	}
 	cs.open[c] = struct{}{}
 	cs.used += c.cost
 	cs.http1++
 	c.place = cs.order.PushBack(c)
-	return surplus, true
+	return surplus, true, false
 }
 
 // makeRoomLocked takes connections other than c out of the table until there are bytes of memory, and so many connections
-// fewer. First those make room that can be evicted, then those of which the client does not read the answers.
-func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus []*conn, room bool) {
+// fewer. First those make room that can be evicted, then those of which the client does not read the answers. soon says that there are
+// answers that may turn out to be such.
+func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus []*conn, room, soon bool) {
 	var stuck []*conn
 	for searched := false; ; fewer-- {
 		if fewer <= 0 && (cs.memory == 0 || cs.used+bytes <= cs.memory) {
-			return surplus, true
+			return surplus, true, false
 		}
 		var victim *conn
 		if oldest := cs.order.Front(); oldest != nil {
 			victim = oldest.Value.(*conn)
 		} else {
 			if !searched {
-				stuck, searched = cs.stuckLocked(c), true
+				stuck, soon = cs.stuckLocked(c)
+				searched = true
 			}
 			if len(stuck) == 0 {
-				return surplus, false
+				return surplus, false, soon
 			}
 			victim, stuck = stuck[0], stuck[1:]
 		}
@@ -114,15 +134,20 @@ func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus 
 	}
 }
 
-// stuckLocked are the connections other than c of which the client does not read the answers.
-func (cs *connections) stuckLocked(c *conn) (stuck []*conn) {
+// stuckLocked are the connections other than c of which the client does not read the answers. soon says that there are others with
+// answers that have begun.
+func (cs *connections) stuckLocked(c *conn) (stuck []*conn, soon bool) {
 	now := time.Now()
 	for other := range cs.open {
-		if other != c && other.answers.stuck(now) {
+		switch {
+		case other == c || other.answers.n.Load() == 0:
+		case other.answers.stuck(now):
 			stuck = append(stuck, other)
+		default:
+			soon = true
 		}
 	}
-	return stuck
+	return stuck, soon
 }
 
 func (cs *connections) remove(c *conn) {
@@ -184,6 +209,7 @@ func (cs *connections) state(nc net.Conn, state http.ConnState) {
 		c.requests.whole = max(c.requests.whole-1, 0)
 		c.owed--
 		cs.readLocked(c, -c.unread)
+		cs.settleLocked(c)
 		cs.enlistLocked(c)
 		cs.closeIdleLocked(c)
 	}
@@ -219,7 +245,7 @@ func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
 		got = enough
 		if cost > 0 {
 			var fits bool
-			if surplus, fits = cs.makeRoomLocked(c, cost, 0); !fits {
+			if surplus, fits, _ = cs.makeRoomLocked(c, cost, 0); !fits {
 				if got = none; cs.used+cost <= cs.memory+cs.memory/8 {
 					got = little
 				}
@@ -232,23 +258,51 @@ func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
 	c.cost += cost
 	cs.used += cost
 	cs.mu.Unlock()
-	for _, s := range surplus {
-		_ = s.Conn.Close() // an error says that the connection is broken, which is as good
-	}
+	closeAll(surplus)
 	return cost, got
 }
 
+// leaves reports whether a handler of c may leave the end of its answer to net/http. With HTTP/2 that can take long after the handler
+// has returned, for as long as the client wants no more data; so a connection may have only a few such answers.
+func (cs *connections) leaves(c *conn) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return c.left < maxLeft
+}
+
 // end notes that a handler of c has returned, and what its request has taken. With HTTP/2, c may have become idle before: callers can
-// cancel requests.
-func (cs *connections) end(c *conn, cost int64) {
+// cancel requests. left says that the answer may still be on its way: then the request keeps what it has until all of the connection's
+// answers have ended.
+func (cs *connections) end(c *conn, cost int64, left bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c.handlers--
+	if left && !c.idle {
+		c.left++
+		c.leftCost += cost
+	} else {
+		cs.giveLocked(c, cost)
+		if left {
+			c.answers.end()
+		}
+	}
+	cs.enlistLocked(c)
+}
+
+func (cs *connections) giveLocked(c *conn, cost int64) {
 	if _, open := cs.open[c]; open {
 		c.cost -= cost
 		cs.used -= cost
 	}
-	cs.enlistLocked(c)
+}
+
+// settleLocked ends the answers that handlers have left to net/http.
+func (cs *connections) settleLocked(c *conn) {
+	cs.giveLocked(c, c.leftCost)
+	for ; c.left > 0; c.left-- {
+		c.answers.end()
+	}
+	c.leftCost = 0
 }
 
 // last reports whether the answer that begins is the last of its connection.

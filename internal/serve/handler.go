@@ -25,9 +25,12 @@ func handler(conns *connections, panicked func(any), next, overloaded http.Handl
 		c := r.Context().Value(connKey{}).(*conn)
 		cost, room := conns.begin(c, r)
 		a := &answer{ResponseWriter: w, conn: c}
+		left := false
 		defer func() {
-			a.end()
-			conns.end(c, cost)
+			if a.begun && !left {
+				c.answers.end()
+			}
+			conns.end(c, cost, left)
 			if problem := recover(); problem != nil {
 				if problem != http.ErrAbortHandler {
 					panicked(problem)
@@ -48,6 +51,11 @@ func handler(conns *connections, panicked func(any), next, overloaded http.Handl
 		}
 		next.ServeHTTP(a, r)
 		a.begin() // without a body and an explicit status
+		if r.ProtoMajor > 1 {
+			if left = conns.leaves(c); !left {
+				_ = http.NewResponseController(w).Flush() // an error says that the caller has gone
+			}
+		}
 		if body {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // an error says that the connection has ended
 		}
@@ -69,12 +77,6 @@ func (a *answer) begin() {
 	a.conn.answers.begin()
 	if a.conn.table.last(a.conn) {
 		a.Header().Set("Connection", "close")
-	}
-}
-
-func (a *answer) end() {
-	if a.begun {
-		a.conn.answers.end()
 	}
 }
 

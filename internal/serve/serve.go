@@ -62,7 +62,7 @@ const (
 	// closeTimeout is how long a client may take to close its side after the last answer of a drain.
 	closeTimeout = 500 * time.Millisecond
 	// stuckAfter is how long a client has to read an answer when others want its room.
-	stuckAfter = 500 * time.Millisecond
+	stuckAfter = 250 * time.Millisecond
 	// receiveBuffer and sendBuffer are the system's for a connection.
 	receiveBuffer = 16 << 10
 	sendBuffer    = 64 << 10
@@ -74,6 +74,8 @@ const (
 	maxUnread       = maxHeaderBytes + 8<<10
 	// A client may have so many requests in progress on an HTTP/2 connection.
 	maxStreams = 100
+	// maxLeft is how many answers of an HTTP/2 connection handlers may leave unfinished.
+	maxLeft = 8
 )
 
 // http2Bounds keep an HTTP/2 connection small: requests have no bodies here. The sizes are the smallest that are allowed, or the protocol's

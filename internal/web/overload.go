@@ -32,12 +32,12 @@ func (h *handler) admit(r *http.Request, q query) (share *memory.Share, cost int
 		share = h.memory.Configured
 	}
 	cost = memory.Request
-	if r.TLS != nil {
+	if r.TLS != nil || r.ProtoMajor > 1 { // HTTP/2 is spoken with TLS, whatever the caller says in :scheme
 		cost = memory.SecureRequest
 	}
 	cost += memory.Name * int64(names)
 	rest := int64(0)
-	if names > fewNames {
+	if len(q.services) > fewNames {
 		rest = share.Limit() / 2
 	}
 	return share, cost, share.TakeLeaving(cost, rest)
