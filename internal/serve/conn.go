@@ -19,6 +19,7 @@ type conn struct {
 	// The table's lock guards these.
 	outer    net.Conn      // what http.Server uses: this conn, or TLS over it
 	place    *list.Element // in the table's order of eviction
+	placed   time.Time     // when it got there
 	handlers int           // that run; several with HTTP/2 only
 	idle     bool          // http.Server says that no request is being read or answered
 	http2    bool
@@ -32,6 +33,7 @@ type conn struct {
 	leftCost int64 // what their requests have of the table's memory
 
 	answers answering
+	turns   turns
 }
 
 // answering counts the answers of a connection that have begun and not ended.
@@ -57,11 +59,40 @@ func (a *answering) stuck(now time.Time) bool {
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
+		c.turns.read()
 		if surplus := c.table.read(c, p[:n]); surplus != nil {
 			_ = surplus.Conn.Close() // an error says that the connection is broken, which is as good
 		}
 	}
 	return n, err
+}
+
+// Write notes that the client has been answered.
+func (c *conn) Write(p []byte) (int, error) {
+	c.turns.write()
+	return c.Conn.Write(p)
+}
+
+// turns tell who of a connection has to go on.
+type turns struct {
+	ours atomic.Bool // the client has sent something
+	done atomic.Int32
+}
+
+func (t *turns) read() { t.ours.Store(true) }
+
+func (t *turns) write() {
+	if t.ours.Load() && t.ours.CompareAndSwap(true, false) {
+		t.done.Add(1)
+	}
+}
+
+// handshakeTurns are those of a server in a TLS handshake.
+const handshakeTurns = 2
+
+// resting reports whether the client of a connection with TLS has what it wanted: the handshake, or an answer. It need not be exact.
+func (c *conn) resting() bool {
+	return c.table.secure && !c.turns.ours.Load() && c.turns.done.Load() >= handshakeTurns
 }
 
 // CloseWrite lets http.Server end an answer before it has read the rest of the request.

@@ -62,10 +62,10 @@ func (cs *connections) Accept() (net.Conn, error) {
 	}
 }
 
-// take makes room for c and adds it, and reports whether it could. For clients that do not read their answers it waits for as long as
-// they have for that.
+// take makes room for c and adds it, and reports whether it could. It waits where there will be room in a moment. Other new connections
+// wait in the system's queue meanwhile: so each that was taken has some time for its request, however many come.
 func (cs *connections) take(c *conn) bool {
-	for deadline := time.Now().Add(2 * stuckAfter); ; time.Sleep(stuckAfter / 10) {
+	for deadline := time.Now().Add(takeFor); ; time.Sleep(takeAgain) {
 		surplus, room, soon := cs.add(c)
 		closeAll(surplus)
 		if room {
@@ -103,7 +103,7 @@ func (cs *connections) add(c *conn) (surplus []*conn, room, soon bool) {
 	cs.open[c] = struct{}{}
 	cs.used += c.cost
 	cs.http1++
-	c.place = cs.order.PushBack(c)
+	cs.placeLocked(c)
 	return surplus, true, false
 }
 
@@ -116,14 +116,13 @@ func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus 
 		if fewer <= 0 && (cs.memory == 0 || cs.used+bytes <= cs.memory) {
 			return surplus, true, false
 		}
-		var victim *conn
-		if oldest := cs.order.Front(); oldest != nil {
-			victim = oldest.Value.(*conn)
-		} else {
+		victim, young := cs.evictableLocked()
+		if victim == nil {
 			if !searched {
 				stuck, soon = cs.stuckLocked(c)
 				searched = true
 			}
+			soon = soon || young
 			if len(stuck) == 0 {
 				return surplus, false, soon
 			}
@@ -132,6 +131,34 @@ func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus 
 		cs.removeLocked(victim)
 		surplus = append(surplus, victim)
 	}
+}
+
+// evictableLocked is the connection to evict: with TLS the first that rests, since a handshake takes time, and else the first of all. nil
+// where none can be evicted. soon says that there is one that has to have some time first.
+func (cs *connections) evictableLocked() (victim *conn, soon bool) {
+	now := time.Now()
+	for e := cs.order.Front(); e != nil && cs.secure; e = e.Next() {
+		if c := e.Value.(*conn); c.resting() {
+			if now.Sub(c.placed) >= restFor {
+				return c, false
+			}
+			soon = true
+			break // those behind it were placed later
+		}
+	}
+	first := cs.order.Front()
+	if first == nil {
+		return nil, soon
+	}
+	victim = first.Value.(*conn)
+	least := restFor
+	if cs.secure {
+		least = shakeFor
+	}
+	if now.Sub(victim.placed) < least {
+		return nil, true
+	}
+	return victim, false
 }
 
 // stuckLocked are the connections other than c of which the client does not read the answers. soon says that there are others with
@@ -181,8 +208,12 @@ func (cs *connections) signalLocked() {
 func (cs *connections) enlistLocked(c *conn) {
 	if _, open := cs.open[c]; open && c.idle && c.handlers == 0 {
 		cs.order.Remove(c.place)
-		c.place = cs.order.PushBack(c)
+		cs.placeLocked(c)
 	}
+}
+
+func (cs *connections) placeLocked(c *conn) {
+	c.place, c.placed = cs.order.PushBack(c), time.Now()
 }
 
 // state is the server's ConnState hook. Accept has seen a new connection before, and Close sees one that ends.

@@ -63,6 +63,13 @@ const (
 	closeTimeout = 500 * time.Millisecond
 	// stuckAfter is how long a client has to read an answer when others want its room.
 	stuckAfter = 250 * time.Millisecond
+	// restFor is how long a connection may be without a request when others want its room, and shakeFor how long its TLS handshake
+	// may take then.
+	restFor  = 100 * time.Millisecond
+	shakeFor = 500 * time.Millisecond
+	// takeFor is how long a new connection waits for room, looking again every takeAgain.
+	takeFor   = 700 * time.Millisecond
+	takeAgain = 5 * time.Millisecond
 	// receiveBuffer and sendBuffer are the system's for a connection.
 	receiveBuffer = 16 << 10
 	sendBuffer    = 64 << 10
