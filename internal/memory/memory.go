@@ -8,7 +8,6 @@ package memory
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"io/fs"
 	"math"
 	"path"
@@ -51,10 +50,11 @@ func Find(root fs.FS, getenv func(string) string, goMemLimit int64) Limit {
 		lower(mebibytes<<20, lambda)
 	}
 	hard := l.Bytes
-	lower(goMemLimit, "GOMEMLIMIT")
-	lower(Default, "")
-	if l.Source == "" && l.Bytes == Default {
-		l.Source = "default"
+	if goMemLimit != math.MaxInt64 {
+		lower(goMemLimit, "GOMEMLIMIT")
+	}
+	if l.Source == "" {
+		l = Limit{Bytes: Default, Source: "default"}
 	}
 	if goMemLimit != math.MaxInt64 {
 		l.Soft = min(goMemLimit, below(hard))
@@ -83,11 +83,6 @@ func (l Limit) Apply() {
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
 		debug.SetMemoryLimit(l.Soft)
 	}
-}
-
-// String is the limit for the log.
-func (l Limit) String() string {
-	return fmt.Sprintf("%d MiB (%s)", l.Bytes>>20, l.Source)
 }
 
 // hierarchy is a mounted hierarchy of cgroups.

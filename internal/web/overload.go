@@ -43,20 +43,23 @@ func (h *handler) admit(r *http.Request, q query) (share *memory.Share, cost int
 	return share, cost, share.TakeLeaving(cost, rest)
 }
 
-// answerCost is what it takes at most to make an answer, in bytes.
-func answerCost(f format, verdicts []health.Verdict) int64 {
-	names := 0
+// answerCost is what it takes at most to make an answer, in bytes: the constants are measured, and TestAnswerCost holds them.
+func answerCost(f format, verdicts []health.Verdict, showCause bool) int64 {
+	words := 0
 	for i := range verdicts {
 		v := &verdicts[i]
-		names += len(v.Target) + len(v.Service)
+		words += len(v.Target) + len(v.Service)
+		if showCause && v.Err != nil {
+			words += len(v.Err.Error())
+		}
 	}
 	switch f {
 	case formatHTML:
-		return int64(64<<10 + 4096*len(verdicts) + 60*names)
+		return int64(72<<10 + 2<<10*len(verdicts) + 36*words)
 	case formatJSON:
-		return int64(4<<10 + 1024*len(verdicts) + 18*names)
+		return int64(2<<10 + 512*len(verdicts) + 12*words)
 	}
-	return int64(1<<10 + 128*len(verdicts) + 6*names)
+	return int64(1<<10 + 64*len(verdicts) + 6*words)
 }
 
 // Overloaded returns the handler of requests for which there is no memory left to find out what they ask for. rejected is that of the

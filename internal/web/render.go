@@ -68,7 +68,7 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 		send(w, r, httpCodes[worst], contentText, h.ready[worst])
 		return
 	}
-	cost := answerCost(asked, verdicts)
+	cost := answerCost(asked, verdicts, h.showCause)
 	if cost > maxAnswer || !h.memory.Answers.Take(cost) {
 		delete(header, "Grpc-Health-Evidence")
 		if !slices.ContainsFunc(verdicts, isOverloaded) { // else it is counted already
