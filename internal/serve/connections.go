@@ -277,8 +277,11 @@ func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
 		if cost > 0 {
 			var fits bool
 			if surplus, fits, _ = cs.makeRoomLocked(c, cost, 0); !fits {
-				if got = none; cs.used+cost <= cs.memory+cs.memory/8 {
-					got = little
+				switch got = little; {
+				case r.ProtoMajor == 1: // it has its connection, and will soon have ended
+					cost = 0
+				case cs.used+cost > cs.memory+cs.memory/8:
+					got = none
 				}
 			}
 		}

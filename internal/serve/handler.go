@@ -62,6 +62,14 @@ func handler(conns *connections, panicked func(any), next, overloaded http.Handl
 	})
 }
 
+// SideBySide is how many requests of the request's connection are in progress, this one included. The request must be one of a Server.
+func SideBySide(r *http.Request) int {
+	c := r.Context().Value(connKey{}).(*conn)
+	c.table.mu.Lock()
+	defer c.table.mu.Unlock()
+	return c.handlers
+}
+
 // answer decides as late as possible whether it is its connection's last: the drain may begin while the handler runs.
 type answer struct {
 	http.ResponseWriter

@@ -12,8 +12,9 @@ import (
 const (
 	// maxAnswer is the most that an answer may take while it is made, in bytes.
 	maxAnswer = 8 << 20
-	// fewNames is how many services a request may ask for without leaving half of the memory to others.
-	fewNames = 4
+	// few is how many services a request may pick, and how many requests a connection may have in progress, without leaving half of the
+	// memory to others.
+	few = 4
 )
 
 // admit takes the memory for a request that waits for the checks of a query, and reports whether it was there.
@@ -37,7 +38,7 @@ func (h *handler) admit(r *http.Request, q query) (share *memory.Share, cost int
 	}
 	cost += memory.Name * int64(names)
 	rest := int64(0)
-	if len(q.services) > fewNames {
+	if len(q.services) > few || r.ProtoMajor > 1 && h.memory.SideBySide != nil && h.memory.SideBySide(r) > few {
 		rest = share.Limit() / 2
 	}
 	return share, cost, share.TakeLeaving(cost, rest)

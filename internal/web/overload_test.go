@@ -157,6 +157,33 @@ func TestManyNamesLeaveRoomForFew(t *testing.T) {
 	}
 }
 
+// So do requests of an HTTP/2 connection that has many in progress.
+func TestManyRequestsOfAConnectionLeaveRoomForOthers(t *testing.T) {
+	t.Parallel()
+	one := int64(memory.SecureRequest + memory.Name)
+	b := newBounded(8*one, 0, 1<<20)
+	defer b.release()
+	b.memory.SideBySide = func(r *http.Request) int { return len(r.Header.Values("Beside")) }
+	b.Handler = web.New(web.Options{Memory: b.memory, Upstreams: []web.Upstream{{Check: func(context.Context, string) health.Verdict {
+		b.waiting <- ""
+		return health.Verdict{Status: health.Serving}
+	}}}})
+	if !b.memory.Configured.Take(4 * one) {
+		t.Fatal("no memory")
+	}
+	for beside, want := range map[int]int{1: 200, 4: 200, 5: 503, 100: 503} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.ProtoMajor = 2
+		for range beside {
+			r.Header.Add("Beside", "x")
+		}
+		w := httptest.NewRecorder()
+		if b.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("one of %d: %d, want %d", beside, w.Code, want)
+		}
+	}
+}
+
 // What a request took is given back however it ends.
 func TestMemoryIsGivenBack(t *testing.T) {
 	t.Parallel()

@@ -41,6 +41,8 @@ type Memory struct {
 	Configured, Others *memory.Share
 	// Answers is for answers on their way to their callers.
 	Answers *memory.Share
+	// SideBySide is how many requests of an HTTP/2 request's connection are in progress; nil where nobody knows.
+	SideBySide func(*http.Request) int
 }
 
 // Upstream is one of those that a handler checks. Only Check is required.
