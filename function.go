@@ -11,6 +11,7 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
 
 	"example.com/grpc-health-http/internal/app"
+	"example.com/grpc-health-http/internal/memory"
 	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/internal/settings"
 )
@@ -39,7 +40,7 @@ func build(w io.Writer) http.Handler {
 	}
 	logger := app.NewLogger(w, s)
 	app.Announce(logger, s)
-	a, err := app.New(s, app.Platform{Logger: logger})
+	a, err := app.New(s, app.Platform{Logger: logger, Memory: memory.Process()})
 	if err != nil {
 		return app.Misconfigured(logger, err)
 	}

@@ -45,6 +45,9 @@ func (p *process) usage() usage {
 // frugal makes a process collect garbage often, so that its heap is what it holds.
 var frugal = []string{"GOGC=10"}
 
+// roomy is frugal, and lets the process take thousands of callers at once.
+var roomy = append(frugal[:1:1], "GOMEMLIMIT=1GiB")
+
 // rest is what a process with nothing to do has in use, after a few checks.
 func (p *process) rest() usage {
 	p.t.Helper()
@@ -141,7 +144,7 @@ func TestIdleAndSlowClients(t *testing.T) {
 		t.Skipf("this machine allows %d open files, %d are wanted: raise the hard limit (ulimit -Hn)", limit.Cur, want)
 	}
 	up := healthtest.Start(t)
-	p := start(t, frugal, "-grpc-addr="+up.Addr())
+	p := start(t, roomy, "-grpc-addr="+up.Addr())
 	before := p.rest()
 	stop := p.asking("/")
 
@@ -246,7 +249,7 @@ func TestHungServiceWithManyCallers(t *testing.T) {
 	}
 	release := up.Hang("hung")
 	defer release()
-	p := start(t, frugal, "-grpc-addr="+up.Addr(), "-service-name=well,hung")
+	p := start(t, roomy, "-grpc-addr="+up.Addr(), "-service-name=well,hung")
 	if r, err := p.dial().get("/?service=well"); err != nil || r.code != http.StatusOK {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -310,7 +313,7 @@ func TestMadeUpNames(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
-	p := start(t, frugal, "-grpc-addr="+up.Addr())
+	p := start(t, roomy, "-grpc-addr="+up.Addr())
 	before := p.rest()
 	series := strings.Count(p.scrape(), "\n")
 	stop := p.asking("/")

@@ -12,6 +12,7 @@ import (
 
 	"example.com/grpc-health-http/internal/app"
 	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/memory"
 	"example.com/grpc-health-http/internal/metrics"
 	"example.com/grpc-health-http/internal/serve"
 	"example.com/grpc-health-http/internal/settings"
@@ -26,6 +27,8 @@ const startTime = 10 * time.Second
 // on. An error of prepare is why it cannot begin, with the settings to change.
 func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (serveUntil func(ctx context.Context) error, err error) {
 	app.Announce(logger, s)
+	budget := memory.Process()
+	logger.Info("memory", "limit_bytes", budget.Limit.Bytes, "source", budget.Limit.Source)
 	build := version.Get()
 	m := metrics.New(prometheus.NewRegistry(), metrics.Options{
 		Version: build.Tag, Commit: build.Commit, GoVersion: build.Go, SettingsHash: float64(s.Hash()),
@@ -34,6 +37,7 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 		Logger:   logger,
 		Path:     s.ListenPath,
 		Rejected: m.Rejected,
+		Memory:   budget, SideBySide: serve.SideBySide,
 		Credentials: creds.Options{
 			Reload: func(what creds.Kind, err error) {
 				if what != creds.HeaderValue && what != creds.AuthToken {
@@ -72,11 +76,18 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 		return nil, err
 	}
 	health := withLivez(m.Handler(s.ListenPath, app.WithCloudTrace(a.Handler)))
-	servers := []serve.Server{{Name: "health", Listener: listeners[0], Handler: health, TLS: https, Admit: admit, Budget: a.Budget, Refused: a.RefusedCertificate}}
+	overloaded := withLivez(web.Overloaded(m.Rejected))
+	servers := []serve.Server{{
+		Name: "health", Listener: listeners[0], Handler: health, TLS: https, Admit: admit, Budget: a.Budget,
+		Memory: budget.Connections, HeaderMemory: budget.Headers, Overloaded: overloaded, Refused: a.RefusedCertificate,
+	}}
 	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", s.ShownAddr(), "version", build.String())
 	if len(listeners) > 1 {
-		exposition := withLivez(web.Only(s.MetricsPath, m.ExpositionHandler()))
-		servers = append(servers, serve.Server{Name: "metrics", Listener: listeners[1], Handler: exposition, Budget: a.Budget, Secondary: true})
+		exposition := web.Limited(budget.Metrics, memory.Scrape, m.Rejected, m.ExpositionHandler())
+		servers = append(servers, serve.Server{
+			Name: "metrics", Listener: listeners[1], Handler: withLivez(web.Only(s.MetricsPath, exposition)), Budget: a.Budget, Secondary: true,
+			Memory: budget.SecondaryConnections, HeaderMemory: budget.Headers, Overloaded: overloaded,
+		})
 		logger.Info("answering Prometheus", "url", url(listeners[1], nil, s.MetricsPath))
 	}
 	return func(ctx context.Context) error {

@@ -15,6 +15,7 @@ import (
 	"example.com/grpc-health-http/internal/app"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/memory"
 	"example.com/grpc-health-http/internal/platform"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/version"
@@ -52,6 +53,7 @@ func newFunction(stdout, stderr io.Writer) *function {
 	reader := secrets.New(logger)
 	a, err := app.New(s, app.Platform{
 		Logger:      logger,
+		Memory:      memory.Process(),
 		Credentials: creds.Options{Read: reader.Read},
 		Observe: func(services []string) app.Observer {
 			m := newMetrics(stdout, os.Getenv("AWS_LAMBDA_FUNCTION_NAME"), services)

@@ -14,6 +14,7 @@ import (
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
+	"example.com/grpc-health-http/internal/memory"
 	"example.com/grpc-health-http/internal/redact"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/web"
@@ -30,6 +31,9 @@ type Platform struct {
 	Observe func(services []string) Observer
 	// Rejected is called for each request that is refused; the reasons are web.Options', and "client_certificate".
 	Rejected func(reason string)
+	// Memory bounds what requests take; nil is no bound. SideBySide is web.Memory's.
+	Memory     *memory.Budget
+	SideBySide func(*http.Request) int
 }
 
 // App is the upstreams with the handler that answers for them.
@@ -71,15 +75,14 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		upstreams = append(upstreams, u.web)
 		a.Budget = max(a.Budget, u.web.Budget)
 	}
-	a.Open = web.New(web.Options{Upstreams: upstreams, Path: p.Path, ShowCause: s.ShowCause, Rejected: p.Rejected})
-	a.Handler = web.New(web.Options{
-		Upstreams:    upstreams,
-		Path:         p.Path,
-		Authorize:    authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout),
-		Unauthorized: a.callers.unauthorized,
-		ShowCause:    s.ShowCause,
-		Rejected:     p.Rejected,
-	})
+	options := web.Options{Upstreams: upstreams, Path: p.Path, ShowCause: s.ShowCause, Rejected: p.Rejected}
+	if b := p.Memory; b != nil {
+		options.Memory = web.Memory{Configured: b.Configured, Others: b.Others, Answers: b.Answers, SideBySide: p.SideBySide}
+	}
+	a.Open = web.New(options)
+	options.Authorize = authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout)
+	options.Unauthorized = a.callers.unauthorized
+	a.Handler = web.New(options)
 	return a, nil
 }
 

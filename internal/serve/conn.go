@@ -20,24 +20,83 @@ type conn struct {
 	// The table's lock guards these.
 	outer    net.Conn      // what http.Server uses: this conn, or TLS over it
 	place    *list.Element // in the table's order of eviction
+	placed   time.Time     // when it got there
 	handlers int           // that run; several with HTTP/2 only
 	idle     bool          // http.Server says that no request is being read or answered
 	http2    bool
 	requests requests
-	owed     int  // how many requests were unanswered when the drain began, less those answered since
-	final    bool // the last answer of a drain has begun
+	owed     int   // how many requests were unanswered when the drain began, less those answered since
+	final    bool  // the last answer of a drain has begun
+	cost     int64 // what it has of the table's memory
+	unread   int64 // bytes of a request that no handler has yet
+	excess   int64 // what these have of the table's memory for headers
+	left     int   // HTTP/2: answers that may still be on their way when their handlers have returned
+	leftCost int64 // what their requests have of the table's memory
 
 	admit atomic.Pointer[func(context.Context) error] // says why the connection has no right any more; nil before its first request
 	ended atomic.Bool                                 // it has none
+
+	answers answering
+	turns   turns
+}
+
+// answering counts the answers of a connection that have begun and not ended.
+type answering struct {
+	n     atomic.Int32
+	since atomic.Int64 // in Unix milliseconds, when n was 0 last
+}
+
+func (a *answering) begin() {
+	if a.n.Add(1) == 1 {
+		a.since.Store(time.Now().UnixMilli())
+	}
+}
+
+func (a *answering) end() { a.n.Add(-1) }
+
+// stuck reports whether the client has not read its answers for some time.
+func (a *answering) stuck(now time.Time) bool {
+	return a.n.Load() > 0 && now.UnixMilli()-a.since.Load() >= stuckAfter.Milliseconds()
 }
 
 // Read tells the table what was read.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.table.read(c, p[:n])
+		c.turns.read()
+		if surplus := c.table.read(c, p[:n]); surplus != nil {
+			_ = surplus.Conn.Close() // an error says that the connection is broken, which is as good
+		}
 	}
 	return n, err
+}
+
+// Write notes that the client has been answered.
+func (c *conn) Write(p []byte) (int, error) {
+	c.turns.write()
+	return c.Conn.Write(p)
+}
+
+// turns tell who of a connection has to go on.
+type turns struct {
+	ours atomic.Bool // the client has sent something
+	done atomic.Int32
+}
+
+func (t *turns) read() { t.ours.Store(true) }
+
+func (t *turns) write() {
+	if t.ours.Load() && t.ours.CompareAndSwap(true, false) {
+		t.done.Add(1)
+	}
+}
+
+// handshakeTurns are those of a server in a TLS handshake.
+const handshakeTurns = 2
+
+// resting reports whether the client of a connection with TLS has what it wanted: the handshake, or an answer. It need not be exact.
+func (c *conn) resting() bool {
+	return c.table.secure && !c.turns.ours.Load() && c.turns.done.Load() >= handshakeTurns
 }
 
 // CloseWrite lets http.Server end an answer before it has read the rest of the request.

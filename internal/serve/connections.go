@@ -10,6 +10,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"example.com/grpc-health-http/internal/memory"
 )
 
 // connections is the table of a server's open connections, and the listener that fills it. It keeps their number below the
@@ -17,6 +20,8 @@ import (
 type connections struct {
 	net.Listener
 	limit    int
+	memory   int64                            // for connections and what they carry; 0 is no bound
+	headers  int64                            // for bytes of requests that no handler has yet; 0 is no bound
 	secure   bool                             // with TLS, so that what a conn reads is ciphertext
 	failed   func(error)                      // Accept calls it with an error
 	refused  func(client net.Addr, err error) // is told of client certificates that were refused; nil where nobody wants to know
@@ -30,6 +35,8 @@ type connections struct {
 	http1   int       // how many of them are not known to speak HTTP/2
 	order   list.List // of *conn: those that can be evicted, first the one that has been so for longest
 	closing bool      // draining, and the linger time is over
+	used    int64     // of memory
+	excess  int64     // of headers
 }
 
 // Accept returns the next connection for which there is room.
@@ -42,35 +49,132 @@ func (cs *connections) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		c := &conn{Conn: nc, table: cs}
-		c.outer = c
-		surplus := cs.add(c)
-		if surplus != nil {
-			_ = surplus.Conn.Close() // an error says that the connection is broken, which is as good
+		bound(nc)
+		c := &conn{Conn: nc, table: cs, cost: memory.Connection}
+		if cs.secure {
+			c.cost = memory.SecureConnection
 		}
-		if surplus != c {
+		c.outer = c
+		if cs.take(c) {
 			return c, nil
+		}
+		_ = nc.Close()
+	}
+}
+
+// take makes room for c and adds it, and reports whether it could. It waits where there will be room in a moment. Other new connections
+// wait in the system's queue meanwhile: so each that was taken has some time for its request, however many come.
+func (cs *connections) take(c *conn) bool {
+	for deadline := time.Now().Add(takeFor); ; time.Sleep(takeAgain) {
+		surplus, room, soon := cs.add(c)
+		closeAll(surplus)
+		if room {
+			return true
+		}
+		if !soon || cs.stopped.Load() || time.Now().After(deadline) {
+			return false
 		}
 	}
 }
 
-// add takes c into the table and returns nil, or returns the connection for which there is no room: one that has made room
-// for c, or c itself.
-func (cs *connections) add(c *conn) (surplus *conn) {
+func closeAll(surplus []*conn) {
+	for _, s := range surplus {
+		_ = s.Conn.Close() // an error says that the connection is broken, which is as good
+	}
+}
+
+// bound keeps what the system holds for a connection small: a request is short, and what an answer needs beyond this waits here.
+func bound(nc net.Conn) {
+	if tcp, ok := nc.(*net.TCPConn); ok { // errors say that the connection is broken
+		_ = tcp.SetReadBuffer(receiveBuffer)
+		_ = tcp.SetWriteBuffer(sendBuffer)
+	}
+}
+
+// add takes c into the table if there is room for it, and returns the connections that have made room. soon says that there may be
+// room in a moment.
+func (cs *connections) add(c *conn) (surplus []*conn, room, soon bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if len(cs.open) >= cs.limit {
-		oldest := cs.order.Front()
-		if oldest == nil {
-			return c
-		}
-		surplus = oldest.Value.(*conn)
-		cs.removeLocked(surplus)
+	surplus, room, soon = cs.makeRoomLocked(c, c.cost, len(cs.open)-cs.limit+1)
+	if !room {
+		return surplus, false, soon
 	}
 	cs.open[c] = struct{}{}
+	cs.used += c.cost
 	cs.http1++
-	c.place = cs.order.PushBack(c)
-	return surplus
+	cs.placeLocked(c)
+	return surplus, true, false
+}
+
+// makeRoomLocked takes connections other than c out of the table until there are bytes of memory, and so many connections
+// fewer. First those make room that can be evicted, then those of which the client does not read the answers. soon says that there are
+// answers that may turn out to be such.
+func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus []*conn, room, soon bool) {
+	var stuck []*conn
+	for searched := false; ; fewer-- {
+		if fewer <= 0 && (cs.memory == 0 || cs.used+bytes <= cs.memory) {
+			return surplus, true, false
+		}
+		victim, young := cs.evictableLocked()
+		if victim == nil {
+			if !searched {
+				stuck, soon = cs.stuckLocked(c)
+				searched = true
+			}
+			soon = soon || young
+			if len(stuck) == 0 {
+				return surplus, false, soon
+			}
+			victim, stuck = stuck[0], stuck[1:]
+		}
+		cs.removeLocked(victim)
+		surplus = append(surplus, victim)
+	}
+}
+
+// evictableLocked is the connection to evict: with TLS the first that rests, since a handshake takes time, and else the first of all. nil
+// where none can be evicted. soon says that there is one that has to have some time first.
+func (cs *connections) evictableLocked() (victim *conn, soon bool) {
+	now := time.Now()
+	for e := cs.order.Front(); e != nil && cs.secure; e = e.Next() {
+		if c := e.Value.(*conn); c.resting() {
+			if now.Sub(c.placed) >= restFor {
+				return c, false
+			}
+			soon = true
+			break // those behind it were placed later
+		}
+	}
+	first := cs.order.Front()
+	if first == nil {
+		return nil, soon
+	}
+	victim = first.Value.(*conn)
+	least := restFor
+	if cs.secure {
+		least = shakeFor
+	}
+	if now.Sub(victim.placed) < least {
+		return nil, true
+	}
+	return victim, false
+}
+
+// stuckLocked are the connections other than c of which the client does not read the answers. soon says that there are others with
+// answers that have begun.
+func (cs *connections) stuckLocked(c *conn) (stuck []*conn, soon bool) {
+	now := time.Now()
+	for other := range cs.open {
+		switch {
+		case other == c || other.answers.n.Load() == 0:
+		case other.answers.stuck(now):
+			stuck = append(stuck, other)
+		default:
+			soon = true
+		}
+	}
+	return stuck, soon
 }
 
 func (cs *connections) remove(c *conn) {
@@ -83,6 +187,9 @@ func (cs *connections) remove(c *conn) {
 
 func (cs *connections) removeLocked(c *conn) {
 	delete(cs.open, c)
+	cs.used -= c.cost
+	cs.excess -= c.excess
+	c.cost, c.excess = 0, 0
 	cs.order.Remove(c.place)
 	if !c.http2 {
 		cs.http1--
@@ -101,8 +208,12 @@ func (cs *connections) signalLocked() {
 func (cs *connections) enlistLocked(c *conn) {
 	if _, open := cs.open[c]; open && c.idle && c.handlers == 0 {
 		cs.order.Remove(c.place)
-		c.place = cs.order.PushBack(c)
+		cs.placeLocked(c)
 	}
+}
+
+func (cs *connections) placeLocked(c *conn) {
+	c.place, c.placed = cs.order.PushBack(c), time.Now()
 }
 
 // state is the server's ConnState hook. Accept has seen a new connection before, and Close sees one that ends.
@@ -128,30 +239,104 @@ func (cs *connections) state(nc net.Conn, state http.ConnState) {
 	if c.idle = state == http.StateIdle; c.idle {
 		c.requests.whole = max(c.requests.whole-1, 0)
 		c.owed--
+		cs.readLocked(c, -c.unread)
+		cs.settleLocked(c)
 		cs.enlistLocked(c)
 		cs.closeIdleLocked(c)
 	}
 }
 
-// begin notes that a handler has a request of c, and reports whether c is still open.
-func (cs *connections) begin(c *conn) bool {
+// room is what there is for a request.
+type room int
+
+const (
+	enough room = iota
+	little      // for an answer that says that there is too little
+	none
+)
+
+// begin notes that a handler has a request of c. It returns what the request takes of the memory, or that there is none for it.
+// There is none on a connection that is closed.
+func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
+	cost = max(0, int64(len(r.Header))*memory.HeaderField-freeFields)
+	if r.ProtoMajor > 1 {
+		cost += memory.Stream
+	}
 	cs.mu.Lock()
-	defer cs.mu.Unlock()
 	if cs.secure { // what has been read is this request, and what will be is another one
 		c.requests = requests{whole: 1}
 	}
 	c.handlers++
 	cs.order.Remove(c.place)
-	_, open := cs.open[c]
-	return open
+	cost += c.excess
+	cs.readLocked(c, -c.unread)
+	var surplus []*conn
+	got := none
+	if _, open := cs.open[c]; open {
+		got = enough
+		if cost > 0 {
+			var fits bool
+			if surplus, fits, _ = cs.makeRoomLocked(c, cost, 0); !fits {
+				switch got = little; {
+				case r.ProtoMajor == 1: // it has its connection, and will soon have ended
+					cost = 0
+				case cs.used+cost > cs.memory+cs.memory/8:
+					got = none
+				}
+			}
+		}
+	}
+	if got == none {
+		cost = 0
+	}
+	c.cost += cost
+	cs.used += cost
+	cs.mu.Unlock()
+	closeAll(surplus)
+	return cost, got
 }
 
-// end notes that a handler of c has returned. With HTTP/2, c may have become idle before: callers can cancel requests.
-func (cs *connections) end(c *conn) {
+// leaves reports whether a handler of c may leave the end of its answer to net/http. With HTTP/2 that can take long after the handler
+// has returned, for as long as the client wants no more data; so a connection may have only a few such answers.
+func (cs *connections) leaves(c *conn) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return c.left < maxLeft
+}
+
+// end notes that a handler of c has returned, and what its request has taken. With HTTP/2, c may have become idle before: callers can
+// cancel requests. left says that the answer may still be on its way: then the request keeps what it has until all of the connection's
+// answers have ended.
+func (cs *connections) end(c *conn, cost int64, left bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c.handlers--
+	if left && !c.idle {
+		c.left++
+		c.leftCost += cost
+	} else {
+		cs.giveLocked(c, cost)
+		if left {
+			c.answers.end()
+		}
+	}
 	cs.enlistLocked(c)
+}
+
+func (cs *connections) giveLocked(c *conn, cost int64) {
+	if _, open := cs.open[c]; open {
+		c.cost -= cost
+		cs.used -= cost
+	}
+}
+
+// settleLocked ends the answers that handlers have left to net/http.
+func (cs *connections) settleLocked(c *conn) {
+	cs.giveLocked(c, c.leftCost)
+	for ; c.left > 0; c.left-- {
+		c.answers.end()
+	}
+	c.leftCost = 0
 }
 
 // last reports whether the answer that begins is the last of its connection.
@@ -174,8 +359,9 @@ func (cs *connections) waitsForClient(c *conn) bool {
 	return waits
 }
 
-// read notes what was read from c.
-func (cs *connections) read(c *conn, p []byte) {
+// read notes what was read from c, and returns the connection for the headers of which there is no memory: of those that can be
+// evicted, the one that has most.
+func (cs *connections) read(c *conn, p []byte) (surplus *conn) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if cs.secure {
@@ -183,6 +369,34 @@ func (cs *connections) read(c *conn, p []byte) {
 	} else {
 		c.requests.read(p)
 	}
+	cs.readLocked(c, int64(len(p)))
+	if cs.headers == 0 || cs.excess <= cs.headers {
+		return nil
+	}
+	for e := cs.order.Front(); e != nil; e = e.Next() {
+		if other := e.Value.(*conn); other.excess > 0 && (surplus == nil || other.excess > surplus.excess) {
+			surplus = other
+		}
+	}
+	if surplus != nil {
+		cs.removeLocked(surplus)
+	}
+	return surplus
+}
+
+// readLocked counts bytes of a request that no handler has yet.
+func (cs *connections) readLocked(c *conn, n int64) {
+	c.unread += n
+	if _, open := cs.open[c]; !open {
+		return
+	}
+	free := int64(freeBytes)
+	if cs.secure {
+		free = freeSecureBytes
+	}
+	excess := max(0, min(c.unread, maxUnread)-free) * memory.HeaderByte
+	cs.excess += excess - c.excess
+	c.excess = excess
 }
 
 // drain lets each connection end with the answer to the last request of which bytes have been read, or else to the next.

@@ -20,12 +20,17 @@ func connContext(ctx context.Context, nc net.Conn) context.Context {
 
 // handler wraps next: it tells the table which connection has a request, and the client which answer is the last: that of
 // a drain, or that to a request with a body, as bodies are not read. It passes panics to the function.
-func handler(conns *connections, panicked func(any), next http.Handler) http.Handler {
+func handler(conns *connections, panicked func(any), next, overloaded http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connKey{}).(*conn)
-		open := conns.begin(c)
+		cost, room := conns.begin(c, r)
+		a := &answer{ResponseWriter: w, conn: c}
+		left := false
 		defer func() {
-			conns.end(c)
+			if a.begun && !left {
+				c.answers.end()
+			}
+			conns.end(c, cost, left)
 			if problem := recover(); problem != nil {
 				if problem != http.ErrAbortHandler {
 					panicked(problem)
@@ -33,20 +38,36 @@ func handler(conns *connections, panicked func(any), next http.Handler) http.Han
 				panic(http.ErrAbortHandler) // which net/http does not log
 			}
 		}()
-		if !open {
+		next := next
+		switch room {
+		case little:
+			next = overloaded
+		case none:
 			panic(http.ErrAbortHandler)
 		}
 		body := r.ProtoMajor == 1 && r.ContentLength != 0
 		if body {
 			w.Header().Set("Connection", "close")
 		}
-		a := &answer{ResponseWriter: w, conn: c}
 		next.ServeHTTP(a, r)
 		a.begin() // without a body and an explicit status
+		if r.ProtoMajor > 1 {
+			if left = conns.leaves(c); !left {
+				_ = http.NewResponseController(w).Flush() // an error says that the caller has gone
+			}
+		}
 		if body {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // an error says that the connection has ended
 		}
 	})
+}
+
+// SideBySide is how many requests of the request's connection are in progress, this one included. The request must be one of a Server.
+func SideBySide(r *http.Request) int {
+	c := r.Context().Value(connKey{}).(*conn)
+	c.table.mu.Lock()
+	defer c.table.mu.Unlock()
+	return c.handlers
 }
 
 // answer decides as late as possible whether it is its connection's last: the drain may begin while the handler runs.
@@ -57,10 +78,14 @@ type answer struct {
 }
 
 func (a *answer) begin() {
-	if !a.begun && a.conn.table.last(a.conn) {
-		a.Header().Set("Connection", "close")
+	if a.begun {
+		return
 	}
 	a.begun = true
+	a.conn.answers.begin()
+	if a.conn.table.last(a.conn) {
+		a.Header().Set("Connection", "close")
+	}
 }
 
 func (a *answer) WriteHeader(code int) {

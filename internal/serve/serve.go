@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"example.com/grpc-health-http/internal/memory"
 )
 
 // Server is one HTTP server for Run.
@@ -40,6 +42,12 @@ type Server struct {
 	// Refused is called once for each TLS handshake that failed because of the client's certificate, or because none was sent, with
 	// the client's address and crypto/tls' error. nil tells nobody. It must not block.
 	Refused func(client net.Addr, err error)
+	// Memory is how many bytes the connections may take with the requests that they carry, and HeaderMemory how many the
+	// requests that are still arriving, beyond a little that each connection has. 0 is no bound.
+	Memory, HeaderMemory int64
+	// Overloaded answers requests for which there is no memory left. It must answer soon, and shortly; nil ends them without an
+	// answer.
+	Overloaded http.Handler
 }
 
 const (
@@ -57,7 +65,40 @@ const (
 	bodyTimeout = 500 * time.Millisecond
 	// closeTimeout is how long a client may take to close its side after the last answer of a drain.
 	closeTimeout = 500 * time.Millisecond
+	// stuckAfter is how long a client has to read an answer when others want its room.
+	stuckAfter = 250 * time.Millisecond
+	// restFor is how long a connection may be without a request when others want its room, and shakeFor how long its TLS handshake
+	// may take then.
+	restFor  = 100 * time.Millisecond
+	shakeFor = 500 * time.Millisecond
+	// takeFor is how long a new connection waits for room, looking again every takeAgain.
+	takeFor   = 700 * time.Millisecond
+	takeAgain = 5 * time.Millisecond
+	// receiveBuffer and sendBuffer are the system's for a connection.
+	receiveBuffer = 16 << 10
+	sendBuffer    = 64 << 10
+	// What a request may have without being counted, since what a connection costs has it: freeBytes, or with TLS, with the
+	// handshake, freeSecureBytes; and freeFields for its fields. maxUnread is the most of a request that net/http holds.
+	freeBytes       = 1 << 10
+	freeSecureBytes = 3 << 10
+	freeFields      = 32 * memory.HeaderField
+	maxUnread       = maxHeaderBytes + 8<<10
+	// A client may have so many requests in progress on an HTTP/2 connection.
+	maxStreams = 100
+	// maxLeft is how many answers of an HTTP/2 connection handlers may leave unfinished.
+	maxLeft = 8
 )
+
+// http2Bounds keep an HTTP/2 connection small: requests have no bodies here. The sizes are the smallest that are allowed, or the protocol's
+// defaults.
+var http2Bounds = http.HTTP2Config{
+	MaxConcurrentStreams:          maxStreams,
+	MaxDecoderHeaderTableSize:     4 << 10,
+	MaxEncoderHeaderTableSize:     4 << 10,
+	MaxReadFrameSize:              16 << 10,
+	MaxReceiveBufferPerConnection: 64 << 10,
+	MaxReceiveBufferPerStream:     16 << 10,
+}
 
 // Run serves until ctx ends or a server fails, and then drains all servers side by side. What is open after grace is cut off,
 // with a warning in the log. The error is nil unless a server failed.
@@ -106,6 +147,8 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 	conns := &connections{
 		Listener: s.Listener,
 		limit:    cmp.Or(s.MaxConnections, share(openFiles(), s.Secondary)),
+		memory:   s.Memory,
+		headers:  s.HeaderMemory,
 		secure:   s.TLS != nil,
 		refused:  s.Refused,
 		failed:   func(err error) { problems.Do(func() { logger.Warn("cannot accept a connection", "error", err) }) },
@@ -117,9 +160,13 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 			logger.Error("panic while answering a request", "panic", problem, "stack", string(debug.Stack()))
 		})
 	}
+	overloaded := s.Overloaded
+	if overloaded == nil {
+		overloaded = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	}
 	headerTimeout := cmp.Or(s.HeaderTimeout, defaultHeaderTimeout)
 	r := &running{conns: conns, logger: logger, served: make(chan struct{}), http: &http.Server{
-		Handler:           handler(conns, panicked, admitting(s.Admit, s.Refused, s.Handler)),
+		Handler:           handler(conns, panicked, admitting(s.Admit, s.Refused, s.Handler), overloaded),
 		TLSConfig:         s.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		// The end of this time may cancel the request's context, so it must not come before the answer.
@@ -127,6 +174,7 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 		WriteTimeout:                 s.Budget + transferTime,
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeaderBytes,
+		HTTP2:                        new(http2Bounds),
 		ConnState:                    conns.state,
 		ConnContext:                  connContext,
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is a request like others

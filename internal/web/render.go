@@ -64,16 +64,34 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 		w.WriteHeader(httpCodes[worst])
 		return
 	}
+	if asked != formatJSON && asked != formatHTML && h.isReady(verdicts) {
+		send(w, r, httpCodes[worst], contentText, h.ready[worst])
+		return
+	}
+	cost := answerCost(asked, verdicts, h.showCause)
+	if cost > maxAnswer || !h.memory.Answers.Take(cost) {
+		delete(header, "Grpc-Health-Evidence")
+		if !slices.ContainsFunc(verdicts, isOverloaded) { // else it is counted already
+			h.rejected("overload")
+		}
+		overloaded(w, r, asked)
+		return
+	}
+	defer func() { h.memory.Answers.Give(cost) }()
+	contentType, body := contentText, []byte(nil)
 	switch asked {
 	case formatJSON:
-		send(w, r, httpCodes[worst], contentJSON, page{body: answer.JSON(verdicts, h.showCause)})
+		contentType, body = contentJSON, answer.JSON(verdicts, h.showCause)
 	case formatHTML:
 		p := loadPage()
 		header["Content-Security-Policy"] = p.policy
-		send(w, r, httpCodes[worst], contentHTML, page{body: p.render(newPage(q, worst, verdicts, h.certificateEnds(), h.showCause))})
+		contentType, body = contentHTML, p.render(newPage(q, worst, verdicts, h.certificateEnds(), h.showCause))
 	default:
-		send(w, r, httpCodes[worst], contentText, h.text(worst, verdicts))
+		body = answer.Text(verdicts)
 	}
+	h.memory.Answers.Give(cost - int64(cap(body))) // to make an answer takes more than to have it
+	cost = int64(cap(body))
+	send(w, r, httpCodes[worst], contentType, page{body: body})
 }
 
 // certificateEnds is when the first of the upstreams' certificates ends; zero where none was seen.
@@ -114,12 +132,9 @@ func causes(verdicts []health.Verdict) []string {
 	return all
 }
 
-// text is the answer in text, ready-made where it can be.
-func (h *handler) text(worst health.Status, verdicts []health.Verdict) page {
-	if h.ready != nil && len(verdicts) == 1 && verdicts[0].Service == h.byDefault[0] {
-		return h.ready[worst]
-	}
-	return page{body: answer.Text(verdicts)}
+// isReady says whether the answer in text is ready-made.
+func (h *handler) isReady(verdicts []health.Verdict) bool {
+	return h.ready != nil && len(verdicts) == 1 && verdicts[0].Service == h.byDefault[0]
 }
 
 // readyPages are the text answers about one service.

@@ -12,6 +12,7 @@ import (
 
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
+	"example.com/grpc-health-http/internal/memory"
 )
 
 // Options say what a handler checks and for whom. Only Upstreams is required.
@@ -30,6 +31,18 @@ type Options struct {
 	// Rejected is called once for each request that is refused, with the reason: "path", "method", "token", "query", "service", or
 	// "overload" where a limit of this process let a check fail. nil tells nobody.
 	Rejected func(reason string)
+	// Memory bounds what requests take; the shares of the zero value have no bound.
+	Memory Memory
+}
+
+// Memory is shares of the memory.
+type Memory struct {
+	// Configured is for requests that wait for checks of what is configured, and Others for those that wait for other checks.
+	Configured, Others *memory.Share
+	// Answers is for answers on their way to their callers.
+	Answers *memory.Share
+	// SideBySide is how many requests of an HTTP/2 request's connection are in progress; nil where nobody knows.
+	SideBySide func(*http.Request) int
 }
 
 // Upstream is one of those that a handler checks. Only Check is required.
@@ -54,7 +67,7 @@ type Upstream struct {
 
 // New returns the handler. Apart from the checks themselves it keeps nothing between requests.
 func New(o Options) http.Handler {
-	h := &handler{upstreams: slices.Clone(o.Upstreams), path: o.Path, authorize: o.Authorize, rejected: o.Rejected, unauthorized: o.Unauthorized, showCause: o.ShowCause}
+	h := &handler{upstreams: slices.Clone(o.Upstreams), path: o.Path, authorize: o.Authorize, rejected: o.Rejected, unauthorized: o.Unauthorized, showCause: o.ShowCause, memory: o.Memory}
 	if h.unauthorized == nil {
 		h.unauthorized = func(*http.Request, string) {}
 	}
@@ -77,6 +90,7 @@ type handler struct {
 	rejected     func(reason string)
 	unauthorized func(r *http.Request, why string)
 	showCause    bool
+	memory       Memory
 	budget       time.Duration // the longest of the upstreams'
 	byDefault    []string      // the services that the first upstream is checked for when nothing is asked for
 	// ready holds the text answers about the only default service, so that the usual request of
@@ -137,8 +151,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(q.services) > 0 {
 		services = q.services
 	}
+	share, cost, ok := h.admit(r, q)
+	if !ok {
+		h.rejected("overload")
+		overloaded(w, r, q.format)
+		return
+	}
 	if len(h.upstreams) == 1 && len(services) == 1 && !q.list {
-		one := [1]health.Verdict{h.upstreams[0].check(ctx, services[0])} // the usual request's verdict stays on the stack
+		one := [1]health.Verdict{h.waitOne(ctx, services[0], share, cost)} // the usual request's verdict stays on the stack
 		if one[0].Status == health.Overloaded {
 			h.rejected("overload")
 		}
@@ -146,10 +166,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx = inert.WithBudget(ctx)
-	verdicts := slices.Concat(health.SideBySide(len(h.upstreams), func(i int) []health.Verdict {
-		return h.upstreams[i].answer(ctx, q)
-	})...)
-	if slices.ContainsFunc(verdicts, func(v health.Verdict) bool { return v.Status == health.Overloaded }) {
+	verdicts := h.waitAll(ctx, q, share, cost)
+	if slices.ContainsFunc(verdicts, isOverloaded) {
 		h.rejected("overload")
 	}
 	h.render(w, r, q, verdicts)
@@ -168,6 +186,22 @@ func contextOf(r *http.Request) (context.Context, context.CancelFunc) {
 		return context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	}
 	return context.WithoutCancel(ctx), func() {}
+}
+
+func isOverloaded(v health.Verdict) bool { return v.Status == health.Overloaded }
+
+// waitOne makes the only check of a request, and gives back what it took.
+func (h *handler) waitOne(ctx context.Context, service string, share *memory.Share, cost int64) health.Verdict {
+	defer share.Give(cost)
+	return h.upstreams[0].check(ctx, service)
+}
+
+// waitAll makes the checks that a query asks for, and gives back what it took.
+func (h *handler) waitAll(ctx context.Context, q query, share *memory.Share, cost int64) []health.Verdict {
+	defer share.Give(cost)
+	return slices.Concat(health.SideBySide(len(h.upstreams), func(i int) []health.Verdict {
+		return h.upstreams[i].answer(ctx, q)
+	})...)
 }
 
 // refuses says why the upstream does not answer a query; empty where it does.

@@ -1,0 +1,119 @@
+package web
+
+import (
+	"net/http"
+	"strconv"
+
+	"example.com/grpc-health-http/internal/answer"
+	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/memory"
+)
+
+const (
+	// maxAnswer is the most that an answer may take while it is made, in bytes.
+	maxAnswer = 8 << 20
+	// few is how many services a request may pick, and how many requests a connection may have in progress, without leaving half of the
+	// memory to others.
+	few = 4
+)
+
+// admit takes the memory for a request that waits for the checks of a query, and reports whether it was there.
+func (h *handler) admit(r *http.Request, q query) (share *memory.Share, cost int64, ok bool) {
+	names, configured := len(q.services), !q.list
+	for i := range h.upstreams {
+		services := h.upstreams[i].Services
+		if len(q.services) == 0 {
+			names += max(1, len(services))
+		} else if len(services) == 0 {
+			configured = false
+		}
+	}
+	share = h.memory.Others
+	if configured {
+		share = h.memory.Configured
+	}
+	cost = memory.Request
+	if r.TLS != nil || r.ProtoMajor > 1 { // HTTP/2 is spoken with TLS, whatever the caller says in :scheme
+		cost = memory.SecureRequest
+	}
+	cost += memory.Name * int64(names)
+	rest := int64(0)
+	if len(q.services) > few || r.ProtoMajor > 1 && h.memory.SideBySide != nil && h.memory.SideBySide(r) > few {
+		rest = share.Limit() / 2
+	}
+	return share, cost, share.TakeLeaving(cost, rest)
+}
+
+// answerCost is what it takes at most to make an answer, in bytes: the constants are measured, and TestAnswerCost holds them.
+func answerCost(f format, verdicts []health.Verdict, showCause bool) int64 {
+	words := 0
+	for i := range verdicts {
+		v := &verdicts[i]
+		words += len(v.Target) + len(v.Service)
+		if showCause && v.Err != nil {
+			words += len(v.Err.Error())
+		}
+	}
+	switch f {
+	case formatHTML:
+		return int64(96<<10 + 2<<10*len(verdicts) + 36*words)
+	case formatJSON:
+		return int64(2<<10 + 512*len(verdicts) + 12*words)
+	}
+	return int64(1<<10 + 64*len(verdicts) + 6*words)
+}
+
+// Overloaded returns the handler of requests for which there is no memory left to find out what they ask for. rejected is that of the
+// Options.
+func Overloaded(rejected func(reason string)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		guard(w.Header())
+		if rejected != nil {
+			rejected("overload")
+		}
+		q, _ := parseQuery(r.URL.RawQuery) // an error leaves the usual format
+		overloaded(w, r, q.format)
+	})
+}
+
+// Limited answers requests with next while there is memory in the share for what each takes, in bytes.
+func Limited(share *memory.Share, cost int64, rejected func(reason string), next http.Handler) http.Handler {
+	overloaded := Overloaded(rejected)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !share.Take(cost) {
+			overloaded.ServeHTTP(w, r)
+			return
+		}
+		defer share.Give(cost)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// What an overloaded process answers is ready-made, so that it takes nothing. It is about no service in particular.
+var (
+	overloadText = ready(answer.Text([]health.Verdict{{Status: health.Overloaded}}))
+	overloadJSON = ready(answer.JSON([]health.Verdict{{Status: health.Overloaded}}, false))
+)
+
+func ready(body []byte) page { return page{body: body, length: []string{strconv.Itoa(len(body))}} }
+
+// overloaded answers a request for which there is no memory, in the format that it asks for, or as text where that is a page.
+func overloaded(w http.ResponseWriter, r *http.Request, f format) {
+	if f == "" {
+		f = negotiate(r.Header["Accept"])
+	}
+	header := w.Header()
+	header["Grpc-Health-Status"] = statusValues[health.Overloaded]
+	header["Retry-After"] = retrySoon
+	if r.Method == http.MethodOptions {
+		header["Allow"] = allowOptions
+		header["Content-Length"] = noLength
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	if f == formatJSON {
+		send(w, r, http.StatusServiceUnavailable, contentJSON, overloadJSON)
+		return
+	}
+	send(w, r, http.StatusServiceUnavailable, contentText, overloadText)
+}
