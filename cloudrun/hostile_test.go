@@ -1,18 +1,23 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -342,4 +347,107 @@ func askHTTP2(t *testing.T, conn net.Conn, fields []string) string {
 			return refused
 		}
 	}
+}
+
+// Callers who reset each request as soon as it was sent (HTTP/2 rapid reset) cost the upstream no more RPCs at once than callers who
+// wait, although it goes on with an RPC that was cancelled; and who asks beside them is answered.
+func TestResetRequestsHTTP2(t *testing.T) {
+	t.Parallel()
+	const slow = 300 * time.Millisecond
+	up := healthtest.Start(t)
+	up.SetStatus("s", healthpb.HealthCheckResponse_SERVING)
+	var now, most, all atomic.Int64
+	up.Handle("s", func(context.Context, string) (*healthpb.HealthCheckResponse, error) {
+		all.Add(1)
+		for n := now.Add(1); n > most.Load(); {
+			most.Store(n)
+		}
+		defer now.Add(-1)
+		time.Sleep(slow)
+		return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}, nil
+	})
+	ca := healthtest.NewCA(t)
+	cert, key := ca.Server(t).WriteFiles(t, t.TempDir(), "listener")
+	p := start(t, nil, "-grpc-addr="+up.Addr(), "-service-name=s", "-https-listen-cert="+cert, "-https-listen-key="+key)
+	tlsConfig := &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", NextProtos: []string{"h2"}}
+	var block strings.Builder
+	encoder := hpack.NewEncoder(&block)
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "test"}, {":path", "/"}} {
+		if err := encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var callers sync.WaitGroup
+	end := time.Now().Add(2 * time.Second)
+	for range 4 {
+		callers.Go(func() {
+			for time.Now().Before(end) { // net/http ends a connection with too many resets
+				conn, err := tls.Dial("tcp", p.health, tlsConfig)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				go io.Copy(io.Discard, conn)
+				framer := http2.NewFramer(conn, conn)
+				_, err = io.WriteString(conn, http2.ClientPreface)
+				err = errors.Join(err, framer.WriteSettings())
+				encoded := []byte(block.String())
+				for stream := uint32(1); err == nil && time.Now().Before(end) && stream < 2000; stream += 2 {
+					err = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: encoded, EndStream: true, EndHeaders: true})
+					time.Sleep(time.Millisecond)
+					err = errors.Join(err, framer.WriteRSTStream(stream, http2.ErrCodeCancel))
+				}
+				conn.Close()
+			}
+		})
+	}
+	asked := 0
+	for ; time.Now().Before(end); asked++ {
+		c, err := p.connect(p.health, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := c.get("/"); err != nil || r.code != http.StatusOK {
+			t.Errorf("beside the resets: %+v, %v", r, err)
+		}
+		c.Close()
+	}
+	callers.Wait()
+	t.Logf("%d RPCs, %d of them at once, %d answers beside the resets", all.Load(), most.Load(), asked)
+	if n := most.Load(); n > 8 {
+		t.Errorf("%d RPCs at once", n)
+	}
+}
+
+// Forty callers who close their side behind the request, as "nc -N" does, get the verdict; and forty who close all leave nothing behind.
+func TestCallersWhoCloseTheirSide(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetDelay("", 100*time.Millisecond)
+	p := start(t, nil, "-grpc-addr="+up.Addr())
+	var callers sync.WaitGroup
+	ask := func(stays bool) {
+		c, err := net.Dial("tcp", p.health)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+		if !stays {
+			return
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Error(err)
+		}
+		if answer, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 OK\r\n") {
+			t.Errorf("%q, %v", answer, err)
+		}
+	}
+	for range 40 {
+		callers.Go(func() { ask(true) })
+		callers.Go(func() { ask(false) })
+	}
+	callers.Wait()
+	eventually(t, "no RPC is left", func() bool { return up.InFlight() == 0 })
 }

@@ -8,8 +8,8 @@ import (
 	"example.com/grpc-health-http/internal/prove"
 )
 
-// Names asks the server which services it has, with a List RPC; none where it does not say. It is for a command's message: it is no
-// check, and its end is no verdict.
+// Names asks the server which services it has, with a List RPC; none where it does not say, and of more than 100 those with the
+// worst statuses. It is for a command's message: it is no check, and its end is no verdict.
 func (c *Checker) Names(ctx context.Context) []string {
 	now := c.clock.Begin()
 	defer c.clock.End()

@@ -661,6 +661,40 @@ func TestRedialKinds(t *testing.T) {
 	})
 }
 
+// A proxy that never ends its answer costs 64 KiB, and is a failure to connect as soon as these have come.
+func TestProxyWithoutEnd(t *testing.T) {
+	t.Parallel()
+	for name, part := range map[string]struct{ first, again string }{
+		"status line":      {"HTTP/1.1 200 ", "x"},
+		"no status line":   {"", "x"},
+		"header line":      {"HTTP/1.1 200 OK\r\nA: ", "x"},
+		"header lines":     {"HTTP/1.1 200 OK\r\n", "A: b\r\n"},
+		"refused, at last": {"HTTP/1.1 403 Forbidden\r\n", "A: b\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, w *world) {
+				sent := 0
+				w.proxy(func(client net.Conn, _ *http.Request, _ *bufio.Reader) {
+					defer client.Close()
+					block := []byte(strings.Repeat(part.again, 1000))
+					for _, err := io.WriteString(client, part.first); err == nil && sent < 8<<20; {
+						var n int
+						n, err = client.Write(block)
+						sent += n
+					}
+				})
+				d, _ := w.dial()
+				want(t, d, health.PhaseConnect, "the proxy: the header of its answer is longer than 64 KiB")
+				synctest.Wait()
+				if sent >= 8<<20 {
+					t.Errorf("%d bytes were taken from it", sent)
+				}
+			})
+		})
+	}
+}
+
 // proxy has connections go through an HTTP proxy in memory, which answers with the given function.
 func (w *world) proxy(answer func(client net.Conn, request *http.Request, rest *bufio.Reader)) *[]string {
 	var asked []string

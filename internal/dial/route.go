@@ -64,7 +64,10 @@ func (to route) tunnel(raw net.Conn) (net.Conn, error) {
 	head := &io.LimitedReader{R: raw, N: mostOfHead}
 	reader := bufio.NewReader(head)
 	response, err := http.ReadResponse(reader, request)
-	if err != nil {
+	switch {
+	case err != nil && head.N <= 0:
+		return nil, fmt.Errorf("the header of its answer is longer than %d KiB", mostOfHead>>10)
+	case err != nil:
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {

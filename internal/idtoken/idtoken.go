@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -34,6 +35,23 @@ const (
 	latest = 1e12
 )
 
+// mostOfAnswer is how much of an answer is read, in bytes: a token has about 1 KB.
+const mostOfAnswer = 64 << 10
+
+// bounded cuts answers off at mostOfAnswer.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := b.RoundTripper.RoundTrip(r)
+	if err == nil {
+		response.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(response.Body, mostOfAnswer), response.Body}
+	}
+	return response, err
+}
+
 // Source has the ID tokens of one audience. It is safe for concurrent use.
 type Source struct {
 	audience string
@@ -58,10 +76,11 @@ func newSource(audience string, now func() clock.Moment, patience time.Duration)
 		client: metadata.NewClient(&http.Client{
 			// Tokens are fetched once an hour: a connection kept that long, through a machine's
 			// freeze perhaps, would be dead. No proxy leads to the metadata server.
-			Transport: &http.Transport{
-				DialContext:       (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
-				DisableKeepAlives: true,
-			},
+			Transport: bounded{&http.Transport{
+				DialContext:            (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+				DisableKeepAlives:      true,
+				MaxResponseHeaderBytes: mostOfAnswer,
+			}},
 		}),
 		clock: now,
 	}

@@ -230,6 +230,13 @@ func TestErrors(t *testing.T) {
 		{"no service account", http.NotFound, "no Google ID token for audience " + audience + ": the metadata server answered 404: is a service account attached?"},
 		{"refusal", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, secret, http.StatusForbidden) }, "the metadata server answered 403"},
 		{"no JWT", answerWith(secret), "is no ID token"},
+		{"without end", func(w http.ResponseWriter, _ *http.Request) {
+			for block := []byte(strings.Repeat("x", 32<<10)); ; {
+				if _, err := w.Write(block); err != nil {
+					return
+				}
+			}
+		}, "is no ID token"},
 		{"empty", answerWith(""), "is no ID token"},
 		{"two parts", answerWith(secret + "." + secret), "is no ID token"},
 		{"no base64", answerWith("a." + secret + "!.b"), "is no ID token"},

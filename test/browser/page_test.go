@@ -351,6 +351,17 @@ func testList(t *testing.T, chromium context.Context) {
 		t.Errorf("the worst is not the first: %+v", s.Rows)
 	}
 	up.HandleList(func(context.Context) (*healthpb.HealthListResponse, error) {
+		many := make(map[string]*healthpb.HealthCheckResponse)
+		for i := range 150 {
+			many[strconv.Itoa(i)] = &healthpb.HealthCheckResponse{Status: serving}
+		}
+		return &healthpb.HealthListResponse{Statuses: many}, nil
+	})
+	s = p.until("many services", func(s state) bool { return len(s.Rows) == 100 })
+	if s.Meaning != "100 of 100 services are serving. The server lists 50 more, none of them worse." {
+		t.Errorf("many services: %q", s.Meaning)
+	}
+	up.HandleList(func(context.Context) (*healthpb.HealthListResponse, error) {
 		return &healthpb.HealthListResponse{}, nil
 	})
 	s = p.until("no services", func(s state) bool { return len(s.Rows) == 0 })
