@@ -387,7 +387,7 @@ func (s *service) release() {
 // asker makes checks.
 type asker interface {
 	ask() outcome
-	// askHung begins a check of the service that hangs. It ends with the asker.
+	// askHung begins a check of the service that hangs, until that is released.
 	askHung()
 	// shown is how its connections have ended, or were not made.
 	shown() []string
@@ -468,8 +468,8 @@ func (l *local) ask() outcome {
 func (l *local) askHung() { l.asking.Go(func() { l.Check(l.ctx, hung) }) }
 
 func (l *local) close() {
+	l.asking.Wait() // the service that hung has been released
 	l.cancel()
-	l.asking.Wait()
 	l.Checker.Close()
 }
 
