@@ -38,6 +38,9 @@ func (s *Share) Give(n int64) {
 	}
 }
 
+// Crowded reports whether more than half of the share is taken.
+func (s *Share) Crowded() bool { return s != nil && s.used.Load() > s.limit/2 }
+
 // Limit is the size of the share, in bytes; 0 where it has no bound.
 func (s *Share) Limit() int64 {
 	if s == nil {

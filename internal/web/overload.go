@@ -1,6 +1,8 @@
 package web
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strconv"
 
@@ -43,6 +45,21 @@ func (h *handler) admit(r *http.Request, q query) (share *memory.Share, cost int
 	}
 	return share, cost, share.TakeLeaving(cost, rest)
 }
+
+// whileHere is the context of an HTTP/1 request that waits where memory is short: its work ends when the caller closes its side, because
+// most who do have gone. gone ends this, and says whether it has happened: then the answer, should somebody still wait for it, is that there
+// is no memory.
+func whileHere(ctx context.Context, r *http.Request) (here context.Context, gone func() bool) {
+	here, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(r.Context(), cancel)
+	return here, func() bool {
+		ended := !stop()
+		cancel()
+		return ended && errors.Is(r.Context().Err(), context.Canceled)
+	}
+}
+
+func stayed() bool { return false }
 
 // answerCost is what it takes at most to make an answer, in bytes: the constants are measured, and TestAnswerCost holds them.
 func answerCost(f format, verdicts []health.Verdict, showCause bool) int64 {

@@ -184,6 +184,61 @@ func TestManyRequestsOfAConnectionLeaveRoomForOthers(t *testing.T) {
 	}
 }
 
+// Where memory is short, HTTP/1 callers who close their side wait no more; the others do, and so does everybody where there is enough.
+func TestCallersWhoLeaveMakeRoom(t *testing.T) {
+	t.Parallel()
+	one := int64(memory.Request + memory.Name)
+	for name, test := range map[string]struct {
+		taken  int64
+		target string
+		leaves bool
+	}{
+		"short":               {5, "/", true},
+		"short, several":      {5, "/?service=a&service=b", true},
+		"enough":              {3, "/", false},
+		"enough, several":     {2, "/?service=a&service=b", false},
+		"another share short": {5, "/?service=a", false},
+	} {
+		b := newBounded(10*one, 10*one, 1<<20)
+		release := make(chan struct{})
+		b.Handler = web.New(web.Options{Memory: b.memory, Upstreams: []web.Upstream{{Check: func(ctx context.Context, _ string) health.Verdict {
+			b.waiting <- ""
+			select {
+			case <-ctx.Done():
+			case <-release:
+			}
+			return health.Verdict{Status: health.Serving}
+		}}}})
+		share := b.memory.Configured
+		if name == "short, several" || name == "enough, several" {
+			share = b.memory.Others
+		}
+		share.Take(test.taken * one)
+		ctx, leave := context.WithCancel(t.Context())
+		w := httptest.NewRecorder()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			b.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, test.target, nil))
+		}()
+		<-b.waiting
+		leave()
+		if test.leaves {
+			<-done
+			wantOverloaded(t, name, w.Result(), "OVERLOADED\n")
+			close(release)
+		} else {
+			close(release)
+			if <-done; w.Code != 200 {
+				t.Errorf("%s: %d", name, w.Code)
+			}
+		}
+		if n := share.Used(); n != test.taken*one {
+			t.Errorf("%s: %d bytes are in use, want %d", name, n, test.taken*one)
+		}
+	}
+}
+
 // What a request took is given back however it ends.
 func TestMemoryIsGivenBack(t *testing.T) {
 	t.Parallel()

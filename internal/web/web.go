@@ -157,8 +157,17 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		overloaded(w, r, q.format)
 		return
 	}
+	gone := stayed
+	if r.ProtoMajor < 2 && share.Crowded() {
+		ctx, gone = whileHere(ctx, r)
+	}
 	if len(h.upstreams) == 1 && len(services) == 1 && !q.list {
 		one := [1]health.Verdict{h.waitOne(ctx, services[0], share, cost)} // the usual request's verdict stays on the stack
+		if gone() {
+			h.rejected("overload")
+			overloaded(w, r, q.format)
+			return
+		}
 		if one[0].Status == health.Overloaded {
 			h.rejected("overload")
 		}
@@ -167,6 +176,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx = inert.WithBudget(ctx)
 	verdicts := h.waitAll(ctx, q, share, cost)
+	if gone() {
+		h.rejected("overload")
+		overloaded(w, r, q.format)
+		return
+	}
 	if slices.ContainsFunc(verdicts, isOverloaded) {
 		h.rejected("overload")
 	}
