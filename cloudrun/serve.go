@@ -37,7 +37,7 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 		Logger:   logger,
 		Path:     s.ListenPath,
 		Rejected: m.Rejected,
-		Memory:   budget, SideBySide: serve.SideBySide,
+		Memory:   budget, SideBySide: serve.SideBySide, Crowds: serve.Crowds,
 		Credentials: creds.Options{
 			Reload: func(what creds.Kind, err error) {
 				if what != creds.HeaderValue && what != creds.AuthToken {

@@ -31,9 +31,10 @@ type Platform struct {
 	Observe func(services []string) Observer
 	// Rejected is called for each request that is refused; the reasons are web.Options', and "client_certificate".
 	Rejected func(reason string)
-	// Memory bounds what requests take; nil is no bound. SideBySide is web.Memory's.
+	// Memory bounds what requests take; nil is no bound. SideBySide and Crowds are web.Memory's.
 	Memory     *memory.Budget
 	SideBySide func(*http.Request) int
+	Crowds     func(*http.Request) bool
 }
 
 // App is the upstreams with the handler that answers for them.
@@ -77,7 +78,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	}
 	options := web.Options{Upstreams: upstreams, Path: p.Path, ShowCause: s.ShowCause, Rejected: p.Rejected}
 	if b := p.Memory; b != nil {
-		options.Memory = web.Memory{Configured: b.Configured, Others: b.Others, Answers: b.Answers, SideBySide: p.SideBySide}
+		options.Memory = web.Memory{Configured: b.Configured, Others: b.Others, Answers: b.Answers, SideBySide: p.SideBySide, Crowds: p.Crowds}
 	}
 	a.Open = web.New(options)
 	options.Authorize = authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -18,6 +19,7 @@ type conn struct {
 	table *connections
 
 	// The table's lock guards these.
+	from     netip.Addr    // the client's
 	outer    net.Conn      // what http.Server uses: this conn, or TLS over it
 	place    *list.Element // in the table's order of eviction
 	placed   time.Time     // when it got there

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,11 +33,12 @@ type connections struct {
 
 	mu      sync.Mutex // guards the fields below, and those of each conn
 	open    map[*conn]struct{}
-	http1   int       // how many of them are not known to speak HTTP/2
-	order   list.List // of *conn: those that can be evicted, first the one that has been so for longest
-	closing bool      // draining, and the linger time is over
-	used    int64     // of memory
-	excess  int64     // of headers
+	http1   int                // how many of them are not known to speak HTTP/2
+	order   list.List          // of *conn: those that can be evicted, first the one that has been so for longest
+	closing bool               // draining, and the linger time is over
+	clients map[netip.Addr]int // how many of them each address has
+	used    int64              // of memory
+	excess  int64              // of headers
 }
 
 // Accept returns the next connection for which there is room.
@@ -55,6 +57,9 @@ func (cs *connections) Accept() (net.Conn, error) {
 			c.cost = memory.SecureConnection
 		}
 		c.outer = c
+		if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+			c.from = tcp.AddrPort().Addr().Unmap()
+		}
 		if cs.take(c) {
 			return c, nil
 		}
@@ -101,6 +106,7 @@ func (cs *connections) add(c *conn) (surplus []*conn, room, soon bool) {
 		return surplus, false, soon
 	}
 	cs.open[c] = struct{}{}
+	cs.clients[c.from]++
 	cs.used += c.cost
 	cs.http1++
 	cs.placeLocked(c)
@@ -187,6 +193,9 @@ func (cs *connections) remove(c *conn) {
 
 func (cs *connections) removeLocked(c *conn) {
 	delete(cs.open, c)
+	if cs.clients[c.from]--; cs.clients[c.from] == 0 {
+		delete(cs.clients, c.from)
+	}
 	cs.used -= c.cost
 	cs.excess -= c.excess
 	c.cost, c.excess = 0, 0

@@ -70,6 +70,14 @@ func SideBySide(r *http.Request) int {
 	return c.handlers
 }
 
+// Crowds reports whether the request's client has more than half of all connections. The request must be one of a Server.
+func Crowds(r *http.Request) bool {
+	c := r.Context().Value(connKey{}).(*conn)
+	c.table.mu.Lock()
+	defer c.table.mu.Unlock()
+	return c.table.clients[c.from] > len(c.table.open)/2
+}
+
 // answer decides as late as possible whether it is its connection's last: the drain may begin while the handler runs.
 type answer struct {
 	http.ResponseWriter

@@ -1,12 +1,15 @@
 package serve
 
 import (
+	"bufio"
 	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -161,6 +164,48 @@ func TestClientsThatDoNotReadMakeRoom(t *testing.T) {
 	if n, _ := io.Copy(io.Discard, large.buffered); n >= 32<<20 {
 		t.Error("the client got its answer, so it made no room")
 	}
+}
+
+// Who has most of the connections is known by its address, as long as it has them.
+func TestCrowds(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if Crowds(r) {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	})})
+	from := func(ip string) *client {
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).Dial("tcp", r.address())
+		if err != nil {
+			t.Skipf("connections from %s: %v", ip, err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(patience)) // an error is one of the next write
+		return &client{conn, bufio.NewReader(conn)}
+	}
+	crowds := func(c *client) bool {
+		response, err := c.ask(get)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode == http.StatusTeapot
+	}
+	alone := from("127.0.0.2")
+	if !crowds(alone) {
+		t.Error("one of one connection is not most of them")
+	}
+	var many []*client
+	for range 3 {
+		many = append(many, from("127.0.0.3"))
+		crowds(many[len(many)-1])
+	}
+	if crowds(alone) || !crowds(many[0]) {
+		t.Error("three of four connections are not most of them")
+	}
+	for _, c := range many[1:] {
+		c.Close()
+	}
+	eventually(t, "their connections have ended", func() bool { return !crowds(many[0]) })
 }
 
 // Requests of an HTTP/2 connection are bounded by what they cost: beyond that they are told so, and then refused.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -153,6 +154,7 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 		refused:  s.Refused,
 		failed:   func(err error) { problems.Do(func() { logger.Warn("cannot accept a connection", "error", err) }) },
 		open:     make(map[*conn]struct{}),
+		clients:  make(map[netip.Addr]int),
 	}
 	conns.drained, conns.signal = context.WithCancel(context.Background())
 	panicked := func(problem any) {

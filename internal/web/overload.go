@@ -42,6 +42,8 @@ func (h *handler) admit(r *http.Request, q query) (share *memory.Share, cost int
 	rest := int64(0)
 	if len(q.services) > few || r.ProtoMajor > 1 && h.memory.SideBySide != nil && h.memory.SideBySide(r) > few {
 		rest = share.Limit() / 2
+	} else if h.memory.Crowds != nil && share.Crowded() && h.memory.Crowds(r) {
+		rest = share.Limit() / 8
 	}
 	return share, cost, share.TakeLeaving(cost, rest)
 }

@@ -184,6 +184,27 @@ func TestManyRequestsOfAConnectionLeaveRoomForOthers(t *testing.T) {
 	}
 }
 
+// A client that has most of the connections leaves an eighth to others, once half is taken.
+func TestCrowdsLeaveRoomForOthers(t *testing.T) {
+	t.Parallel()
+	one := int64(memory.Request + memory.Name)
+	for _, test := range []struct {
+		taken  int64
+		crowds bool
+		want   int
+	}{{4, true, 200}, {6, true, 200}, {7, true, 503}, {7, false, 200}, {8, false, 503}} {
+		b := newBounded(8*one, 0, 1<<20)
+		b.memory.Configured.Take(test.taken * one)
+		b.memory.Crowds = func(*http.Request) bool { return test.crowds }
+		b.Handler = web.New(web.Options{Memory: b.memory, Upstreams: []web.Upstream{{Check: func(context.Context, string) health.Verdict {
+			return health.Verdict{Status: health.Serving}
+		}}}})
+		if r := b.ask("/"); r.StatusCode != test.want {
+			t.Errorf("%+v: %d", test, r.StatusCode)
+		}
+	}
+}
+
 // Where memory is short, HTTP/1 callers who close their side wait no more; the others do, and so does everybody where there is enough.
 func TestCallersWhoLeaveMakeRoom(t *testing.T) {
 	t.Parallel()

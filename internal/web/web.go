@@ -43,6 +43,8 @@ type Memory struct {
 	Answers *memory.Share
 	// SideBySide is how many requests of an HTTP/2 request's connection are in progress; nil where nobody knows.
 	SideBySide func(*http.Request) int
+	// Crowds reports whether a request's client has more than half of all connections; nil where nobody knows.
+	Crowds func(*http.Request) bool
 }
 
 // Upstream is one of those that a handler checks. Only Check is required.

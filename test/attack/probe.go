@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -74,9 +75,11 @@ func (t *trial) probe() (stop func() probes) {
 	}
 }
 
-// client returns a client with connections of its own, which gives up when a check is late.
+// client returns a client with connections of its own, which gives up when a check is late. It has another address than the attackers, as
+// a caller within bounds has.
 func (t *trial) client() *http.Client {
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: t.clientTLS()}, Timeout: budget + t.slack}
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	return &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: t.clientTLS()}, Timeout: budget + t.slack}
 }
 
 // ask makes a request with the trial's token, and returns an error where the answer is not the wanted verdict. Without a verdict
