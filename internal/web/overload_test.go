@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/memory"
@@ -35,7 +36,10 @@ func newBounded(configured, others, answers int64, services ...string) *bounded 
 	b.release = sync.OnceFunc(func() { close(released) })
 	up := web.Upstream{Services: services, Check: func(_ context.Context, service string) health.Verdict {
 		b.waiting <- service
-		<-released
+		select {
+		case <-released:
+		case <-time.After(10 * time.Second): // a request that should have been refused
+		}
 		if service == "panics" {
 			panic(http.ErrAbortHandler)
 		}
@@ -227,6 +231,7 @@ func TestCallersWhoLeaveMakeRoom(t *testing.T) {
 			select {
 			case <-ctx.Done():
 			case <-release:
+			case <-time.After(10 * time.Second): // it should have left
 			}
 			return health.Verdict{Status: health.Serving}
 		}}}})
