@@ -187,6 +187,18 @@ func TestLogIsRedacted(t *testing.T) {
 	}
 }
 
+// A header's value can be a word that is a key: filters look for keys.
+func TestKeysStayAsTheyAre(t *testing.T) {
+	t.Parallel()
+	for _, secret := range []string{"upstream", "health_status", "attempts"} {
+		redact := func(text string) string { return strings.ReplaceAll(text, secret, "(redacted)") }
+		text, inJSON := eachHandler(t, redact, func(l *slog.Logger) { l.Info("m", secret, "the "+secret) })
+		if !strings.Contains(text, secret+`="the (redacted)"`) || !strings.Contains(inJSON, `"`+secret+`":"the (redacted)"`) {
+			t.Errorf("%s%s", text, inJSON)
+		}
+	}
+}
+
 func TestRequestIsBounded(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", Most)

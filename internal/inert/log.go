@@ -119,7 +119,11 @@ func (l *line) attributes(attrs []slog.Attr) []slog.Attr {
 func (l *line) attribute(a slog.Attr) slog.Attr {
 	a.Value = a.Value.Resolve()
 	if a.Value.Kind() != slog.KindGroup || a.Key != "" {
-		a.Key = l.text(a.Key, Most)
+		if isWord(a.Key) { // ours, also where a secret is the same word
+			a.Key = l.fit(a.Key)
+		} else {
+			a.Key = l.text(a.Key, Most)
+		}
 		l.left -= 4 // quotes, and what separates it from the others
 	}
 	switch a.Value.Kind() {
@@ -145,6 +149,9 @@ func (l *line) attribute(a slog.Attr) slog.Attr {
 	}
 	return a
 }
+
+// isWord says that a key is one as we write them.
+func isWord(key string) bool { return strings.Trim(key, "abcdefghijklmnopqrstuvwxyz_") == "" }
 
 // list is a list of texts, as many as the line has room for.
 func (l *line) list(texts []string) []string {
