@@ -312,3 +312,24 @@ func TestAnySecrets(t *testing.T) {
 		}
 	}
 }
+
+// FuzzText takes secrets out of any text: however it is escaped, no reading of what is left has one.
+func FuzzText(f *testing.F) {
+	s := knowing(`s3c"r\et`, "c2VjcmV0+dG9rZW4=", "\x00\xffbin", "&amp;%41x")
+	for _, text := range []string{
+		`"s3c\"r\\et"`, `\"s3c\\\"r\\\\et\"`, `c2VjcmV0\u002bdG9rZW4\u003D`, "c2VjcmV0%2BdG9rZW4%3d", `\000\xffbin`, `\u0000\ufffdbin`, "&amp;amp;%2541x", "&#38;amp;&#x25;41x",
+		`\ud83d\ude00\ud83d\`, `\`, `\u`, `\U0010ffff`, "%", "%4", "&", "&#;", "&#x;", "&#99999999999;", "(redacted)", "\xff\\x", strings.Repeat(`s3c\"r`, 4000),
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got := s.Text(text)
+		for _, v := range views(got) {
+			for _, form := range *s.forms.Load() {
+				if strings.Contains(v.text, form.text) {
+					t.Errorf("%q: %q, which reads %q", text, got, v.text)
+				}
+			}
+		}
+	})
+}
