@@ -27,7 +27,7 @@ const (
 const stackKey = "stack"
 
 // Logger returns the logger with every message and attribute made inert, and every line bounded at 16 KiB; and what one request
-// causes at 64 KiB, where its context is one of WithBudget. redact, if not nil, takes the secrets out before.
+// causes at 64 KiB, where its context is one of WithBudget. A time.Duration becomes a number of seconds. redact, if not nil, takes the secrets out before.
 func Logger(l *slog.Logger, redact func(string) string) *slog.Logger {
 	h, ok := l.Handler().(handler)
 	if !ok {
@@ -144,6 +144,9 @@ func (l *line) attribute(a slog.Attr) slog.Attr {
 		default:
 			a.Value = slog.StringValue(l.text(fmt.Sprint(v), Most))
 		}
+	case slog.KindDuration: // which JSON would show as nanoseconds
+		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
+		l.left -= len(a.Value.String())
 	default:
 		l.left -= len(a.Value.String())
 	}
