@@ -281,7 +281,7 @@ func TestLongText(t *testing.T) {
 			t.Fatalf("%d before: %q", before, got[most-40:])
 		}
 	}
-	if got := s.Text(strings.Repeat(secret, (15<<20)/len(secret))); strings.Trim(got, Mark+"…") != "" {
+	if got := s.Text(strings.Repeat(secret, (15<<20)/len(secret))); strings.ReplaceAll(got, Mark, "") != "…" {
 		t.Errorf("%.100q", got)
 	}
 }
