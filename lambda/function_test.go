@@ -221,7 +221,7 @@ func TestMadeUpNamesInMetrics(t *testing.T) {
 		service    string
 		want       string
 	}{
-		{nil, "", "(server)"}, {nil, "(server)", "other"}, {nil, "(server)\n", "(server)?"}, {nil, "other", "other"}, {nil, " ", "?"},
+		{nil, "", "(server)"}, {nil, "(server)", "other"}, {nil, "(server)\n", "other"}, {nil, "(server)é", "(server)?"}, {nil, "other", "other"}, {nil, " ", "?"},
 		{[]string{"(server)"}, "(server)", "(server)"}, {[]string{"a"}, "a", "a"},
 	} {
 		lines := measure(t, newMetrics(&w, "health", test.configured), &w, acknowledged(test.service))

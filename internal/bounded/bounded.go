@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/inert"
 )
 
 // Other is the name under which all services without a T of their own are counted.
@@ -66,7 +67,8 @@ func (s *Services[T]) Find(v health.Verdict) T {
 	return found
 }
 
-// acknowledges reports whether the verdict shows that the upstream knows the service.
+// acknowledges reports whether the verdict shows that the upstream knows the service. Some servers know every name: one with
+// characters that must not be shown as they are, which a caller made up, is counted with the rest.
 func acknowledges(v health.Verdict) bool {
-	return v.Asked && v.Code == codes.OK && v.Status != health.ServiceUnknown
+	return v.Asked && v.Code == codes.OK && v.Status != health.ServiceUnknown && inert.Text(v.Service) == v.Service
 }

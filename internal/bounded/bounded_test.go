@@ -22,15 +22,19 @@ func TestFind(t *testing.T) {
 		verdict    health.Verdict
 		want       string
 	}{
-		"the whole server, where nothing is configured": {nil, "", health.Verdict{Status: health.Timeout}, "<>"},
-		"the whole server, where services are":          {[]string{"a"}, "", health.Verdict{Status: health.Timeout}, "<other>"},
-		"configured, and failing":                       {[]string{"a"}, "a", health.Verdict{Status: health.ConnectionFailed}, "<a>"},
-		"acknowledged":                                  {nil, "b", serving, "<b>"},
-		"acknowledged as down":                          {nil, "b", health.Verdict{Status: health.NotServing, Asked: true}, "<b>"},
-		"unknown by the answer":                         {nil, "b", health.Verdict{Status: health.ServiceUnknown, Asked: true}, "<other>"},
-		"unknown by the code":                           {nil, "b", health.Verdict{Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound}, "<other>"},
-		"failed":                                        {nil, "b", health.Verdict{Status: health.RPCFailed, Asked: true, Code: codes.Internal}, "<other>"},
-		"never asked":                                   {nil, "b", health.Verdict{Status: health.Overloaded}, "<other>"},
+		"the whole server, where nothing is configured":  {nil, "", health.Verdict{Status: health.Timeout}, "<>"},
+		"the whole server, where services are":           {[]string{"a"}, "", health.Verdict{Status: health.Timeout}, "<other>"},
+		"configured, and failing":                        {[]string{"a"}, "a", health.Verdict{Status: health.ConnectionFailed}, "<a>"},
+		"acknowledged":                                   {nil, "b", serving, "<b>"},
+		"acknowledged as down":                           {nil, "b", health.Verdict{Status: health.NotServing, Asked: true}, "<b>"},
+		"unknown by the answer":                          {nil, "b", health.Verdict{Status: health.ServiceUnknown, Asked: true}, "<other>"},
+		"unknown by the code":                            {nil, "b", health.Verdict{Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound}, "<other>"},
+		"failed":                                         {nil, "b", health.Verdict{Status: health.RPCFailed, Asked: true, Code: codes.Internal}, "<other>"},
+		"acknowledged, with letters of any language":     {nil, "grüße.検査", serving, "<grüße.検査>"},
+		"acknowledged, with a bidirectional override":    {nil, "a\u202eb", serving, "<other>"},
+		"acknowledged, with a line separator":            {nil, "a\u2028b", serving, "<other>"},
+		"acknowledged, with a character without a width": {nil, "a\u200bb", serving, "<other>"},
+		"never asked":                                    {nil, "b", health.Verdict{Status: health.Overloaded}, "<other>"},
 	} {
 		test.verdict.Service = test.service
 		if got := bounded.New(test.configured, label).Find(test.verdict); got != test.want {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -184,6 +185,28 @@ func TestLogIsRedacted(t *testing.T) {
 		if strings.Contains(text, "s3c") || !strings.Contains(text, "m (redacted)") {
 			t.Fatalf("%d bytes before the secret: %s", before, text)
 		}
+	}
+}
+
+// A header's value can be a word that is a key: filters look for keys.
+func TestKeysStayAsTheyAre(t *testing.T) {
+	t.Parallel()
+	for _, secret := range []string{"upstream", "health_status", "attempts"} {
+		redact := func(text string) string { return strings.ReplaceAll(text, secret, "(redacted)") }
+		text, inJSON := eachHandler(t, redact, func(l *slog.Logger) { l.Info("m", secret, "the "+secret) })
+		if !strings.Contains(text, secret+`="the (redacted)"`) || !strings.Contains(inJSON, `"`+secret+`":"the (redacted)"`) {
+			t.Errorf("%s%s", text, inJSON)
+		}
+	}
+}
+
+func TestDurationsAreSeconds(t *testing.T) {
+	t.Parallel()
+	text, inJSON := eachHandler(t, nil, func(l *slog.Logger) {
+		l.With("with", 2*time.Second).Info("m", "took", 1500*time.Millisecond, slog.Group("group", slog.Duration("in", time.Minute)))
+	})
+	if !strings.Contains(text, " with=2 took=1.5 group.in=60\n") || !strings.Contains(inJSON, `"with":2,"took":1.5,"group":{"in":60}`) {
+		t.Errorf("%s%s", text, inJSON)
 	}
 }
 

@@ -27,7 +27,7 @@ const (
 const stackKey = "stack"
 
 // Logger returns the logger with every message and attribute made inert, and every line bounded at 16 KiB; and what one request
-// causes at 64 KiB, where its context is one of WithBudget. redact, if not nil, takes the secrets out before.
+// causes at 64 KiB, where its context is one of WithBudget. A time.Duration becomes a number of seconds. redact, if not nil, takes the secrets out before.
 func Logger(l *slog.Logger, redact func(string) string) *slog.Logger {
 	h, ok := l.Handler().(handler)
 	if !ok {
@@ -119,7 +119,11 @@ func (l *line) attributes(attrs []slog.Attr) []slog.Attr {
 func (l *line) attribute(a slog.Attr) slog.Attr {
 	a.Value = a.Value.Resolve()
 	if a.Value.Kind() != slog.KindGroup || a.Key != "" {
-		a.Key = l.text(a.Key, Most)
+		if isWord(a.Key) { // ours, also where a secret is the same word
+			a.Key = l.fit(a.Key)
+		} else {
+			a.Key = l.text(a.Key, Most)
+		}
 		l.left -= 4 // quotes, and what separates it from the others
 	}
 	switch a.Value.Kind() {
@@ -140,11 +144,17 @@ func (l *line) attribute(a slog.Attr) slog.Attr {
 		default:
 			a.Value = slog.StringValue(l.text(fmt.Sprint(v), Most))
 		}
+	case slog.KindDuration: // which JSON would show as nanoseconds
+		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
+		l.left -= len(a.Value.String())
 	default:
 		l.left -= len(a.Value.String())
 	}
 	return a
 }
+
+// isWord says that a key is one as we write them.
+func isWord(key string) bool { return strings.Trim(key, "abcdefghijklmnopqrstuvwxyz_") == "" }
 
 // list is a list of texts, as many as the line has room for.
 func (l *line) list(texts []string) []string {

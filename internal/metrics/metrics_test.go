@@ -174,7 +174,8 @@ func TestServiceNames(t *testing.T) {
 		{"unknown by the code", nil, health.Verdict{Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound}, "made.up", "other"},
 		{"failed", nil, health.Verdict{Status: health.RPCFailed, Asked: true, Code: codes.Internal}, "made.up", "other"},
 		{"never asked", nil, health.Verdict{Status: health.ConnectionFailed}, "made.up", "other"},
-		{"not UTF-8", nil, ok, "a\xffb", "a\uFFFDb"},
+		{"not UTF-8", nil, ok, "a\xffb", "other"},
+		{"a bidirectional override", nil, ok, "a\u202eb", "other"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,68 +2,25 @@ package redact
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"net/url"
-	"strconv"
 	"strings"
 )
 
 var encodings = []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding}
 
-// written are the forms in which a secret is sent, or in which somebody who got it can write it.
+// written are the forms in which a secret is sent, or in which somebody who got it can write it; views read the escapes in what they
+// write.
 func written(secret string) []string {
-	plain := []string{
+	all := []string{
 		secret, strings.TrimSpace(secret),
 		// What is not UTF-8 becomes a replacement character, one for each byte or one for all.
 		strings.ToValidUTF8(secret, "\ufffd"), string([]rune(secret)),
+		strings.ReplaceAll(secret, " ", "+"), // as in a query
 	}
 	for _, e := range encodings {
-		plain = append(plain, e.EncodeToString([]byte(secret)), e.EncodeToString([]byte(strings.TrimSpace(secret))))
-	}
-	var all []string
-	for _, p := range plain {
-		quoted := inQuotes(strconv.Quote(p))
-		ascii := inQuotes(strconv.QuoteToASCII(p))
-		all = append(all, p, quoted, inQuotes(strconv.Quote(quoted)), ascii, inQuotes(strconv.QuoteToASCII(ascii)),
-			inJSON(p, true), inJSON(p, false), inQuotes(strconv.Quote(inJSON(p, false))), strings.ReplaceAll(inJSON(p, false), "/", `\/`),
-			url.QueryEscape(p), url.PathEscape(p), inUserinfo(p), percent(p))
-	}
-	for _, text := range all {
-		all = append(all, lowerEscapes(text))
+		all = append(all, e.EncodeToString([]byte(secret)), e.EncodeToString([]byte(strings.TrimSpace(secret))))
 	}
 	return all
-}
-
-func inQuotes(quoted string) string { return quoted[1 : len(quoted)-1] }
-
-// inJSON is the text inside a JSON string; html escapes what has a meaning in HTML, too.
-func inJSON(text string, html bool) string {
-	var b strings.Builder
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(html)
-	if e.Encode(text) != nil {
-		return text // cannot happen: every string has a JSON form
-	}
-	return inQuotes(strings.TrimSuffix(b.String(), "\n"))
-}
-
-// inUserinfo is the text as the password in a URL.
-func inUserinfo(text string) string {
-	return strings.TrimPrefix(url.UserPassword("", text).String(), ":")
-}
-
-// percent is the text with everything escaped but letters, digits and - . _ ~ (RFC 3986, section 2.3).
-func percent(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
-
-// lowerEscapes is the text with the letters of its percent escapes in lower case.
-func lowerEscapes(text string) string {
-	b := []byte(text)
-	for i := 0; i+2 < len(b); i++ {
-		if b[i] == '%' {
-			copy(b[i+1:i+3], strings.ToLower(text[i+1:i+3]))
-		}
-	}
-	return string(b)
 }
 
 // schemes are words with which the value of a header begins that has credentials behind them, in lower case.

@@ -18,7 +18,7 @@ const (
 	// Least is the length of the shortest secret, in characters: a shorter one stands in many words, and is no secret.
 	Least = 6
 	// most is how much of a text is looked at, in bytes: far more than anybody is shown.
-	most = 64 << 10
+	most = 16 << 10
 	// generations is how many values of one secret are known, the present one included: an answer can quote one that was
 	// sent before the latest rotation.
 	generations = 4
@@ -33,7 +33,7 @@ type Secrets struct {
 	public atomic.Pointer[[]string]
 }
 
-// form is one way in which a secret can be written.
+// form is one way in which a secret can be written, escapes aside.
 type form struct {
 	text string
 	back []int32 // of Knuth, Morris and Pratt: for each length matched, how much of it also matches further on
@@ -120,7 +120,7 @@ func newForm(text string) form {
 type span struct{ from, to int }
 
 // Text returns the text with each secret in it replaced by Mark. Secrets that overlap in it, or lie in one another, become one
-// Mark: nothing of any of them is left. A text longer than 64 KiB is cut there, with no part of a secret at its end.
+// Mark: nothing of any of them is left. A text longer than 16 KiB is cut there, with no part of a secret at its end.
 func (s *Secrets) Text(text string) string {
 	if s == nil {
 		return text
@@ -135,7 +135,8 @@ func (s *Secrets) Text(text string) string {
 		for _, f := range *forms {
 			longest = max(longest, len(f.text))
 		}
-		seen, end, cut = text[:min(len(text), most+longest)], most, "…"
+		// With escapes a secret is longer than its form.
+		seen, end, cut = text[:min(len(text), most+6*longest)], most, "…"
 		for end > most-utf8.UTFMax && !utf8.RuneStart(text[end]) {
 			end--
 		}
@@ -147,8 +148,14 @@ func (s *Secrets) Text(text string) string {
 		}
 	}
 	var found []span
-	for _, f := range *forms {
-		found = f.find(seen, found)
+	for _, v := range views(seen) {
+		first := len(found)
+		for _, f := range *forms {
+			found = f.find(v.text, found)
+		}
+		for i := range found[first:] {
+			found[first+i] = v.span(found[first+i])
+		}
 	}
 	found = slices.DeleteFunc(found, func(f span) bool {
 		return f.from >= end || slices.ContainsFunc(known, func(k span) bool { return k.from <= f.from && f.to <= k.to })
@@ -198,7 +205,14 @@ func (f *form) find(text string, found []span) []span {
 		found = append(found, span{from, to})
 	}
 	k := 0 // so many bytes of the form end here
-	for i := range len(text) {
+	for i := 0; i < len(text); i++ {
+		if k == 0 { // nothing has begun: a quick look for where something can begin
+			next := strings.IndexByte(text[i:], f.text[0])
+			if next < 0 {
+				return found
+			}
+			i += next
+		}
 		if k > 0 && k >= f.atCut(text[i:]) {
 			add(i-k, i)
 		}

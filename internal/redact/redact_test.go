@@ -4,12 +4,15 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"html"
 	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 func knowing(secrets ...string) *Secrets {
@@ -100,6 +103,49 @@ func BenchmarkText(b *testing.B) {
 // odd are secrets with what is written in more than one way.
 var odd = []string{
 	"s3cret", `s3c"ret\with`, "s3cret<&>x", "s3c/ret+ab=", "pa ss:wo@rd%41", "päss\u202ewörd", "line\nbreak\ttab", "\x00\x01\xff\xfebinary", "s3cret\n", "ends in \xc3",
+	"c2VjcmV0+dG9rZW4=", "it's `so` & so", "smile \U0001f600 s3cret",
+}
+
+// escaper escapes what is not printable ASCII, and these characters, UTF-16 unit by unit or byte by byte.
+func escaper(format, characters string) func(string) string {
+	return func(s string) string {
+		var b strings.Builder
+		bytes := !strings.Contains(format, "u") && !strings.Contains(format, "&")
+		for i, r := range s {
+			_, size := utf8.DecodeRuneInString(s[i:])
+			switch {
+			case ' ' <= r && r <= '~' && !strings.ContainsRune(characters, r):
+				b.WriteRune(r)
+			case bytes:
+				for _, c := range []byte(s[i : i+size]) {
+					fmt.Fprintf(&b, format, c)
+				}
+			case strings.Contains(format, "u"):
+				for _, unit := range utf16.Encode([]rune{r}) {
+					fmt.Fprintf(&b, format, unit)
+				}
+			default:
+				fmt.Fprintf(&b, format, r)
+			}
+		}
+		return b.String()
+	}
+}
+
+// inC is how C, and the text form of protocol buffers, write bytes.
+func inC(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		switch {
+		case strings.IndexByte(`"'\`, c) >= 0:
+			b.WriteString(`\` + string(rune(c)))
+		case ' ' <= c && c <= '~':
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, `\%03o`, c)
+		}
+	}
+	return b.String()
 }
 
 func TestForms(t *testing.T) {
@@ -118,7 +164,20 @@ func TestForms(t *testing.T) {
 		"%+q":              strconv.QuoteToASCII,
 		"%q of %q":         func(s string) string { return strconv.Quote(strconv.Quote(s)) },
 		"JSON":             marshal,
-		"JSON in %q":       func(s string) string { return strconv.Quote(inJSON(s, false)) },
+		"JSON in %q":       func(s string) string { return strconv.Quote(marshal(s)) },
+		"JSON in JSON":     func(s string) string { return marshal(marshal(s)) },
+		"JSON of PHP":      func(s string) string { return strings.ReplaceAll(marshal(s), "/", `\/`) },
+		"JSON of Gson":     escaper(`\u%04x`, `"\<>&='`),
+		"JSON of .NET":     escaper(`\u%04X`, `"\<>&'+`+"`"),
+		"JSON of Python":   escaper(`\u%04x`, ``),
+		"repr of Python":   escaper(`\x%02x`, `'\`),
+		"C":                func(s string) string { return inC(s) },
+		"HTML":             html.EscapeString,
+		"HTML, named":      func(s string) string { return strings.ReplaceAll(html.EscapeString(s), "&#34;", "&quot;") },
+		"XML":              escaper("&#x%X;", `<>&"'`),
+		"HTML in JSON":     func(s string) string { return marshal(html.EscapeString(s)) },
+		"a URL in HTML":    func(s string) string { return html.EscapeString(url.QueryEscape(s)) },
+		"a URL, twice":     func(s string) string { return url.QueryEscape(url.QueryEscape(s)) },
 		"base64":           func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
 		"base64 unpadded":  func(s string) string { return base64.RawStdEncoding.EncodeToString([]byte(s)) },
 		"base64url":        func(s string) string { return base64.URLEncoding.EncodeToString([]byte(s)) },
@@ -127,7 +186,7 @@ func TestForms(t *testing.T) {
 		"a query":          url.QueryEscape,
 		"a path":           url.PathEscape,
 		"user information": func(s string) string { return strings.TrimPrefix(url.UserPassword("", s).String(), ":") },
-		"lower escapes":    func(s string) string { return lowerEscapes(url.QueryEscape(s)) },
+		"lower escapes":    escaper("%%%02x", `%/:@<>&"\+= `),
 		"valid UTF-8":      func(s string) string { return strings.ToValidUTF8(s, "\ufffd") },
 		"each byte":        func(s string) string { return string([]rune(s)) },
 		"a list":           func(s string) string { return fmt.Sprint([]string{s}) },
@@ -222,7 +281,7 @@ func TestLongText(t *testing.T) {
 			t.Fatalf("%d before: %q", before, got[most-40:])
 		}
 	}
-	if got := s.Text(strings.Repeat(secret, (15<<20)/len(secret))); strings.Trim(got, Mark+"…") != "" {
+	if got := s.Text(strings.Repeat(secret, (15<<20)/len(secret))); strings.ReplaceAll(got, Mark, "") != "…" {
 		t.Errorf("%.100q", got)
 	}
 }
@@ -252,4 +311,25 @@ func TestAnySecrets(t *testing.T) {
 			t.Fatalf("%q, %q in the other order", got, other)
 		}
 	}
+}
+
+// FuzzText takes secrets out of any text: however it is escaped, no reading of what is left has one.
+func FuzzText(f *testing.F) {
+	s := knowing(`s3c"r\et`, "c2VjcmV0+dG9rZW4=", "\x00\xffbin", "&amp;%41x")
+	for _, text := range []string{
+		`"s3c\"r\\et"`, `\"s3c\\\"r\\\\et\"`, `c2VjcmV0\u002bdG9rZW4\u003D`, "c2VjcmV0%2BdG9rZW4%3d", `\000\xffbin`, `\u0000\ufffdbin`, "&amp;amp;%2541x", "&#38;amp;&#x25;41x",
+		`\ud83d\ude00\ud83d\`, `\`, `\u`, `\U0010ffff`, "%", "%4", "&", "&#;", "&#x;", "&#99999999999;", "(redacted)", "\xff\\x", strings.Repeat(`s3c\"r`, 4000),
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got := s.Text(text)
+		for _, v := range views(got) {
+			for _, form := range *s.forms.Load() {
+				if strings.Contains(v.text, form.text) {
+					t.Errorf("%q: %q, which reads %q", text, got, v.text)
+				}
+			}
+		}
+	})
 }
