@@ -91,9 +91,9 @@ var errLeft = errors.New("all have left")
 func newGroup(t *testing.T, change ...func(*options)) *group {
 	g := &group{t: t, start: time.Now()}
 	o := options{
-		Go:     func(f func()) { go f() },
-		Clock:  clock.NewRunning(g.read),
-		Left: errLeft, Budget: budget, Window: window, Prompt: prompt, Max: most, Reserve: reserve,
+		Go:    func(f func()) { go f() },
+		Clock: clock.NewRunning(g.read),
+		Left:  errLeft, Budget: budget, Window: window, Prompt: prompt, Max: most, Reserve: reserve,
 		Start: func(ctx context.Context, key string, now clock.Reading) *call {
 			g.mu.Lock()
 			defer g.mu.Unlock()
