@@ -24,6 +24,7 @@ type conn struct {
 	place    *list.Element // in the table's order of eviction
 	placed   time.Time     // when it got there
 	handlers int           // that run; several with HTTP/2 only
+	answered bool          // a request has been answered, but with "Retry-After"
 	idle     bool          // http.Server says that no request is being read or answered
 	http2    bool
 	requests requests

@@ -316,10 +316,11 @@ func (cs *connections) leaves(c *conn) bool {
 // end notes that a handler of c has returned, and what its request has taken. With HTTP/2, c may have become idle before: callers can
 // cancel requests. left says that the answer may still be on its way: then the request keeps what it has until all of the connection's
 // answers have ended.
-func (cs *connections) end(c *conn, cost int64, left bool) {
+func (cs *connections) end(c *conn, cost int64, left, answered bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c.handlers--
+	c.answered = c.answered || answered
 	if left && !c.idle {
 		c.left++
 		c.leftCost += cost

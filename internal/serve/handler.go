@@ -30,7 +30,7 @@ func handler(conns *connections, panicked func(any), next, overloaded http.Handl
 			if a.begun && !left {
 				c.answers.end()
 			}
-			conns.end(c, cost, left)
+			conns.end(c, cost, left, a.begun && w.Header().Get("Retry-After") == "")
 			if problem := recover(); problem != nil {
 				if problem != http.ErrAbortHandler {
 					panicked(problem)
@@ -70,12 +70,13 @@ func SideBySide(r *http.Request) int {
 	return c.handlers
 }
 
-// Crowds reports whether the request's client has more than half of all connections. The request must be one of a Server.
+// Crowds reports whether the request's client has more than half of all connections. A connection on which the client has been answered
+// before, but with "Retry-After", is not one of a crowd: a checker that keeps its connection goes on. The request must be one of a Server.
 func Crowds(r *http.Request) bool {
 	c := r.Context().Value(connKey{}).(*conn)
 	c.table.mu.Lock()
 	defer c.table.mu.Unlock()
-	return c.table.clients[c.from] > len(c.table.open)/2
+	return !c.answered && c.table.clients[c.from] > len(c.table.open)/2
 }
 
 // answer decides as late as possible whether it is its connection's last: the drain may begin while the handler runs.

@@ -170,6 +170,7 @@ func TestClientsThatDoNotReadMakeRoom(t *testing.T) {
 func TestCrowds(t *testing.T) {
 	t.Parallel()
 	r := start(t, Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Retry-After"] = r.Header["Retry"]
 		if Crowds(r) {
 			w.WriteHeader(http.StatusTeapot)
 		}
@@ -183,13 +184,14 @@ func TestCrowds(t *testing.T) {
 		_ = conn.SetDeadline(time.Now().Add(patience)) // an error is one of the next write
 		return &client{conn, bufio.NewReader(conn)}
 	}
-	crowds := func(c *client) bool {
-		response, err := c.ask(get)
+	ask := func(c *client, request string) bool {
+		response, err := c.ask(request)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return response.StatusCode == http.StatusTeapot
 	}
+	crowds := func(c *client) bool { return ask(c, "GET / HTTP/1.1\r\nHost: test\r\nRetry: 1\r\n\r\n") }
 	alone := from("127.0.0.2")
 	if !crowds(alone) {
 		t.Error("one of one connection is not most of them")
@@ -201,6 +203,9 @@ func TestCrowds(t *testing.T) {
 	}
 	if crowds(alone) || !crowds(many[0]) {
 		t.Error("three of four connections are not most of them")
+	}
+	if !ask(many[1], get) || ask(many[1], get) {
+		t.Error("a connection that has been answered is not one of a crowd")
 	}
 	for _, c := range many[1:] {
 		c.Close()
