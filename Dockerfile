@@ -3,7 +3,7 @@
 #   docker build --build-arg VERSION="$(git describe --tags --always)" \
 #       --build-arg COMMIT="$(git rev-parse HEAD)" -t grpc-health-http .
 
-FROM golang:1.26 AS build
+FROM golang:1.26.8-bookworm@sha256:a688600ca24f8a4d3ca77f95b0dd40704a9fc787c826660eb7ba0b641b8b175d AS build
 WORKDIR /src
 # The modules are a layer of their own: they change less often than the source.
 COPY go.mod go.sum ./
