@@ -68,7 +68,7 @@ func headerFile(o Options, header settings.Header) *source[string] {
 // gather reads all files and gets the token side by side, because each may take its time.
 func gather(ctx context.Context, headers []settings.Header, files []*source[string], token func(context.Context) (string, error)) (metadata.MD, error) {
 	values := make([]string, len(headers))
-	errs := make([]error, len(headers), len(headers)+1)
+	errs := make([]error, len(headers))
 	var reading sync.WaitGroup
 	for i, header := range headers {
 		if files[i] == nil {
@@ -78,13 +78,12 @@ func gather(ctx context.Context, headers []settings.Header, files []*source[stri
 		reading.Go(func() { values[i], errs[i] = files[i].get(ctx, false) })
 	}
 	var bearer string
+	var tokenErr error
 	if token != nil {
-		var err error
-		bearer, err = token(ctx)
-		errs = append(errs, err)
+		bearer, tokenErr = token(ctx)
 	}
 	reading.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(append(errs, tokenErr)...); err != nil {
 		return nil, err
 	}
 	md := make(metadata.MD, len(headers)+1)
