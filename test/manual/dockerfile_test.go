@@ -22,7 +22,7 @@ func TestDockerfile(t *testing.T) {
 	}
 	d := readDockerfile(t)
 
-	toolchain := d.match(t, `FROM golang:(\d+\.\d+)(?:@sha256:[0-9a-f]{64})? AS build`)[1]
+	toolchain := d.match(t, `FROM golang:(\d+\.\d+)[.0-9a-z-]*@sha256:[0-9a-f]{64} AS build`)[1]
 	if wanted := module(t).Go; !strings.HasPrefix(wanted+".", toolchain+".") {
 		t.Errorf("it builds with Go %s, and go.mod asks for %s", toolchain, wanted)
 	}
