@@ -106,14 +106,19 @@ var kinds = []kind{
 		})
 	}},
 	{name: "an answer of the name server is lost", phases: resolving | reaching, longest: 0.7, fits: isNamed, begin: func(w *world, f *fault) func() {
-		family := pick(f.random, ipv4, ipv6)
-		f.tell("%v", family)
+		about := pick(f.random, []family{ipv4}, []family{ipv6}, []family{ipv4, ipv6}, []family{ipv4, ipv6})
+		f.tell("about %v", about)
+		lose := func(lost bool) {
+			for _, one := range about {
+				w.losing[one] = lost
+			}
+		}
 		var late func()
 		return w.change(func() {
-			w.losing[family] = true
+			lose(true)
 			late = w.late.begin(w.connectTimeout / 4)
 		}, func() {
-			w.losing[family] = false
+			lose(false)
 			late()
 		})
 	}},

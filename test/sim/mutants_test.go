@@ -24,8 +24,8 @@ type mutant struct {
 // mutants show what the judge is worth: each of them is found within mutantSeeds seeds.
 //
 // What no answer can show is not among them: a lost connection that stays in the pool (it is not usable there), a silent one that
-// stays (the second connection replaces it), and a shared connection after a shared one that failed (that needs a server
-// which allows a number of RPCs for each connection).
+// stays (the second connection replaces it), a shared connection after a shared one that failed (that needs a server
+// which allows a number of RPCs for each connection), and a single question to the name server (other callers' dials make up for it).
 var mutants = []mutant{
 	{"a reused connection's failure is taken for proof", "prove/attempt.go",
 		"return a.conn.Began.Before(c.began.Moment) }", "return false }"},
@@ -38,7 +38,7 @@ var mutants = []mutant{
 	{"an answer from before a long stop counts", "prove/prove.go",
 		"const outdatedAfter = 5 * time.Second", "const outdatedAfter = 5000 * time.Second"},
 	{"a transport's status counts as the server's", "grpcconn/outcome.go",
-		"	case excluded(err): // also where trailers came\n", "	default:\n		a.Outcome = Answered\n	case excluded(err):\n"},
+		"		// The connection is lost, or the time has run out, which Do finds.\n", "		a.Outcome = Answered\n"},
 	{"a connection that ends during its dial is a failed dial", "grpcconn/conn.go",
 		"		case wire.SettingsSeen() && state != connectivity.Connecting:", "		case false:"},
 	{"the age of connections is ignored", "pool/pool.go",
@@ -64,11 +64,13 @@ var mutants = []mutant{
 	{"any number of RPCs for made-up names", "check/check.go",
 		"if p.limited && p.checker.madeUp.Add(1) > p.checker.maxMadeUp {", "if p.limited && p.checker.madeUp.Add(1) > 1000 {"},
 	{"credentials are not read again", "dial/race.go",
-		"		case len(again) > 0 && !refreshed:", "		case false:"},
+		"	case len(r.again) > 0 && !r.refreshed:", "	case false:"},
 	{"a dial has no budget", "dial/dial.go",
 		"	ctx, cancel := dl.clock.WithBudget(ctx, dl.o.ConnectTimeout)", "	ctx, cancel := context.WithCancel(ctx)"},
 	{"one address is tried after the other has failed", "dial/race.go",
-		"		case <-next.C:\n			start()", "		case <-next.C:"},
+		"		case <-r.timer.C:\n			r.due = true", "		case <-r.timer.C:"},
+	{"one address family waits for the other", "dial/race.go",
+		"	if r.held != nil || r.started > 0 && r.ctx.Err() != nil {", "	if r.unanswered > 0 && r.ctx.Err() == nil || r.started > 0 && r.ctx.Err() != nil {"},
 	{"callers are answered a second late", "check/check.go",
 		"Budget: o.ConnectTimeout + o.RPCTimeout,", "Budget: o.ConnectTimeout + o.RPCTimeout + time.Second,"},
 	{"no second connection beside a silent one", "prove/prove.go",
@@ -81,10 +83,10 @@ var mutants = []mutant{
 		"		need := pool.Fresh\n", "		need := pool.Any\n"},
 	{"dials go on although nobody waits", "pool/pool.go",
 		"	for _, d := range p.dials {\n		d.cancel()\n	}\n	p.dials = nil\n", ""},
-	{"a lookup that fails is told as a failure to connect", "dial/dial.go",
-		"return nil, p.end(health.PhaseDNS, dl.orBudget", "return nil, p.end(health.PhaseConnect, dl.orBudget"},
+	{"a lookup that fails is told as a failure to connect", "dial/race.go",
+		"return r.p.end(health.PhaseDNS, r.lookupError", "return r.p.end(health.PhaseConnect, r.lookupError"},
 	{"credentials that fail are told as a failure of TLS", "dial/dial.go",
-		"return nil, p.end(health.PhaseCredentials, dl.orBudget", "return nil, p.end(health.PhaseTLS, dl.orBudget"},
+		"return nil, p.end(health.PhaseCredentials, err)", "return nil, p.end(health.PhaseTLS, err)"},
 	{"verdicts are kept for 50 ms", "check/check.go",
 		"	return c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict", "	if v, ok := c.doubled.Load(\"kept \" + service); ok && time.Since(v.(health.Verdict).At) < 50*time.Millisecond {\n		return v.(health.Verdict)\n	}\n	v := c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict\n	c.doubled.Store(\"kept \"+service, v)\n	return v"},
 }
