@@ -72,7 +72,7 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 			continue
 		}
 		if names := near.Names(v.Service, a.Upstreams[0].Checker.Names(within)); len(names) > 0 {
-			fmt.Fprintf(stderr, "the server does not know %q, but %q\n", v.Service, names)
+			fmt.Fprintf(stderr, "the server does not know %q: did you mean %s?\n", v.Service, near.Choice(names))
 		}
 	}
 	return answer.ExitCode(verdicts, exitCode)

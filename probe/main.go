@@ -58,7 +58,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "error: %v\n", err)
+		for problem := range strings.Lines(err.Error()) {
+			fmt.Fprintf(stderr, "error: %s\n", strings.TrimSuffix(problem, "\n"))
+		}
 		return exitArguments
 	}
 	if s.Version {
@@ -111,7 +113,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, message(s.ShownAddr(), v, len(verdicts) > 1))
 		if v.Status == health.ServiceUnknown {
 			if names := near.Names(v.Service, checker.Names(within)); len(names) > 0 {
-				fmt.Fprintf(stderr, "the server does not know %q, but %q\n", v.Service, names)
+				fmt.Fprintf(stderr, "the server does not know %q: did you mean %s?\n", v.Service, near.Choice(names))
 			}
 		}
 	}
@@ -164,7 +166,7 @@ func message(target string, v health.Verdict, named bool) string {
 		fmt.Fprintf(&b, ": service %q", v.Service)
 	}
 	if v.Err != nil {
-		fmt.Fprintf(&b, ": %v", v.Err)
+		fmt.Fprintf(&b, ": %s", v.Reason())
 	}
 	return b.String()
 }

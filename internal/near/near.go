@@ -4,6 +4,7 @@ package near
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -61,4 +62,20 @@ func Distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// Choice is the names for a question: "a", "b" or "c", each in quotes.
+func Choice(names []string) string {
+	var b strings.Builder
+	for i, name := range names {
+		switch {
+		case i == 0:
+		case i == len(names)-1:
+			b.WriteString(" or ")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Quote(name))
+	}
+	return b.String()
 }

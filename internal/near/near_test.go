@@ -35,3 +35,12 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+func TestChoice(t *testing.T) {
+	t.Parallel()
+	for want, names := range map[string][]string{`"a"`: {"a"}, `"a" or "b"`: {"a", "b"}, `"a", "b" or "c\n"`: {"a", "b", "c\n"}} {
+		if got := Choice(names); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}

@@ -56,7 +56,7 @@ func ofKubernetesService(variable, value string) bool {
 }
 
 // nearestName returns the name of the setting that was most likely meant: the setting's name or one of its flags differs in at
-// most two letters, or in fewer where the name is short. It returns "" if no setting is that near.
+// most two letters, or in fewer where the name is short, or begins with it. It returns "" if no setting is that near.
 func nearestName(name string) string {
 	nearest, least := "", min(2, len(name)/3)+1
 	for i := range declaration {
@@ -69,7 +69,11 @@ func nearestName(name string) string {
 			if len(name) > len(spelling)+least { // cannot be near, and a very long name would take long to compare
 				continue
 			}
-			if d := near.Distance(strings.ToUpper(name), spelling); d < least {
+			d := near.Distance(strings.ToUpper(name), spelling)
+			if len(name) > 5 && strings.HasPrefix(spelling, strings.ToUpper(name)+"_") {
+				d = min(d, 1)
+			}
+			if d < least {
 				nearest, least = s.name, d
 			}
 		}

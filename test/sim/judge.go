@@ -260,7 +260,7 @@ func (w *world) longestDialLocked(a *answer, t times) time.Duration {
 			begun = max(begun, h.at.Sub(a.from))
 		}
 	}
-	return max(begun+w.connectTimeout, w.rpcTimeout) + 2*spacing
+	return max(begun+w.connectTimeout, t.dial+w.rpcTimeout) + 2*spacing // the RPC can have waited for another caller's dial
 }
 
 // sharedLocked says that others asked for the same at the same time.

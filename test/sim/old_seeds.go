@@ -17,4 +17,5 @@ var oldSeeds = []struct {
 	{20431, "an address of the family that came first had the head start of an only one, so that the budget did not reach the last one"},
 	{30385, "addresses that hung kept those from being tried within the budget on which TLS had failed with outdated credentials"},
 	{30407, "the same"},
+	{61347, "an RPC had waited for the dial of another caller: its time-out came later than the judge allowed (a fault of the judge)"},
 }
