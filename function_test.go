@@ -346,7 +346,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// A secret that stands where a path belongs is in no log line, whoever asks.
+// A secret in the place of a path is in no log line, whoever asks.
 func TestMisplacedSecretsAreNotLogged(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)

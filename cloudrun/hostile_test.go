@@ -350,7 +350,7 @@ func askHTTP2(t *testing.T, conn net.Conn, fields []string) string {
 }
 
 // Callers who reset each request as soon as it was sent (HTTP/2 rapid reset) cost the upstream no more RPCs at once than callers who
-// wait, although it goes on with an RPC that was cancelled; and who asks beside them is answered.
+// wait, although it continues with an RPC that was cancelled; and who asks beside them is answered.
 func TestResetRequestsHTTP2(t *testing.T) {
 	t.Parallel()
 	const slow = 300 * time.Millisecond

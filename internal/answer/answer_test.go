@@ -43,7 +43,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// Evidence is told where there is some, a cause only to those who may see it.
+// Answers have evidence where there is some, and a cause only for those who may see it.
 func TestJSONTellsWhy(t *testing.T) {
 	t.Parallel()
 	verdicts := []health.Verdict{

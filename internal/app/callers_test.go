@@ -134,7 +134,7 @@ func TestClientCertificates(t *testing.T) {
 		return config
 	}
 
-	// What is no fault of a client certificate.
+	// What a client certificate has not caused.
 	connect(of(ca.Client(t), tls.VersionTLS13))
 	raw("")
 	raw("GET / HTTP/1.0\r\n\r\n")

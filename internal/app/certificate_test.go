@@ -32,7 +32,7 @@ func TestCertificatesEndSoon(t *testing.T) {
 		{time.Hour, "upstream", 13*day - time.Hour, "upstream ends soon 12.958"},
 		{5 + time.Hour, "client", -time.Hour, "client has ended -0.042"},
 		{6 + time.Hour, "upstream", 20 * day, ""},
-		// The client's was seen once, and is told again with the upstream's.
+		// The client's was seen once, and is reported again with the upstream's.
 		{5 + 2*time.Hour, "upstream", 20*day - time.Hour + 1, "client has ended -0.083"},
 		{6 + 2*time.Hour, "client", 90 * day, ""},
 		{6 + 4*time.Hour, "upstream", 19 * day, ""},

@@ -541,7 +541,7 @@ func TestCallersWhoLeave(t *testing.T) {
 			bubble(t, func(t *testing.T, up *healthtest.Upstream, _ *healthtest.Memory, c *counted) {
 				up.SetStatus("s", serving)
 				want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
-				// The server goes on with an RPC for as long as it takes, whoever cancels it.
+				// The server continues with an RPC for as long as it takes, whoever cancels it.
 				var now, most, all atomic.Int64
 				up.Handle("s", func(ctx context.Context, _ string) (*healthpb.HealthCheckResponse, error) {
 					all.Add(1)

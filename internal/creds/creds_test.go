@@ -325,7 +325,7 @@ var misplaced = []string{
 	"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U", strings.Repeat("long-", 1000), "with\x00zero",
 }
 
-// No error and no report shows a secret that stands where a path belongs, whatever the system says of it.
+// No error and no report shows a secret in the place of a path, whatever the system says of it.
 func TestMisplacedSecretsAreNotShown(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)

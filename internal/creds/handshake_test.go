@@ -301,7 +301,7 @@ func TestClosedForWantOfACertificate(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
 	config := ca.ServerTLS(t)
-	config.ClientAuth = tls.RequestClientCert // and goes on without
+	config.ClientAuth = tls.RequestClientCert // and continues without
 	config.NextProtos = []string{"h2"}
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	if err != nil {

@@ -267,7 +267,7 @@ func TestToken(t *testing.T) {
 	wantNoReload(t, e) // the last good one does not stay in use
 }
 
-// The last good token lets nobody in once the file holds none, and goes on where the file only cannot be read.
+// The last good token lets nobody in once the file holds none, and stays in use where the file only cannot be read.
 func TestTokenRightEnds(t *testing.T) {
 	t.Parallel()
 	const token = "the first token"

@@ -297,7 +297,7 @@ func loopbackName(t *testing.T) string {
 	return all[i].Name
 }
 
-// What a port says that is not the gRPC server's is told, bounded and on one line, with what to do about it.
+// The cause quotes what a port says that is not the gRPC server's, bounded and on one line, with what to do about it.
 func TestBanners(t *testing.T) {
 	t.Parallel()
 	tlsTo := with(&tls.Config{InsecureSkipVerify: true})

@@ -580,7 +580,7 @@ func testGivenUp(t *testing.T, finish bool) {
 	}
 }
 
-// Where the callers have left, an RPC that is under way goes on to its end, and nothing else does.
+// Where the callers have left, an RPC that is under way continues to its end, and nothing else does.
 func TestFinish(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {

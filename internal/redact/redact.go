@@ -84,7 +84,7 @@ func (s *Secrets) Set(source string, secrets ...string) {
 	s.forms.Store(&forms)
 }
 
-// Public replaces the names that are no secrets, such as that of a service: a secret that stands in one of them is not taken out
+// Public replaces the names that are no secrets, such as that of a service: a secret that is a part of one of them is not taken out
 // of it.
 func (s *Secrets) Public(names ...string) {
 	if s == nil {

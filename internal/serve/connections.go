@@ -25,7 +25,7 @@ type connections struct {
 	headers  int64                            // for bytes of requests that no handler has yet; 0 is no bound
 	secure   bool                             // with TLS, so that what a conn reads is ciphertext
 	failed   func(error)                      // Accept calls it with an error
-	refused  func(client net.Addr, err error) // is told of client certificates that were refused; nil where nobody wants to know
+	refused  func(client net.Addr, err error) // hears of client certificates that were refused; nil where nobody wants to know
 	stopped  atomic.Bool                      // the listener was closed on purpose
 	draining atomic.Bool                      // set under the lock
 	drained  context.Context                  // ends when draining and no HTTP/1 connection is open

@@ -71,7 +71,7 @@ func SideBySide(r *http.Request) int {
 }
 
 // Crowds reports whether the request's client has more than half of all connections. A connection on which the client has been answered
-// before, but with "Retry-After", is not one of a crowd: a checker that keeps its connection goes on. The request must be one of a Server.
+// before, but with "Retry-After", is not one of a crowd: a checker that keeps its connection is still answered. The request must be one of a Server.
 func Crowds(r *http.Request) bool {
 	c := r.Context().Value(connKey{}).(*conn)
 	c.table.mu.Lock()

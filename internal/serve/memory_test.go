@@ -98,7 +98,7 @@ func TestHeadersAreBounded(t *testing.T) {
 	}
 }
 
-// A request that waits keeps what its headers cost; one for which there is no memory is told so.
+// A request that waits keeps what its headers cost; one for which there is no memory gets an answer that says so.
 func TestHeadersOfWaitingRequestsAreBounded(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})

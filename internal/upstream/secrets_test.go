@@ -143,7 +143,7 @@ func TestAProxysPasswordIsNotTold(t *testing.T) { // not parallel: it sets a var
 	}
 }
 
-// Parsers quote what they cannot read: no such error is told.
+// Parsers quote what they cannot read: no such error is shown.
 func TestParsersQuoteNoPassword(t *testing.T) { // not parallel: it sets variables
 	for _, text := range []string{
 		"http://u:s3cret%zz@proxy.test:1", "http://u:s3cret@proxy.test:port", "http://u:s3cret@[::1", "http://u:s3 cret@proxy test", "ht tp://u:s3cret@proxy.test", "https://u:s3cret@proxy.test:1", "//u:s3cret@", "u:s3cret@%zz:1", "http://u:s3cret\x7f@h:1",

@@ -191,7 +191,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // contextOf is the context of the request's work. net/http cancels that of an HTTP/1 request when it has read to the end of what the
 // caller sends: whether the caller has gone, or has closed only its own side and waits for the answer, as "nc -N" does,
-// cannot be told. So an HTTP/1 request goes on, within its budget and a deadline that its context has. With HTTP/2 a caller
+// cannot be told. So an HTTP/1 request continues, within its budget and a deadline that its context has. With HTTP/2 a caller
 // resets its stream, and the work for it ends.
 func contextOf(r *http.Request) (context.Context, context.CancelFunc) {
 	ctx := r.Context()

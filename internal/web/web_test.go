@@ -929,7 +929,7 @@ func TestPageOfALongList(t *testing.T) {
 	}
 }
 
-// TestPageSaysWhy: the phase has a sentence of its own, and a certificate's end is told.
+// TestPageSaysWhy: the phase has a sentence of its own, and the page names a certificate's end.
 func TestPageSaysWhy(t *testing.T) {
 	t.Parallel()
 	ended := fmt.Errorf("10.1.2.3: %w", &health.TLSError{Fault: health.CertificateExpired, At: time.Now().Add(-2*24*time.Hour - time.Hour), Err: errors.New("x509")})
@@ -1123,7 +1123,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// Each refused request is told of once, with its reason; no other is.
+// Each refused request is reported once, with its reason; no other is.
 func TestRejected(t *testing.T) {
 	t.Parallel()
 	var reasons []string

@@ -171,7 +171,7 @@ func (t *trial) slowly(c net.Conn) {
 	}
 }
 
-// h2 is an HTTP/2 connection that sends what it is told, whether that is right or not.
+// h2 is an HTTP/2 connection that sends what its caller says, whether that is right or not.
 type h2 struct {
 	t  *trial
 	mu sync.Mutex // guards what follows

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// lasts is how long an attack goes on.
+	// lasts is how long an attack takes.
 	lasts = 1500 * time.Millisecond
 	// maxLine and maxLogOfOne are the bounds of a line of the log, and of the log of one request, in bytes.
 	maxLine, maxLogOfOne = 16 << 10, 64 << 10
@@ -32,7 +32,7 @@ type attack struct {
 	name, what string
 	// settings starts what the proxy needs beside the upstream, and returns variables for it; nil is none.
 	settings func(*trial) []string
-	// do attacks. What it has started goes on until it returns.
+	// do attacks. What it has started runs until it returns.
 	do func(*trial)
 	// wants is the verdict that probes must get, SERVING by default.
 	wants string

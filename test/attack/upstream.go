@@ -251,7 +251,7 @@ func (t *trial) listen(serve func(net.Conn)) string {
 	return listener.Addr().String()
 }
 
-// answering starts a server that speaks HTTP/2, and answers each request as it is told. An error ends the connection.
+// answering starts a server that speaks HTTP/2, and answers each request with the function. An error ends the connection.
 func (t *trial) answering(answer func(framer *http2.Framer, stream uint32) error) string {
 	return t.listen(func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {

@@ -23,7 +23,7 @@ import (
 	"example.com/grpc-health-http/test/simnet"
 )
 
-// real is a place on this machine. Between the checker and the server is a relay, unless the server is to be reached directly.
+// real is a place on this machine. Between the checker and the server is a relay, unless the checker reaches the server directly.
 type real struct {
 	*world
 	address string // of the server; it stays reserved while nobody listens there

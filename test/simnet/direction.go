@@ -127,7 +127,7 @@ func (d *direction) reading() (closed bool, end error) {
 	return d.closed, d.end
 }
 
-// endLocked is what the reader gets at the end. A reset is told once, as systems do.
+// endLocked is what the reader gets at the end. A reset is reported once, as systems do.
 func (d *direction) endLocked() error {
 	if d.end == syscall.ECONNRESET && d.told {
 		return io.EOF

@@ -157,7 +157,7 @@ func TestNewConnections(t *testing.T) {
 	}
 }
 
-// A reset on accept shows to who connects or, later, to who reads; and a reset is told once.
+// A reset on accept shows to who connects or, later, to who reads; and a reset is reported once.
 func TestResetIsToldOnce(t *testing.T) {
 	in(t, func(t *testing.T, f *fixture) {
 		f.Impair(simnet.ResetOnAccept)
