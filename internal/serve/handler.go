@@ -30,7 +30,7 @@ func handler(conns *connections, panicked func(any), next, overloaded http.Handl
 			if a.begun && !left {
 				c.answers.end()
 			}
-			conns.end(c, cost, left, a.begun && w.Header().Get("Retry-After") == "")
+			conns.end(c, cost, left, a.begun && w.Header()["Retry-After"] == nil)
 			if problem := recover(); problem != nil {
 				if problem != http.ErrAbortHandler {
 					panicked(problem)
