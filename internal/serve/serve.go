@@ -76,7 +76,7 @@ const (
 	takeFor   = 700 * time.Millisecond
 	takeAgain = 5 * time.Millisecond
 	// receiveBuffer and sendBuffer are the system's for a connection.
-	receiveBuffer = 16 << 10
+	receiveBuffer = 64 << 10
 	sendBuffer    = 64 << 10
 	// What a request may have without being counted, since what a connection costs has it: freeBytes, or with TLS, with the
 	// handshake, freeSecureBytes; and freeFields for its fields. maxUnread is the most of a request that net/http holds.
