@@ -15,7 +15,6 @@ import (
 
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/health"
-	"example.com/grpc-health-http/test/healthtest"
 )
 
 // said is what a name server says to one question.
@@ -239,7 +238,10 @@ func TestInterleave(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		w.names([]said{found(0, "2001:db8::1", "2001:db8::2", "2001:db8::3")}, []said{found(0, "192.0.2.1", "192.0.2.2")})
-		w.way.SetMode(healthtest.Refuse)
+		// Both answers are there before the first address refuses, whichever of them is read first.
+		for _, a := range []string{"[2001:db8::1]:1", "[2001:db8::2]:1", "[2001:db8::3]:1", "192.0.2.1:1", "192.0.2.2:1"} {
+			w.connect[a] = after(ms, refuse)
+		}
 		d, _ := w.dial()
 		want(t, d, health.PhaseConnect, "refused")
 		var order []string
