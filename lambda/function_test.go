@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/web"
 )
@@ -96,9 +97,9 @@ func TestRequest(t *testing.T) {
 // TestMethodAndQueryOfEvents: HAProxy's OPTIONS, and parameters that are not ours, are answered in every form of event.
 func TestMethodAndQueryOfEvents(t *testing.T) {
 	t.Parallel()
-	f := quiet(web.New(web.Options{Upstreams: []web.Upstream{{Check: func(context.Context, string) health.Verdict {
+	f := quiet(web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{{Check: func(context.Context, string) health.Verdict {
 		return health.Verdict{Status: health.Serving}
-	}}}}))
+	}}}})}))
 	const (
 		payload2 = `{"version":"2.0","rawPath":"/","rawQueryString":%q,"requestContext":{"http":{"method":%q}}}`
 		single   = `{"requestContext":%s,"httpMethod":%q,"path":"/","queryStringParameters":{%q:%q}}`

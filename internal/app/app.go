@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
@@ -29,9 +30,9 @@ type Platform struct {
 	Credentials creds.Options
 	// Observe returns the observer of an upstream with these configured services.
 	Observe func(services []string) Observer
-	// Rejected is called for each request that is refused; the reasons are web.Options', and "client_certificate".
+	// Rejected is called for each request that is refused; the reasons are those of packages ask and web, and "client_certificate".
 	Rejected func(reason string)
-	// Memory bounds what requests take; nil is no bound. SideBySide and Crowds are web.Memory's.
+	// Memory bounds what requests take; nil is no bound. SideBySide and Crowds are asker.Memory's.
 	Memory     *memory.Budget
 	SideBySide func(*http.Request) int
 	Crowds     func(*http.Request) bool
@@ -43,6 +44,8 @@ type App struct {
 	Upstreams []*Upstream
 	// Handler answers HTTP requests.
 	Handler http.Handler
+	// Asker is what Handler asks.
+	Asker *asker.Asker
 	// Open is Handler for callers that need no token, because somebody else has let them in.
 	Open http.Handler
 	// Budget is the longest time that a verdict takes.
@@ -71,19 +74,23 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	a := &App{
 		Upstreams: []*Upstream{u}, Credentials: p.Credentials, Logger: p.Logger, callers: newCallers(p.Logger), rejected: p.Rejected,
 	}
-	var upstreams []web.Upstream
+	var upstreams []asker.Upstream
 	for _, u := range a.Upstreams {
-		upstreams = append(upstreams, u.web)
-		a.Budget = max(a.Budget, u.web.Budget)
+		upstreams = append(upstreams, u.ask)
+		a.Budget = max(a.Budget, u.ask.Budget)
 	}
-	options := web.Options{Upstreams: upstreams, Path: p.Path, ShowCause: s.ShowCause, Rejected: p.Rejected}
+	options := asker.Options{Upstreams: upstreams, Rejected: p.Rejected, Unauthorized: a.callers.unauthorized}
+	answers := web.Options{Path: p.Path, ShowCause: s.ShowCause}
 	if b := p.Memory; b != nil {
-		options.Memory = web.Memory{Configured: b.Configured, Others: b.Others, Answers: b.Answers, SideBySide: p.SideBySide, Crowds: p.Crowds}
+		options.Memory = asker.Memory{Configured: b.Configured, Others: b.Others, SideBySide: p.SideBySide, Crowds: p.Crowds}
+		answers.Answers = b.Answers
 	}
-	a.Open = web.New(options)
+	answers.Asker = asker.New(options)
+	a.Open = web.New(answers)
 	options.Authorize = authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout)
-	options.Unauthorized = a.callers.unauthorized
-	a.Handler = web.New(options)
+	a.Asker = asker.New(options)
+	answers.Asker = a.Asker
+	a.Handler = web.New(answers)
 	return a, nil
 }
 
@@ -91,7 +98,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 func (a *App) Check(ctx context.Context) []health.Verdict {
 	ctx = inert.WithBudget(ctx)
 	return slices.Concat(health.SideBySide(len(a.Upstreams), func(i int) []health.Verdict {
-		return health.All(ctx, a.Upstreams[i].web.Check, a.Upstreams[i].web.Services)
+		return health.All(ctx, a.Upstreams[i].ask.Check, a.Upstreams[i].ask.Services)
 	})...)
 }
 

@@ -6,13 +6,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/idtoken"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/upstream"
-	"example.com/grpc-health-http/internal/web"
 )
 
 // Observer is called for what happens with one upstream. Each of its functions may be nil.
@@ -36,7 +36,7 @@ func (o Observer) verdict(v health.Verdict) {
 type Upstream struct {
 	// Checker checks the upstream, unobserved.
 	Checker *check.Checker
-	web     web.Upstream
+	ask     asker.Upstream
 }
 
 func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
@@ -73,7 +73,7 @@ func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
 		}
 	}
 	checker := check.New(options)
-	u := &Upstream{Checker: checker, web: web.Upstream{
+	u := &Upstream{Checker: checker, ask: asker.Upstream{
 		Check: func(ctx context.Context, service string) health.Verdict {
 			v := checker.Check(ctx, service)
 			o.verdict(v)
@@ -84,7 +84,7 @@ func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
 		Budget:          s.ConnectTimeout + s.RPCTimeout,
 	}}
 	if s.AllowList {
-		u.web.List = func(ctx context.Context) []health.Verdict {
+		u.ask.List = func(ctx context.Context) []health.Verdict {
 			verdicts := checker.List(ctx)
 			for _, v := range verdicts {
 				o.verdict(v)

@@ -22,7 +22,7 @@ func TestAnswerCost(t *testing.T) {
 					var q query
 					for i := range n {
 						name := text + fmt.Sprint(i)
-						q.services = append(q.services, name)
+						q.Services = append(q.Services, name)
 						v := health.Verdict{Service: name, Status: health.Timeout, Phase: health.PhaseConnect, At: time.Now(), Since: time.Now(), EvidenceID: fmt.Sprintf("%012d", i), Duration: 12345678}
 						if cause != "" {
 							v.Err = errors.New(fmt.Sprint(i) + cause)

@@ -1,8 +1,6 @@
 package web
 
 import (
-	"context"
-	"errors"
 	"net/http"
 	"strconv"
 
@@ -11,57 +9,8 @@ import (
 	"example.com/grpc-health-http/internal/memory"
 )
 
-const (
-	// maxAnswer is the most that an answer may take while it is made, in bytes.
-	maxAnswer = 8 << 20
-	// few is how many services a request may pick, and how many requests a connection may have in progress, without leaving half of the
-	// memory to others.
-	few = 4
-)
-
-// admit takes the memory for a request that waits for the checks of a query, and reports whether it was there.
-func (h *handler) admit(r *http.Request, q query) (share *memory.Share, cost int64, ok bool) {
-	names, configured := len(q.services), !q.list
-	for i := range h.upstreams {
-		services := h.upstreams[i].Services
-		if len(q.services) == 0 {
-			names += max(1, len(services))
-		} else if len(services) == 0 {
-			configured = false
-		}
-	}
-	share = h.memory.Others
-	if configured {
-		share = h.memory.Configured
-	}
-	cost = memory.Request
-	if r.TLS != nil || r.ProtoMajor > 1 { // HTTP/2 is spoken with TLS, whatever the caller says in :scheme
-		cost = memory.SecureRequest
-	}
-	cost += memory.Name * int64(names)
-	rest := int64(0)
-	if len(q.services) > few || r.ProtoMajor > 1 && h.memory.SideBySide != nil && h.memory.SideBySide(r) > few {
-		rest = share.Limit() / 2
-	} else if h.memory.Crowds != nil && share.Crowded() && h.memory.Crowds(r) {
-		rest = share.Limit() / 8
-	}
-	return share, cost, share.TakeLeaving(cost, rest)
-}
-
-// whileHere is the context of an HTTP/1 request that waits where memory is short: its work ends when the caller closes its side, because
-// most who do have gone. gone ends this, and says whether it has happened: then the answer, should somebody still wait for it, is that there
-// is no memory.
-func whileHere(ctx context.Context, r *http.Request) (here context.Context, gone func() bool) {
-	here, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(r.Context(), cancel)
-	return here, func() bool {
-		ended := !stop()
-		cancel()
-		return ended && errors.Is(r.Context().Err(), context.Canceled)
-	}
-}
-
-func stayed() bool { return false }
+// maxAnswer is the most that an answer may take while it is made, in bytes.
+const maxAnswer = 8 << 20
 
 // answerCost is what it takes at most to make an answer, in bytes: the constants are measured, and TestAnswerCost holds them.
 func answerCost(f format, verdicts []health.Verdict, showCause bool) int64 {

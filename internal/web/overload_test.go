@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/memory"
 	"example.com/grpc-health-http/internal/web"
@@ -19,7 +20,8 @@ import (
 // bounded is a handler with so much memory, the check of which blocks until release is called, and with what it rejected.
 type bounded struct {
 	http.Handler
-	memory  web.Memory
+	memory  asker.Memory
+	answers *memory.Share
 	waiting chan string // gets each service whose check waits
 	release func()
 
@@ -29,12 +31,13 @@ type bounded struct {
 
 func newBounded(configured, others, answers int64, services ...string) *bounded {
 	b := &bounded{
-		memory:  web.Memory{Configured: memory.NewShare(configured), Others: memory.NewShare(others), Answers: memory.NewShare(answers)},
+		memory:  asker.Memory{Configured: memory.NewShare(configured), Others: memory.NewShare(others)},
+		answers: memory.NewShare(answers),
 		waiting: make(chan string, 1000),
 	}
 	released := make(chan struct{})
 	b.release = sync.OnceFunc(func() { close(released) })
-	up := web.Upstream{Services: services, Check: func(_ context.Context, service string) health.Verdict {
+	up := asker.Upstream{Services: services, Check: func(_ context.Context, service string) health.Verdict {
 		b.waiting <- service
 		select {
 		case <-released:
@@ -45,12 +48,18 @@ func newBounded(configured, others, answers int64, services ...string) *bounded 
 		}
 		return health.Verdict{Status: health.Serving, Asked: true}
 	}}
-	b.Handler = web.New(web.Options{Upstreams: []web.Upstream{up}, Memory: b.memory, Rejected: func(reason string) {
+	b.serve(asker.Options{Upstreams: []asker.Upstream{up}, Rejected: func(reason string) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.rejected = append(b.rejected, reason)
 	}})
 	return b
+}
+
+// serve makes the handler, with the memory.
+func (b *bounded) serve(o asker.Options) {
+	o.Memory = b.memory
+	b.Handler = web.New(web.Options{Asker: asker.New(o), Answers: b.answers})
 }
 
 func (b *bounded) ask(target string, headers ...string) *http.Response {
@@ -124,7 +133,7 @@ func TestWaitingRequestsAreBounded(t *testing.T) {
 	<-b.waiting
 	b.release()
 	all.Wait()
-	if c, o, a := b.memory.Configured.Used(), b.memory.Others.Used(), b.memory.Answers.Used(); c != 0 || o != 0 || a != 0 {
+	if c, o, a := b.memory.Configured.Used(), b.memory.Others.Used(), b.answers.Used(); c != 0 || o != 0 || a != 0 {
 		t.Errorf("when all is over, %d, %d and %d bytes are in use", c, o, a)
 	}
 }
@@ -168,7 +177,7 @@ func TestManyRequestsOfAConnectionLeaveRoomForOthers(t *testing.T) {
 	b := newBounded(8*one, 0, 1<<20)
 	defer b.release()
 	b.memory.SideBySide = func(r *http.Request) int { return len(r.Header.Values("Beside")) }
-	b.Handler = web.New(web.Options{Memory: b.memory, Upstreams: []web.Upstream{{Check: func(context.Context, string) health.Verdict {
+	b.serve(asker.Options{Upstreams: []asker.Upstream{{Check: func(context.Context, string) health.Verdict {
 		b.waiting <- ""
 		return health.Verdict{Status: health.Serving}
 	}}}})
@@ -200,7 +209,7 @@ func TestCrowdsLeaveRoomForOthers(t *testing.T) {
 		b := newBounded(8*one, 0, 1<<20)
 		b.memory.Configured.Take(test.taken * one)
 		b.memory.Crowds = func(*http.Request) bool { return test.crowds }
-		b.Handler = web.New(web.Options{Memory: b.memory, Upstreams: []web.Upstream{{Check: func(context.Context, string) health.Verdict {
+		b.serve(asker.Options{Upstreams: []asker.Upstream{{Check: func(context.Context, string) health.Verdict {
 			return health.Verdict{Status: health.Serving}
 		}}}})
 		if r := b.ask("/"); r.StatusCode != test.want {
@@ -226,7 +235,7 @@ func TestCallersWhoLeaveMakeRoom(t *testing.T) {
 	} {
 		b := newBounded(10*one, 10*one, 1<<20)
 		release := make(chan struct{})
-		b.Handler = web.New(web.Options{Memory: b.memory, Upstreams: []web.Upstream{{Check: func(ctx context.Context, _ string) health.Verdict {
+		b.serve(asker.Options{Upstreams: []asker.Upstream{{Check: func(ctx context.Context, _ string) health.Verdict {
 			b.waiting <- ""
 			select {
 			case <-ctx.Done():
@@ -272,7 +281,7 @@ func TestMemoryIsGivenBack(t *testing.T) {
 	b.release()
 	for _, target := range []string{"/", "/?service=panics", "/?service=panics&service=a", "/?format=html", "/?service=a&format=json", "/?format=bad", "/?list"} {
 		b.ask(target)
-		if c, o, a := b.memory.Configured.Used(), b.memory.Others.Used(), b.memory.Answers.Used(); c != 0 || o != 0 || a != 0 {
+		if c, o, a := b.memory.Configured.Used(), b.memory.Others.Used(), b.answers.Used(); c != 0 || o != 0 || a != 0 {
 			t.Errorf("%s: %d, %d and %d bytes are in use", target, c, o, a)
 		}
 	}
@@ -327,7 +336,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 	close(release)
 	all.Wait()
-	if n := b.memory.Answers.Used(); n != 0 {
+	if n := b.answers.Used(); n != 0 {
 		t.Errorf("when all is over, %d bytes are in use", n)
 	}
 	if got := b.rejections(); len(got) != 2 {

@@ -42,11 +42,11 @@ func (p refusalPage) render(data refusalData) []byte {
 type refusalData struct {
 	Word, Reason string
 	Icon         template.URL
-	Asks         []ask
+	Asks         []hint
 }
 
-// ask is something that can be asked.
-type ask struct {
+// hint is something that can be asked.
+type hint struct {
 	Link          string // empty where there is something to fill in
 	Name, Meaning string
 }
@@ -56,7 +56,7 @@ func refuse(w http.ResponseWriter, r *http.Request, code int, reason string) {
 	refuseWith(w, r, code, reason, nil)
 }
 
-func refuseWith(w http.ResponseWriter, r *http.Request, code int, reason string, asks []ask) {
+func refuseWith(w http.ResponseWriter, r *http.Request, code int, reason string, hints []hint) {
 	if negotiate(r.Header["Accept"]) != formatHTML {
 		send(w, r, code, contentText, page{body: []byte(reason + "\n")})
 		return
@@ -67,7 +67,7 @@ func refuseWith(w http.ResponseWriter, r *http.Request, code int, reason string,
 	}
 	p := loadRefusal()
 	w.Header()["Content-Security-Policy"] = p.policy
-	send(w, r, code, contentHTML, page{body: p.render(refusalData{Word: http.StatusText(code), Reason: sentence, Asks: asks})})
+	send(w, r, code, contentHTML, page{body: p.render(refusalData{Word: http.StatusText(code), Reason: sentence, Asks: hints})})
 }
 
 // maxAsked is how many services a page of a refusal names.
@@ -82,32 +82,29 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, code int, reaso
 		}
 	}
 	show := func(values url.Values) string { return at + "?" + values.Encode() }
-	asks := []ask{{Link: at, Name: at, Meaning: "the health of all that is configured"}}
+	hints := []hint{{Link: at, Name: at, Meaning: "the health of all that is configured"}}
 	if at == "" {
-		asks[0].Link, asks[0].Name = "?", "no query"
+		hints[0].Link, hints[0].Name = "?", "no query"
 	}
-	var services []string
-	for _, u := range h.upstreams {
-		services = append(services, u.Services...)
-	}
+	services := h.asker.Configured()
 	if letIn && len(services) > 1 && len(services) <= maxAsked {
 		for _, s := range slices.Compact(services) {
-			asks = append(asks, ask{Link: show(url.Values{"service": {s}}), Name: "?service=" + s, Meaning: "the health of this service"})
+			hints = append(hints, hint{Link: show(url.Values{"service": {s}}), Name: "?service=" + s, Meaning: "the health of this service"})
 		}
 	} else {
 		meaning := "the health of a service that is configured; repeatable"
 		if len(services) == 0 {
 			meaning = "the health of a service of the server; repeatable"
 		}
-		asks = append(asks, ask{Name: "?service=NAME", Meaning: meaning})
+		hints = append(hints, hint{Name: "?service=NAME", Meaning: meaning})
 	}
-	if slices.ContainsFunc(h.upstreams, func(u Upstream) bool { return u.refuses(query{list: true}) == "" }) {
-		asks = append(asks, ask{Link: show(url.Values{"list": {""}}), Name: "?list", Meaning: "the health of all services of the server"})
+	if h.asker.Lists() {
+		hints = append(hints, hint{Link: show(url.Values{"list": {""}}), Name: "?list", Meaning: "the health of all services of the server"})
 	}
 	for _, f := range []format{formatText, formatJSON, formatHTML} {
-		asks = append(asks, ask{Link: show(url.Values{"format": {string(f)}}), Name: "?format=" + string(f), Meaning: "the answer " + map[format]string{
+		hints = append(hints, hint{Link: show(url.Values{"format": {string(f)}}), Name: "?format=" + string(f), Meaning: "the answer " + map[format]string{
 			formatText: "as text", formatJSON: "as JSON", formatHTML: "as a page",
 		}[f]})
 	}
-	refuseWith(w, r, code, reason, asks)
+	refuseWith(w, r, code, reason, hints)
 }

@@ -5,9 +5,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"example.com/grpc-health-http/internal/answer"
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
 )
@@ -69,15 +69,15 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 		return
 	}
 	cost := answerCost(asked, verdicts, h.showCause)
-	if cost > maxAnswer || !h.memory.Answers.Take(cost) {
+	if cost > maxAnswer || !h.answerMemory.Take(cost) {
 		delete(header, "Grpc-Health-Evidence")
-		if !slices.ContainsFunc(verdicts, isOverloaded) { // else it is counted already
-			h.rejected("overload")
+		if !slices.ContainsFunc(verdicts, asker.IsOverloaded) { // else it is counted already
+			h.asker.Reject("overload")
 		}
 		overloaded(w, r, asked)
 		return
 	}
-	defer func() { h.memory.Answers.Give(cost) }()
+	defer func() { h.answerMemory.Give(cost) }()
 	contentType, body := contentText, []byte(nil)
 	switch asked {
 	case formatJSON:
@@ -85,26 +85,13 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 	case formatHTML:
 		p := loadPage()
 		header["Content-Security-Policy"] = p.policy
-		contentType, body = contentHTML, p.render(newPage(q, worst, verdicts, h.certificateEnds(), h.showCause))
+		contentType, body = contentHTML, p.render(newPage(q, worst, verdicts, h.asker.CertificateEnds(), h.showCause))
 	default:
 		body = answer.Text(verdicts)
 	}
-	h.memory.Answers.Give(cost - int64(cap(body))) // to make an answer takes more than to have it
+	h.answerMemory.Give(cost - int64(cap(body))) // to make an answer takes more than to have it
 	cost = int64(cap(body))
 	send(w, r, httpCodes[worst], contentType, page{body: body})
-}
-
-// certificateEnds is when the first of the upstreams' certificates ends; zero where none was seen.
-func (h *handler) certificateEnds() (first time.Time) {
-	for _, u := range h.upstreams {
-		if u.CertificateEnds == nil {
-			continue
-		}
-		if ends := u.CertificateEnds(); first.IsZero() || !ends.IsZero() && ends.Before(first) {
-			first = ends
-		}
-	}
-	return first
 }
 
 // evidence lists the ids of the log lines with the evidence of the failures, each once.
@@ -134,7 +121,7 @@ func causes(verdicts []health.Verdict) []string {
 
 // isReady says whether the answer in text is ready-made.
 func (h *handler) isReady(verdicts []health.Verdict) bool {
-	return h.ready != nil && len(verdicts) == 1 && verdicts[0].Service == h.byDefault[0]
+	return h.ready != nil && len(verdicts) == 1 && verdicts[0].Service == h.readyFor
 }
 
 // readyPages are the text answers about one service.

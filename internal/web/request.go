@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
 )
 
@@ -23,9 +24,8 @@ const (
 
 // query is what the part of a URL after the question mark asks for.
 type query struct {
-	services []string // each once, in the order asked
-	list     bool
-	format   format
+	asker.Question
+	format format
 }
 
 // parseQuery reads a non-empty query. Parameters that are not ours are ignored, whatever they hold: checkers add some of their own
@@ -47,11 +47,11 @@ func parseQuery(raw string) (query, error) {
 			if fault := health.NameFault(value); fault != "" {
 				return query{}, errors.New(fault)
 			}
-			if !slices.Contains(q.services, value) {
-				q.services = append(q.services, value)
+			if !slices.Contains(q.Services, value) {
+				q.Services = append(q.Services, value)
 			}
 		case "list":
-			q.list = true
+			q.List = true
 		case "format":
 			q.format = format(value)
 			switch q.format {
@@ -61,7 +61,7 @@ func parseQuery(raw string) (query, error) {
 			}
 		}
 	}
-	if q.list && asked > 0 {
+	if q.List && asked > 0 {
 		return query{}, errors.New("list and service are both asked for: ask for one of them")
 	}
 	return q, nil
@@ -87,10 +87,10 @@ func ourParameter(parameter string) (key, value string, err error) {
 // link asks the same in another format.
 func (q query) link(f format) string {
 	values := url.Values{"format": {string(f)}}
-	if len(q.services) > 0 {
-		values["service"] = q.services
+	if len(q.Services) > 0 {
+		values["service"] = q.Services
 	}
-	if q.list {
+	if q.List {
 		values["list"] = []string{""}
 	}
 	return "?" + values.Encode()

@@ -23,6 +23,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/web"
 )
@@ -62,8 +63,8 @@ type options struct {
 }
 
 func newHandler(o options) http.Handler {
-	up := web.Upstream{Check: o.Check, List: o.List, Services: o.Services, CertificateEnds: o.CertificateEnds, Budget: o.Budget}
-	return web.New(web.Options{Upstreams: []web.Upstream{up}, Path: o.Path, Authorize: o.Authorize, ShowCause: o.ShowCause})
+	up := asker.Upstream{Check: o.Check, List: o.List, Services: o.Services, CertificateEnds: o.CertificateEnds, Budget: o.Budget}
+	return web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{up}, Authorize: o.Authorize}), Path: o.Path, ShowCause: o.ShowCause})
 }
 
 // start serves the options on loopback and returns the address, "http://127.0.0.1:1234".
@@ -1128,14 +1129,14 @@ func TestRejected(t *testing.T) {
 	t.Parallel()
 	var reasons []string
 	status := health.Serving
-	upstream := web.Upstream{Services: []string{"a", "b"}, Check: func(_ context.Context, service string) health.Verdict {
+	upstream := asker.Upstream{Services: []string{"a", "b"}, Check: func(_ context.Context, service string) health.Verdict {
 		if service == "b" {
 			return health.Verdict{Status: status, At: time.Now()}
 		}
 		return health.Verdict{Status: health.Serving, At: time.Now()}
 	}}
-	h := web.New(web.Options{
-		Upstreams: []web.Upstream{upstream}, Path: "/health",
+	h := web.New(web.Options{Path: "/health", Asker: asker.New(asker.Options{
+		Upstreams: []asker.Upstream{upstream},
 		Authorize: func(_ context.Context, token string) (bool, error) {
 			if token == "unreadable" {
 				return false, errors.New("the file is gone")
@@ -1143,7 +1144,7 @@ func TestRejected(t *testing.T) {
 			return token == "right", nil
 		},
 		Rejected: func(reason string) { reasons = append(reasons, reason) },
-	})
+	})})
 	for _, test := range []struct {
 		method, target, token string
 		status                health.Status
@@ -1234,7 +1235,7 @@ func TestSeveralUpstreams(t *testing.T) {
 	ends := time.Now().Add(40*24*time.Hour + time.Hour)
 	var mu sync.Mutex
 	var asked []string
-	up := func(name string, status health.Status, o web.Upstream) web.Upstream {
+	up := func(name string, status health.Status, o asker.Upstream) asker.Upstream {
 		o.Name = name
 		o.Check = func(_ context.Context, service string) health.Verdict {
 			mu.Lock()
@@ -1245,15 +1246,15 @@ func TestSeveralUpstreams(t *testing.T) {
 		o.List = func(context.Context) []health.Verdict { return []health.Verdict{{Service: name, Status: status}} }
 		return o
 	}
-	open := web.New(web.Options{Upstreams: []web.Upstream{
-		up("a", health.Serving, web.Upstream{}),
-		up("b", health.NotServing, web.Upstream{CertificateEnds: func() time.Time { return ends.Add(time.Hour * 240) }}),
-		up("c", health.Serving, web.Upstream{CertificateEnds: func() time.Time { return ends }}),
-	}})
-	configured := web.New(web.Options{Upstreams: []web.Upstream{
-		up("a", health.Serving, web.Upstream{Services: []string{"x", "y"}}),
-		up("b", health.Serving, web.Upstream{Services: []string{"x"}}),
-	}})
+	open := web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{
+		up("a", health.Serving, asker.Upstream{}),
+		up("b", health.NotServing, asker.Upstream{CertificateEnds: func() time.Time { return ends.Add(time.Hour * 240) }}),
+		up("c", health.Serving, asker.Upstream{CertificateEnds: func() time.Time { return ends }}),
+	}})})
+	configured := web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{
+		up("a", health.Serving, asker.Upstream{Services: []string{"x", "y"}}),
+		up("b", health.Serving, asker.Upstream{Services: []string{"x"}}),
+	}})})
 	for _, test := range []struct {
 		h        http.Handler
 		target   string

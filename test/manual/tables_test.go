@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/metrics"
 	"example.com/grpc-health-http/internal/web"
@@ -60,9 +61,9 @@ func TestStatuses(t *testing.T) {
 		documented = append(documented, strings.Trim(row[0], "`")+" "+row[1])
 	}
 	for _, status := range health.Statuses() {
-		handler := web.New(web.Options{Upstreams: []web.Upstream{{Check: func(context.Context, string) health.Verdict {
+		handler := web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{{Check: func(context.Context, string) health.Verdict {
 			return health.Verdict{Status: status}
-		}}}})
+		}}}})})
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
 		there = append(there, status.String()+" "+strconv.Itoa(answer.Code))

@@ -23,6 +23,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/settings"
@@ -99,7 +100,7 @@ func naive(keep string) error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, `{"msg":"answering health checks","url":"http://%s/"}`+"\n", listener.Addr())
-	go http.Serve(listener, web.New(web.Options{Upstreams: []web.Upstream{{Check: n.check}}}))
+	go http.Serve(listener, web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{{Check: n.check}}})}))
 	<-ctx.Done()
 	return nil
 }
