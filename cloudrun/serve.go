@@ -12,6 +12,7 @@ import (
 
 	"example.com/grpc-health-http/internal/app"
 	"example.com/grpc-health-http/internal/creds"
+	"example.com/grpc-health-http/internal/grpcfront"
 	"example.com/grpc-health-http/internal/memory"
 	"example.com/grpc-health-http/internal/metrics"
 	"example.com/grpc-health-http/internal/serve"
@@ -75,11 +76,12 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 	if err != nil {
 		return nil, err
 	}
-	health := withLivez(m.Handler(s.ListenPath, app.WithCloudTrace(a.Handler)))
+	health := withLivez(app.WithCloudTrace(grpcfront.New(
+		grpcfront.Options{Asker: a.Asker, Observe: m.GRPCHandler, Answers: budget.Answers}, m.Handler(s.ListenPath, a.Handler))))
 	overloaded := withLivez(web.Overloaded(m.Rejected))
 	servers := []serve.Server{{
 		Name: "health", Listener: listeners[0], Handler: health, TLS: https, Admit: admit, Budget: a.Budget,
-		Memory: budget.Connections, HeaderMemory: budget.Headers, Overloaded: overloaded, Refused: a.RefusedCertificate,
+		Memory: budget.Connections, HeaderMemory: budget.Headers, Overloaded: grpcfront.Overloaded(m.Rejected, overloaded), Refused: a.RefusedCertificate,
 	}}
 	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", s.ShownAddr(), "version", build.String())
 	if len(listeners) > 1 {

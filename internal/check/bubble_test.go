@@ -139,6 +139,48 @@ func TestDeadlineOfTheCaller(t *testing.T) {
 	}, budgets(time.Minute, time.Second))
 }
 
+// A deadline that the caller has chosen ends its wait alone: nobody is told of a failure, and others get their answer.
+func TestDeadlineThatTheCallerHasChosen(t *testing.T) {
+	t.Parallel()
+	for name, configured := range map[string][]string{"configured": {"slow"}, "made up": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, up *healthtest.Upstream, way *healthtest.Memory, c *counted) {
+				up.SetStatus("slow", serving)
+				up.SetDelay("slow", 300*time.Millisecond)
+				brief := func(after time.Duration) health.Verdict {
+					ctx, cancel := context.WithTimeoutCause(t.Context(), after, health.ErrCallerDeadline)
+					defer cancel()
+					began := time.Now()
+					v := c.Check(ctx, "slow")
+					if took := time.Since(began); took != after {
+						t.Errorf("the wait took %v, want %v", took, after)
+					}
+					return v
+				}
+				var other sync.WaitGroup
+				other.Go(func() { want(t, c.Check(t.Context(), "slow"), health.Serving, health.PhaseNone) })
+				for _, after := range []time.Duration{100 * time.Millisecond, 50 * time.Millisecond} {
+					v := brief(after)
+					if v.Status != health.Timeout || !errors.Is(v.Err, health.ErrCallerDeadline) || !v.At.IsZero() || v.EvidenceID != "" {
+						t.Errorf("verdict %+v", v)
+					}
+				}
+				other.Wait()
+				way.SetMode(healthtest.Silent)
+				way.Reset()
+				if v := brief(200 * time.Millisecond); v.Status != health.Timeout || !errors.Is(v.Err, health.ErrCallerDeadline) {
+					t.Errorf("verdict %+v", v)
+				}
+				if len(c.proofs) != 0 {
+					t.Errorf("told of %d failures: %+v", len(c.proofs), c.proofs)
+				}
+				way.SetMode(healthtest.Pass)
+			}, services(configured...), budgets(time.Second, time.Second))
+		})
+	}
+}
+
 // Every caller of a server that hangs is answered when its budget is used up, and few RPCs are made for all of them.
 func TestBoundedWhileTheServerHangs(t *testing.T) {
 	t.Parallel()

@@ -110,7 +110,8 @@ func (c *Checker) Close() {
 }
 
 // Check asks how the service is; the empty name is the whole server. It answers within ConnectTimeout +
-// RPCTimeout, and earlier where the context has a deadline. It is a health.Func.
+// RPCTimeout, and earlier where the context has a deadline. Where that has another cause than context.DeadlineExceeded, as
+// health.ErrCallerDeadline, it is the caller's own affair, and the Trace is told nothing. It is a health.Func.
 func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
 	return c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict
 }
@@ -174,7 +175,9 @@ func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived cl
 	}
 	switch {
 	case ctx.Err() == nil: // the budget is used up
-	case !errors.Is(ctx.Err(), context.DeadlineExceeded): // nobody is there to read it, but a command's exit code may depend on it
+	case !errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+		// The caller has left, or has given less time than a check may take: this says nothing about the upstream. A command's exit code may still
+		// depend on it.
 		result.Verdict.Service, result.Verdict.List, result.Verdict.Err = r.Service, r.List, context.Cause(ctx)
 		c.makeInert(&result)
 		return result

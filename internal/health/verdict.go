@@ -2,6 +2,8 @@ package health
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +42,10 @@ func All(ctx context.Context, check Func, services []string) []Verdict {
 	return SideBySide(len(services), func(i int) Verdict { return check(ctx, services[i]) })
 }
 
+// ErrCallerDeadline is the cause (context.WithDeadlineCause) of a context whose deadline the caller has chosen. A check that it ends says nothing about
+// the upstream: its verdict, Timeout, is for this caller alone, and nobody else is told.
+var ErrCallerDeadline = errors.New("the caller's own deadline has passed")
+
 // Verdict is the answer of a check of one service.
 type Verdict struct {
 	// Target is the name of the upstream; empty where only one is configured.
@@ -70,6 +76,17 @@ type Verdict struct {
 	// Err is the cause, for logs and the command line: an HTTP caller gets it only where the settings allow that. It is nil
 	// for verdicts that the server gave with RPC status OK.
 	Err error
+}
+
+// EvidenceIDs are those of the verdicts that are not SERVING, each once.
+func EvidenceIDs(verdicts []Verdict) []string {
+	var ids []string
+	for i := range verdicts {
+		if v := &verdicts[i]; v.Status != Serving && v.EvidenceID != "" && !slices.Contains(ids, v.EvidenceID) {
+			ids = append(ids, v.EvidenceID)
+		}
+	}
+	return ids
 }
 
 // GRPCCode is the canonical name of Code ("NOT_FOUND"), empty where no RPC was made.

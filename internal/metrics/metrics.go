@@ -114,13 +114,21 @@ func (m *Metrics) Rejected(reason string) { m.rejected.inc(reason) }
 const noStatus = "none"
 
 // Handler times the requests that next answers. path is the configured one: a label from
-// requests would have no bound. The statuses have one, because next chooses them.
+// requests would have no bound. The statuses have one, because next chooses them. The usual statuses are there from the start: a rate sees the
+// first 503.
 func (m *Metrics) Handler(path string, next http.Handler) http.Handler {
+	return m.timed(path, next, http.StatusOK, http.StatusServiceUnavailable)
+}
+
+// GRPCHandler is Handler for a gRPC method, the status of which is 200 whatever its code. It has no series before its first request: most
+// methods are never asked for.
+func (m *Metrics) GRPCHandler(method string, next http.Handler) http.Handler { return m.timed(method, next) }
+
+func (m *Metrics) timed(path string, next http.Handler, fromStart ...int) http.Handler {
 	seconds := m.requests.MustCurryWith(prometheus.Labels{"path": valid(path)})
-	// The usual answers are there from the start: a rate sees the first 503. Looking them up hashes no labels.
-	usual := map[int]prometheus.Observer{
-		http.StatusOK:                 seconds.WithLabelValues("200"),
-		http.StatusServiceUnavailable: seconds.WithLabelValues("503"),
+	usual := make(map[int]prometheus.Observer) // looking these up hashes no labels
+	for _, code := range fromStart {
+		usual[code] = seconds.WithLabelValues(strconv.Itoa(code))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -128,13 +136,15 @@ func (m *Metrics) Handler(path string, next http.Handler) http.Handler {
 		finished := false
 		defer func() {
 			took := time.Since(began).Seconds()
-			switch observer := usual[a.code]; {
+			code := a.code
+			if code == 0 && finished { // net/http answers 200 where the handler writes nothing
+				code = http.StatusOK
+			}
+			switch observer := usual[code]; {
 			case observer != nil:
 				observer.Observe(took)
-			case a.code != 0:
-				seconds.WithLabelValues(strconv.Itoa(a.code)).Observe(took)
-			case finished: // net/http answers 200 where the handler writes nothing
-				usual[http.StatusOK].Observe(took)
+			case code != 0:
+				seconds.WithLabelValues(strconv.Itoa(code)).Observe(took)
 			default:
 				seconds.WithLabelValues(noStatus).Observe(took)
 			}

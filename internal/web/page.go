@@ -176,7 +176,7 @@ func newPage(q query, worst health.Status, verdicts []health.Verdict, certificat
 	d := pageData{
 		wording:     wordingOf(worst),
 		Certificate: newPageCertificate(certificateEnds, now),
-		Evidence:    strings.Join(evidence(verdicts), ", "),
+		Evidence:    strings.Join(health.EvidenceIDs(verdicts), ", "),
 		TextLink:    q.link(formatText),
 		JSONLink:    q.link(formatJSON),
 	}

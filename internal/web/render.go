@@ -51,7 +51,7 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 	}
 	header["Grpc-Health-Status"] = statusValues[worst]
 	if worst != health.Serving {
-		if ids := evidence(verdicts); len(ids) > 0 {
+		if ids := health.EvidenceIDs(verdicts); len(ids) > 0 {
 			header["Grpc-Health-Evidence"] = []string{strings.Join(ids, ", ")}
 		}
 	}
@@ -92,17 +92,6 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 	h.answerMemory.Give(cost - int64(cap(body))) // to make an answer takes more than to have it
 	cost = int64(cap(body))
 	send(w, r, httpCodes[worst], contentType, page{body: body})
-}
-
-// evidence lists the ids of the log lines with the evidence of the failures, each once.
-func evidence(verdicts []health.Verdict) []string {
-	var ids []string
-	for _, v := range verdicts {
-		if v.Status != health.Serving && v.EvidenceID != "" && !slices.Contains(ids, v.EvidenceID) {
-			ids = append(ids, v.EvidenceID)
-		}
-	}
-	return ids
 }
 
 // causes are those of the failures, each once.

@@ -1,0 +1,140 @@
+package grpcfront
+
+import (
+	"encoding/binary"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"example.com/grpc-health-http/internal/asker"
+	"example.com/grpc-health-http/internal/health"
+)
+
+// Header values are made once and only read.
+var (
+	noStore   = []string{"no-store"}
+	noSniff   = []string{"nosniff"}
+	retrySoon = []string{"1"} // seconds
+)
+
+// isGRPC reports whether a request is one of gRPC, which needs HTTP/2, or of gRPC-Web.
+func isGRPC(r *http.Request) bool {
+	if r.Method != http.MethodPost {
+		return false
+	}
+	rest, ok := strings.CutPrefix(r.Header.Get("Content-Type"), "application/grpc")
+	if web, ok := strings.CutPrefix(rest, "-web"); ok {
+		return isFormat(web)
+	}
+	return ok && r.ProtoMajor > 1 && isFormat(rest)
+}
+
+func isFormat(rest string) bool { return rest == "" || rest[0] == '+' || rest[0] == ';' }
+
+func isWeb(r *http.Request) bool {
+	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc-web")
+}
+
+// timeoutOf is the time that the caller gives the answer
+// (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests); ok is false where it gives none, or so much that it is no bound.
+// Package connect answers requests in which it is not legal.
+func timeoutOf(r *http.Request) (timeout time.Duration, ok bool) {
+	text := r.Header.Get("Grpc-Timeout")
+	if len(text) < 2 || len(text) > 9 {
+		return 0, false
+	}
+	var unit time.Duration
+	switch text[len(text)-1] {
+	case 'H':
+		unit = time.Hour
+	case 'M':
+		unit = time.Minute
+	case 'S':
+		unit = time.Second
+	case 'm':
+		unit = time.Millisecond
+	case 'u':
+		unit = time.Microsecond
+	case 'n':
+		unit = time.Nanosecond
+	default:
+		return 0, false
+	}
+	n, err := strconv.ParseUint(text[:len(text)-1], 10, 32)
+	const longest = 24 * time.Hour // far more than any budget
+	if err != nil || time.Duration(n) > longest/unit {
+		return 0, false
+	}
+	return time.Duration(n) * unit, true
+}
+
+// code answers a method of which the path ends in codeOnly by the code alone. The request's message is not read: whatever it is, the
+// code is about the upstream.
+func (f *front) code(w http.ResponseWriter, r *http.Request) {
+	question := asker.Question{}
+	if name := strings.TrimSuffix(r.URL.Path, codeOnly); name != everything && name != "" {
+		question.Services = []string{name[1:]}
+		if health.NameFault(name[1:]) != "" {
+			f.asker.Reject("query")
+			refuse(w, r, codes.Unavailable, health.NameFault(name[1:]))
+			return
+		}
+	}
+	var room [1]health.Verdict
+	verdicts, refusal := f.asker.Ask(r.Context(), r, question, room[:])
+	switch refusal {
+	case asker.NotRefused:
+	case asker.NoRoom:
+		refuse(w, r, codes.ResourceExhausted, refusal.String())
+		return
+	default:
+		refuse(w, r, codes.Unavailable, refusal.String())
+		return
+	}
+	decisive := decisive(verdicts)
+	setMetadata(w.Header(), decisive, verdicts)
+	if code := CodeOnly(decisive.Status); code != codes.OK {
+		refuse(w, r, code, Message(decisive))
+		return
+	}
+	succeed(w, r)
+}
+
+// refuse answers with a code alone: in gRPC's words, Trailers-Only. The text must be printable ASCII without a percent sign, and repeat nothing of
+// the request.
+func refuse(w http.ResponseWriter, r *http.Request, code codes.Code, text string) {
+	if code == codes.ResourceExhausted {
+		w.Header()["Retry-After"] = retrySoon
+	}
+	header := w.Header()
+	header["Content-Type"] = contentType(r)
+	header["Grpc-Status"] = []string{strconv.Itoa(int(code))}
+	header["Grpc-Message"] = []string{text}
+	w.WriteHeader(http.StatusOK)
+}
+
+// succeed answers with an empty message and the code OK.
+func succeed(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header["Content-Type"] = contentType(r)
+	message := make([]byte, 5) // not compressed, and 0 bytes long
+	if isWeb(r) {
+		const trailer = "grpc-status: 0\r\n"
+		message = append(message, 1<<7)
+		message = binary.BigEndian.AppendUint32(message, uint32(len(trailer)))
+		message = append(message, trailer...)
+	} else {
+		header[http.TrailerPrefix+"Grpc-Status"] = []string{"0"}
+	}
+	_, _ = w.Write(message) // an error means that the caller has gone
+}
+
+func contentType(r *http.Request) []string {
+	if isWeb(r) {
+		return []string{"application/grpc-web+proto"}
+	}
+	return []string{"application/grpc"}
+}
