@@ -24,6 +24,8 @@ type connections struct {
 	memory   int64                            // for connections and what they carry; 0 is no bound
 	headers  int64                            // for bytes of requests that no handler has yet; 0 is no bound
 	secure   bool                             // with TLS, so that what a conn reads is ciphertext
+	patience time.Duration                    // for the headers of a request, and for a body that a handler reads
+	answer   time.Duration                    // the longest that an answer to a request that has been read takes
 	failed   func(error)                      // Accept calls it with an error
 	refused  func(client net.Addr, err error) // hears of client certificates that were refused; nil where nobody wants to know
 	stopped  atomic.Bool                      // the listener was closed on purpose
@@ -52,7 +54,7 @@ func (cs *connections) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		bound(nc)
-		c := &conn{Conn: nc, table: cs, cost: memory.Connection}
+		c := &conn{Conn: nc, table: cs, cost: memory.HTTP2Connection} // until it begins with something else
 		if cs.secure {
 			c.cost = memory.SecureConnection
 		}
@@ -61,6 +63,9 @@ func (cs *connections) Accept() (net.Conn, error) {
 			c.from = tcp.AddrPort().Addr().Unmap()
 		}
 		if cs.take(c) {
+			if !cs.secure {
+				c.first = time.Now().Add(cs.patience)
+			}
 			return c, nil
 		}
 		_ = nc.Close()
@@ -123,7 +128,7 @@ func (cs *connections) removeLocked(c *conn) {
 	cs.used -= c.cost
 	cs.excess -= c.excess
 	c.cost, c.excess = 0, 0
-	cs.order.Remove(c.place)
+	cs.unlistLocked(c)
 	if !c.http2 {
 		cs.http1--
 		cs.signalLocked()
@@ -152,6 +157,8 @@ func (cs *connections) state(nc net.Conn, state http.ConnState) {
 	http2 := secure != nil && secure.ConnectionState().NegotiatedProtocol == "h2"
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	// Not before: only an HTTP/2 connection that has a state hears of Shutdown, which comes when none other is left.
+	http2 = http2 || c.preface.complete()
 	if _, open := cs.open[c]; open && http2 && !c.http2 {
 		c.http2 = true
 		cs.http1--
@@ -182,13 +189,16 @@ func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
 	cost = max(0, int64(len(r.Header))*memory.HeaderField-freeFields)
 	if r.ProtoMajor > 1 {
 		cost += memory.Stream
+		if r.ContentLength != 0 {
+			cost += memory.Body
+		}
 	}
 	cs.mu.Lock()
 	if cs.secure { // what has been read is this request, and what will be is another one
 		c.requests = requests{whole: 1}
 	}
 	c.handlers++
-	cs.order.Remove(c.place)
+	cs.unlistLocked(c)
 	cost += c.excess
 	cs.readLocked(c, -c.unread)
 	var surplus []*conn
@@ -243,6 +253,27 @@ func (cs *connections) end(c *conn, cost int64, left, answered bool) {
 		}
 	}
 	cs.enlistLocked(c)
+	cs.waitsLocked(c)
+}
+
+// awaits notes that a handler of c waits for a part of a body. Where all of them do, c is as one whose request is arriving.
+func (cs *connections) awaits(c *conn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c.waiting++
+	cs.waitsLocked(c)
+}
+
+// arrived notes that a handler of c has n bytes of a body, and what these no longer take of the memory. all says that it waits for no more.
+func (cs *connections) arrived(c *conn, n int, cost int64, all bool) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c.waiting--
+	cs.readLocked(c, -min(int64(n), c.unread))
+	cs.giveLocked(c, cost)
+	if all {
+		cs.unlistLocked(c) // a handler works
+	}
 }
 
 func (cs *connections) giveLocked(c *conn, cost int64) {
@@ -289,14 +320,14 @@ func (cs *connections) read(c *conn, p []byte) (surplus *conn) {
 	if cs.secure {
 		c.requests.partial = true
 	} else {
-		c.requests.read(p)
+		cs.readPlainLocked(c, p)
 	}
 	cs.readLocked(c, int64(len(p)))
 	if cs.headers == 0 || cs.excess <= cs.headers {
 		return nil
 	}
 	for e := cs.order.Front(); e != nil; e = e.Next() {
-		if other := e.Value.(*conn); other.excess > 0 && (surplus == nil || other.excess > surplus.excess) {
+		if other := e.Value.(*conn); other.excess > 0 && !other.busy() && (surplus == nil || other.excess > surplus.excess) {
 			surplus = other
 		}
 	}
@@ -304,6 +335,22 @@ func (cs *connections) read(c *conn, p []byte) (surplus *conn) {
 		cs.removeLocked(surplus)
 	}
 	return surplus
+}
+
+// readPlainLocked notes what was read from c without TLS. Of HTTP/2 these are frames, that say as little of requests as ciphertext does.
+func (cs *connections) readPlainLocked(c *conn, p []byte) {
+	before := c.preface
+	if c.preface.read(p); c.preface.complete() {
+		c.requests = requests{partial: true}
+		c.begun.Store(true)
+		return
+	}
+	if c.preface < 0 && before >= 0 {
+		cs.giveLocked(c, memory.HTTP2Connection-memory.Connection)
+	}
+	if c.requests.read(p); c.requests.whole > 0 {
+		c.begun.Store(true)
+	}
 }
 
 // readLocked counts bytes of a request that no handler has yet.

@@ -28,12 +28,19 @@ func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus 
 	}
 }
 
-// evictableLocked is the connection to evict: with TLS the first that rests, since a handshake takes time, and else the first of all. nil
-// where none can be evicted. soon says that there is one that has to have some time first.
+// evictableLocked is the connection to evict: with TLS the first that rests, since a handshake takes time, and else the first of all that are
+// not busy. nil where none can be evicted. soon says that there is one that has to have some time first.
 func (cs *connections) evictableLocked() (victim *conn, soon bool) {
 	now := time.Now()
-	for e := cs.order.Front(); e != nil && cs.secure; e = e.Next() {
-		if c := e.Value.(*conn); c.resting() {
+	for e := cs.order.Front(); e != nil && (cs.secure || victim == nil); e = e.Next() {
+		c := e.Value.(*conn)
+		if c.busy() {
+			continue
+		}
+		if victim == nil {
+			victim = c
+		}
+		if c.resting() {
 			if now.Sub(c.placed) >= restFor {
 				return c, false
 			}
@@ -41,11 +48,9 @@ func (cs *connections) evictableLocked() (victim *conn, soon bool) {
 			break // those behind it were placed later
 		}
 	}
-	first := cs.order.Front()
-	if first == nil {
+	if victim == nil {
 		return nil, soon
 	}
-	victim = first.Value.(*conn)
 	least := restFor
 	if cs.secure {
 		least = shakeFor
@@ -75,13 +80,25 @@ func (cs *connections) stuckLocked(c *conn) (stuck []*conn, soon bool) {
 // enlistLocked makes c the last of those that can be evicted, if it is one.
 func (cs *connections) enlistLocked(c *conn) {
 	if _, open := cs.open[c]; open && c.idle && c.handlers == 0 {
-		cs.order.Remove(c.place)
+		cs.unlistLocked(c)
 		cs.placeLocked(c)
 	}
 }
 
+// waitsLocked does so, too, if all of its handlers wait for bodies. It keeps its place as long as they do not have them.
+func (cs *connections) waitsLocked(c *conn) {
+	if _, open := cs.open[c]; open && !c.listed && c.handlers > 0 && !c.busy() {
+		cs.placeLocked(c)
+	}
+}
+
+func (cs *connections) unlistLocked(c *conn) {
+	cs.order.Remove(c.place)
+	c.listed = false
+}
+
 func (cs *connections) placeLocked(c *conn) {
-	c.place, c.placed = cs.order.PushBack(c), time.Now()
+	c.place, c.placed, c.listed = cs.order.PushBack(c), time.Now(), true
 }
 
 func closeAll(surplus []*conn) {
