@@ -23,10 +23,13 @@ type conn struct {
 	outer    net.Conn      // what http.Server uses: this conn, or TLS over it
 	place    *list.Element // in the table's order of eviction
 	placed   time.Time     // when it got there
+	listed   bool          // it is in that order
 	handlers int           // that run; several with HTTP/2 only
+	waiting  int           // how many of them wait for a part of their request's body
 	answered bool          // a request has been answered, but with "Retry-After"
 	idle     bool          // http.Server says that no request is being read or answered
 	http2    bool
+	preface  preface
 	requests requests
 	owed     int   // how many requests were unanswered when the drain began, less those answered since
 	final    bool  // the last answer of a drain has begun
@@ -41,7 +44,13 @@ type conn struct {
 
 	answers answering
 	turns   turns
+
+	first time.Time   // without TLS: when the headers of its first request must be complete
+	begun atomic.Bool // they are, or it speaks HTTP/2
 }
+
+// busy reports whether a handler works for c, and does not only wait for the body of its request.
+func (c *conn) busy() bool { return c.handlers > c.waiting }
 
 // answering counts the answers of a connection that have begun and not ended.
 type answering struct {
@@ -72,6 +81,15 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// SetReadDeadline lets the preface of HTTP/2 and the headers of a first request take no longer than the headers alone may:
+// http.Server waits for one after the other.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	if !c.begun.Load() && !c.first.IsZero() && (t.IsZero() || t.After(c.first)) {
+		t = c.first
+	}
+	return c.Conn.SetReadDeadline(t)
 }
 
 // Write notes that the client has been answered.
@@ -123,6 +141,29 @@ func (c *conn) Close() error {
 	c.table.remove(c)
 	return c.Conn.Close()
 }
+
+// preface is how many bytes of HTTP/2's connection preface a client has sent; negative where it has begun with something else.
+type preface int
+
+// clientPreface is what a client sends first that knows that the server speaks HTTP/2 (RFC 9113, section 3.4).
+const clientPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// read compares what a connection begins with.
+func (p *preface) read(b []byte) {
+	if *p < 0 || p.complete() {
+		return
+	}
+	rest := clientPreface[*p:]
+	n := min(len(b), len(rest))
+	if string(b[:n]) != rest[:n] {
+		*p = -1
+		return
+	}
+	*p += preface(n)
+}
+
+// complete reports whether the client speaks HTTP/2 without TLS.
+func (p *preface) complete() bool { return *p == preface(len(clientPreface)) }
 
 // requests are those of one connection.
 type requests struct {

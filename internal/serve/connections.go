@@ -24,6 +24,8 @@ type connections struct {
 	memory   int64                            // for connections and what they carry; 0 is no bound
 	headers  int64                            // for bytes of requests that no handler has yet; 0 is no bound
 	secure   bool                             // with TLS, so that what a conn reads is ciphertext
+	patience time.Duration                    // for the headers of a request, and for a body that a handler reads
+	answer   time.Duration                    // the longest that an answer to a request that has been read takes
 	failed   func(error)                      // Accept calls it with an error
 	refused  func(client net.Addr, err error) // hears of client certificates that were refused; nil where nobody wants to know
 	stopped  atomic.Bool                      // the listener was closed on purpose
@@ -52,7 +54,7 @@ func (cs *connections) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		bound(nc)
-		c := &conn{Conn: nc, table: cs, cost: memory.Connection}
+		c := &conn{Conn: nc, table: cs, cost: memory.HTTP2Connection} // until it begins with something else
 		if cs.secure {
 			c.cost = memory.SecureConnection
 		}
@@ -61,6 +63,9 @@ func (cs *connections) Accept() (net.Conn, error) {
 			c.from = tcp.AddrPort().Addr().Unmap()
 		}
 		if cs.take(c) {
+			if !cs.secure {
+				c.first = time.Now().Add(cs.patience)
+			}
 			return c, nil
 		}
 		_ = nc.Close()
@@ -79,12 +84,6 @@ func (cs *connections) take(c *conn) bool {
 		if !soon || cs.stopped.Load() || time.Now().After(deadline) {
 			return false
 		}
-	}
-}
-
-func closeAll(surplus []*conn) {
-	for _, s := range surplus {
-		_ = s.Conn.Close() // an error says that the connection is broken, which is as good
 	}
 }
 
@@ -113,76 +112,6 @@ func (cs *connections) add(c *conn) (surplus []*conn, room, soon bool) {
 	return surplus, true, false
 }
 
-// makeRoomLocked takes connections other than c out of the table until there are bytes of memory, and so many connections
-// fewer. First those make room that can be evicted, then those of which the client does not read the answers. soon says that there are
-// answers that may turn out to be such.
-func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus []*conn, room, soon bool) {
-	var stuck []*conn
-	for searched := false; ; fewer-- {
-		if fewer <= 0 && (cs.memory == 0 || cs.used+bytes <= cs.memory) {
-			return surplus, true, false
-		}
-		victim, young := cs.evictableLocked()
-		if victim == nil {
-			if !searched {
-				stuck, soon = cs.stuckLocked(c)
-				searched = true
-			}
-			soon = soon || young
-			if len(stuck) == 0 {
-				return surplus, false, soon
-			}
-			victim, stuck = stuck[0], stuck[1:]
-		}
-		cs.removeLocked(victim)
-		surplus = append(surplus, victim)
-	}
-}
-
-// evictableLocked is the connection to evict: with TLS the first that rests, since a handshake takes time, and else the first of all. nil
-// where none can be evicted. soon says that there is one that has to have some time first.
-func (cs *connections) evictableLocked() (victim *conn, soon bool) {
-	now := time.Now()
-	for e := cs.order.Front(); e != nil && cs.secure; e = e.Next() {
-		if c := e.Value.(*conn); c.resting() {
-			if now.Sub(c.placed) >= restFor {
-				return c, false
-			}
-			soon = true
-			break // those behind it were placed later
-		}
-	}
-	first := cs.order.Front()
-	if first == nil {
-		return nil, soon
-	}
-	victim = first.Value.(*conn)
-	least := restFor
-	if cs.secure {
-		least = shakeFor
-	}
-	if now.Sub(victim.placed) < least {
-		return nil, true
-	}
-	return victim, false
-}
-
-// stuckLocked are the connections other than c of which the client does not read the answers. soon says that there are others with
-// answers that have begun.
-func (cs *connections) stuckLocked(c *conn) (stuck []*conn, soon bool) {
-	now := time.Now()
-	for other := range cs.open {
-		switch {
-		case other == c || other.answers.n.Load() == 0:
-		case other.answers.stuck(now):
-			stuck = append(stuck, other)
-		default:
-			soon = true
-		}
-	}
-	return stuck, soon
-}
-
 func (cs *connections) remove(c *conn) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -199,7 +128,7 @@ func (cs *connections) removeLocked(c *conn) {
 	cs.used -= c.cost
 	cs.excess -= c.excess
 	c.cost, c.excess = 0, 0
-	cs.order.Remove(c.place)
+	cs.unlistLocked(c)
 	if !c.http2 {
 		cs.http1--
 		cs.signalLocked()
@@ -211,18 +140,6 @@ func (cs *connections) signalLocked() {
 	if cs.draining.Load() && cs.http1 == 0 {
 		cs.signal()
 	}
-}
-
-// enlistLocked makes c the last of those that can be evicted, if it is one.
-func (cs *connections) enlistLocked(c *conn) {
-	if _, open := cs.open[c]; open && c.idle && c.handlers == 0 {
-		cs.order.Remove(c.place)
-		cs.placeLocked(c)
-	}
-}
-
-func (cs *connections) placeLocked(c *conn) {
-	c.place, c.placed = cs.order.PushBack(c), time.Now()
 }
 
 // state is the server's ConnState hook. Accept has seen a new connection before, and Close sees one that ends.
@@ -240,6 +157,8 @@ func (cs *connections) state(nc net.Conn, state http.ConnState) {
 	http2 := secure != nil && secure.ConnectionState().NegotiatedProtocol == "h2"
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	// Not before: only an HTTP/2 connection that has a state hears of Shutdown, which comes when none other is left.
+	http2 = http2 || c.preface.complete()
 	if _, open := cs.open[c]; open && http2 && !c.http2 {
 		c.http2 = true
 		cs.http1--
@@ -270,13 +189,16 @@ func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
 	cost = max(0, int64(len(r.Header))*memory.HeaderField-freeFields)
 	if r.ProtoMajor > 1 {
 		cost += memory.Stream
+		if r.ContentLength != 0 {
+			cost += memory.Body
+		}
 	}
 	cs.mu.Lock()
 	if cs.secure { // what has been read is this request, and what will be is another one
 		c.requests = requests{whole: 1}
 	}
 	c.handlers++
-	cs.order.Remove(c.place)
+	cs.unlistLocked(c)
 	cost += c.excess
 	cs.readLocked(c, -c.unread)
 	var surplus []*conn
@@ -331,6 +253,27 @@ func (cs *connections) end(c *conn, cost int64, left, answered bool) {
 		}
 	}
 	cs.enlistLocked(c)
+	cs.waitsLocked(c)
+}
+
+// awaits notes that a handler of c waits for a part of a body. Where all of them do, c is as one whose request is arriving.
+func (cs *connections) awaits(c *conn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c.waiting++
+	cs.waitsLocked(c)
+}
+
+// arrived notes that a handler of c has n bytes of a body, and what these no longer take of the memory. all says that it waits for no more.
+func (cs *connections) arrived(c *conn, n int, cost int64, all bool) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c.waiting--
+	cs.readLocked(c, -min(int64(n), c.unread))
+	cs.giveLocked(c, cost)
+	if all {
+		cs.unlistLocked(c) // a handler works
+	}
 }
 
 func (cs *connections) giveLocked(c *conn, cost int64) {
@@ -377,14 +320,14 @@ func (cs *connections) read(c *conn, p []byte) (surplus *conn) {
 	if cs.secure {
 		c.requests.partial = true
 	} else {
-		c.requests.read(p)
+		cs.readPlainLocked(c, p)
 	}
 	cs.readLocked(c, int64(len(p)))
 	if cs.headers == 0 || cs.excess <= cs.headers {
 		return nil
 	}
 	for e := cs.order.Front(); e != nil; e = e.Next() {
-		if other := e.Value.(*conn); other.excess > 0 && (surplus == nil || other.excess > surplus.excess) {
+		if other := e.Value.(*conn); other.excess > 0 && !other.busy() && (surplus == nil || other.excess > surplus.excess) {
 			surplus = other
 		}
 	}
@@ -392,6 +335,22 @@ func (cs *connections) read(c *conn, p []byte) (surplus *conn) {
 		cs.removeLocked(surplus)
 	}
 	return surplus
+}
+
+// readPlainLocked notes what was read from c without TLS. Of HTTP/2 these are frames, that say as little of requests as ciphertext does.
+func (cs *connections) readPlainLocked(c *conn, p []byte) {
+	before := c.preface
+	if c.preface.read(p); c.preface.complete() {
+		c.requests = requests{partial: true}
+		c.begun.Store(true)
+		return
+	}
+	if c.preface < 0 && before >= 0 {
+		cs.giveLocked(c, memory.HTTP2Connection-memory.Connection)
+	}
+	if c.requests.read(p); c.requests.whole > 0 {
+		c.begun.Store(true)
+	}
 }
 
 // readLocked counts bytes of a request that no handler has yet.

@@ -19,14 +19,18 @@ func connContext(ctx context.Context, nc net.Conn) context.Context {
 }
 
 // handler wraps next: it tells the table which connection has a request, and the client which answer is the last: that of
-// a drain, or that to a request with a body, as bodies are not read. It passes panics to the function.
+// a drain, or with HTTP/1 that to a request with a body, which may not have been read. It passes panics to the function.
 func handler(conns *connections, panicked func(any), next, overloaded http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connKey{}).(*conn)
 		cost, room := conns.begin(c, r)
 		a := &answer{ResponseWriter: w, conn: c}
 		left := false
+		var sent *body
 		defer func() {
+			if sent != nil {
+				cost -= sent.given
+			}
 			if a.begun && !left {
 				c.answers.end()
 			}
@@ -45,8 +49,11 @@ func handler(conns *connections, panicked func(any), next, overloaded http.Handl
 		case none:
 			panic(http.ErrAbortHandler)
 		}
-		body := r.ProtoMajor == 1 && r.ContentLength != 0
-		if body {
+		if r.ContentLength != 0 {
+			r, sent = withBody(w, r, c)
+		}
+		last := r.ProtoMajor == 1 && sent != nil
+		if last {
 			w.Header().Set("Connection", "close")
 		}
 		next.ServeHTTP(a, r)
@@ -56,7 +63,7 @@ func handler(conns *connections, panicked func(any), next, overloaded http.Handl
 				_ = http.NewResponseController(w).Flush() // an error says that the caller has gone
 			}
 		}
-		if body {
+		if last {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // an error says that the connection has ended
 		}
 	})

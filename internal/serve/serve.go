@@ -23,8 +23,10 @@ import (
 type Server struct {
 	Name     string       // tells the servers apart in logs and errors
 	Listener net.Listener // Run closes it
-	Handler  http.Handler // must not read the bodies of requests
-	// TLS serves HTTPS, with HTTP/2; nil serves plain HTTP. A config that its GetConfigForClient returns needs NextProtos of
+	// Handler may read the bodies of requests, as long as it wants no more than some KiB of each. A connection that waits for a body can
+	// make room.
+	Handler http.Handler
+	// TLS serves HTTPS, with HTTP/2; nil serves HTTP/1.1 and, to clients that begin with its preface, HTTP/2. A config that its GetConfigForClient returns needs NextProtos of
 	// its own.
 	TLS *tls.Config
 	// Admit, where not nil, is called for each TLS connection at its first request. What it returns is called before each
@@ -35,8 +37,8 @@ type Server struct {
 	// Secondary servers need few connections: theirs may use 1/8 of the file-descriptor limit, those of other servers 5/8.
 	// The rest is for the upstream and for files: callers that leave connections open must not make it seem down.
 	Secondary bool
-	// HeaderTimeout is the time that a caller has to send a request's headers, and for the TLS handshake before them. 0 is
-	// 5 s.
+	// HeaderTimeout is the time that a caller has to send a request's headers, for the TLS handshake before them, and with HTTP/1
+	// for a body that Handler reads. 0 is 5 s.
 	HeaderTimeout time.Duration
 	// MaxConnections is how many connections the server has at most. 0 is its share of the file-descriptor limit.
 	MaxConnections int
@@ -90,7 +92,7 @@ const (
 	maxLeft = 8
 )
 
-// http2Bounds keep an HTTP/2 connection small: requests have no bodies here. The sizes are the smallest that are allowed, or the protocol's
+// http2Bounds keep an HTTP/2 connection small: bodies are short here. The sizes are the smallest that are allowed, or the protocol's
 // defaults.
 var http2Bounds = http.HTTP2Config{
 	MaxConcurrentStreams:          maxStreams,
@@ -151,6 +153,8 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 		memory:   s.Memory,
 		headers:  s.HeaderMemory,
 		secure:   s.TLS != nil,
+		patience: cmp.Or(s.HeaderTimeout, defaultHeaderTimeout),
+		answer:   s.Budget + transferTime,
 		refused:  s.Refused,
 		failed:   func(err error) { problems.Do(func() { logger.Warn("cannot accept a connection", "error", err) }) },
 		open:     make(map[*conn]struct{}),
@@ -166,14 +170,18 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 	if overloaded == nil {
 		overloaded = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	}
-	headerTimeout := cmp.Or(s.HeaderTimeout, defaultHeaderTimeout)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(s.TLS != nil)
+	protocols.SetUnencryptedHTTP2(s.TLS == nil)
 	r := &running{conns: conns, logger: logger, served: make(chan struct{}), http: &http.Server{
 		Handler:           handler(conns, panicked, admitting(s.Admit, s.Refused, s.Handler), overloaded),
 		TLSConfig:         s.TLS,
-		ReadHeaderTimeout: headerTimeout,
+		Protocols:         protocols,
+		ReadHeaderTimeout: conns.patience,
 		// The end of this time may cancel the request's context, so it must not come before the answer.
-		ReadTimeout:                  headerTimeout + s.Budget + transferTime,
-		WriteTimeout:                 s.Budget + transferTime,
+		ReadTimeout:                  conns.patience + conns.answer,
+		WriteTimeout:                 conns.answer,
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeaderBytes,
 		HTTP2:                        new(http2Bounds),
