@@ -123,28 +123,34 @@ func cgroup(root fs.FS) int64 {
 	return least
 }
 
-// least is the least limit on the way from a cgroup up to what is mounted. In a container the path can be one of the host, of
-// which nothing is seen but the container's own cgroup, at the mount.
+// inside is a cgroup's path below the mount, "/" where that is not known. In a container the path can be one of the host, of which
+// nothing is seen but the container's own cgroup, at the mount. In a cgroup namespace (cgroup_namespaces(7)) what lies above the
+// namespace's root begins with "/..", in both paths: a mount whose root is "/.." shows the namespace's root under a name that is
+// not told, and the cgroup of the same path there can be any other.
+func (h hierarchy) inside(group string) string {
+	inside, ok := strings.CutPrefix(group+"/", strings.TrimSuffix(h.root, "/")+"/")
+	if !ok || strings.HasPrefix(inside, "../") {
+		return "/"
+	}
+	return path.Clean("/" + inside)
+}
+
+// least is the least limit on the way from a cgroup up to what is mounted.
 func (h hierarchy) least(root fs.FS, group string) int64 {
 	least := int64(math.MaxInt64)
-	group = path.Clean("/" + group)
-	if inside, ok := strings.CutPrefix(group, strings.TrimSuffix(path.Clean("/"+h.root), "/")); ok && (inside == "" || inside[0] == '/') {
-		group = path.Clean("/" + inside)
-	}
-	for {
+	for group = h.inside(group); ; group = path.Dir(group) {
 		for _, file := range h.files {
 			content, err := fs.ReadFile(root, path.Join(h.mount, group, file))
 			if err != nil {
 				continue
 			}
-			if n, err := strconv.ParseInt(string(bytes.TrimSpace(content)), 10, 64); err == nil && n >= 0 { // else "max"
+			if n, err := strconv.ParseInt(string(bytes.TrimSpace(content)), 10, 64); err == nil && n > 0 { // else "max", or 0, of which no budget can be made
 				least = min(least, n)
 			}
 		}
 		if group == "/" {
 			break
 		}
-		group = path.Dir(group)
 	}
 	if least >= math.MaxInt64&^(1<<20-1) { // how v1 writes that there is none
 		return math.MaxInt64
