@@ -35,7 +35,7 @@ func (h *handler) admit(r *http.Request, q query) (share *memory.Share, cost int
 		share = h.memory.Configured
 	}
 	cost = memory.Request
-	if r.TLS != nil || r.ProtoMajor > 1 { // HTTP/2 is spoken with TLS, whatever the caller says in :scheme
+	if r.TLS != nil || r.ProtoMajor > 1 { // HTTP/2 costs as much without TLS
 		cost = memory.SecureRequest
 	}
 	cost += memory.Name * int64(names)
