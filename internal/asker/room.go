@@ -28,7 +28,7 @@ func (a *Asker) admit(r *http.Request, q Question) (share *memory.Share, cost in
 		share = a.memory.Configured
 	}
 	cost = memory.Request
-	if r.TLS != nil || r.ProtoMajor > 1 {
+	if r.TLS != nil || r.ProtoMajor > 1 { // HTTP/2 costs as much without TLS
 		cost = memory.SecureRequest
 	}
 	cost += memory.Name * int64(names)

@@ -78,7 +78,7 @@ func TestBudget(t *testing.T) {
 			t.Errorf("%d MiB: the shares are %d bytes, want %d", soft/mib, all, most)
 		}
 		// Those who wait leave connections to others.
-		for _, kind := range []struct{ connection, request int64 }{{Connection, Request}, {SecureConnection, SecureRequest}} {
+		for _, kind := range []struct{ connection, request int64 }{{Connection, Request}, {SecureConnection, SecureRequest}, {HTTP2Connection, SecureRequest}} {
 			waiting := (b.Configured.Limit() + b.Others.Limit()) / (kind.request + Name)
 			if connections := b.Connections / kind.connection; waiting > connections*15/16 {
 				t.Errorf("%d MiB: %d requests can wait, and there are %d connections", soft/mib, waiting, connections)

@@ -48,6 +48,18 @@ func secured(t *testing.T, test func(t *testing.T, config *tls.Config, dial func
 	})
 }
 
+// overHTTP2 runs a test over HTTP/2, with TLS and without.
+func overHTTP2(t *testing.T, test func(t *testing.T, config *tls.Config)) {
+	t.Run("TLS", func(t *testing.T) {
+		t.Parallel()
+		test(t, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	})
+	t.Run("h2c", func(t *testing.T) {
+		t.Parallel()
+		test(t, nil)
+	})
+}
+
 // wantEnd checks that the server has closed a connection, without a byte more.
 func (c *client) wantEnd(t *testing.T, name string) {
 	t.Helper()
@@ -440,12 +452,14 @@ func TestGraceEnds(t *testing.T) {
 // Over HTTP/2 a request under way is answered, and clients are told to go elsewhere.
 func TestDrainHTTP2(t *testing.T) {
 	t.Parallel()
-	for _, protocol := range []string{"HTTP/2.0", "HTTP/1.1"} {
-		t.Run(protocol, func(t *testing.T) {
+	secure := &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
+	for name, config := range map[string]*tls.Config{"HTTP/2.0": secure, "HTTP/1.1": secure, "HTTP/2.0 without TLS": nil, "HTTP/1.1 without TLS": nil} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			protocol, _, _ := strings.Cut(name, " ")
 			begun, release := make(chan struct{}), make(chan struct{})
 			r := start(t, Server{
-				TLS: &tls.Config{Certificates: []tls.Certificate{certificate(t)}},
+				TLS: config,
 				Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					if r.URL.Path == "/slow" {
 						close(begun)
@@ -456,7 +470,7 @@ func TestDrainHTTP2(t *testing.T) {
 			})
 			browser := httpClient(t, protocol == "HTTP/2.0")
 			fetch := func(path string) string {
-				response, err := browser.Get("https://" + r.address() + path)
+				response, err := browser.Get(r.url() + path)
 				if err != nil {
 					return err.Error()
 				}
@@ -487,62 +501,65 @@ func TestDrainHTTP2(t *testing.T) {
 // An HTTP/2 client without a request gets its GOAWAY, and does not hold the drain.
 func TestDrainIdleHTTP2(t *testing.T) {
 	t.Parallel()
-	r := start(t, Server{Handler: ok, TLS: &tls.Config{Certificates: []tls.Certificate{certificate(t)}}})
-	unused, used := dialHTTP2(t, r.address()), dialHTTP2(t, r.address())
-	used.request(1)
-	used.until("the answer", func(f http2.Frame) bool {
-		return f.Header().StreamID == 1 && f.Header().Flags.Has(http2.FlagDataEndStream)
+	overHTTP2(t, func(t *testing.T, config *tls.Config) {
+		r := start(t, Server{Handler: ok, TLS: config})
+		unused, used := dialHTTP2(t, r), dialHTTP2(t, r)
+		used.request(1)
+		used.until("the answer", answered(1))
+		// The server's first frame says that it speaks HTTP/2 with this one, too.
+		unused.until("the settings", isType(http2.FrameSettings))
+		over := r.drain(t, patience, time.Millisecond)
+		for _, c := range []*http2Client{unused, used} {
+			c.until("GOAWAY", isType(http2.FrameGoAway))
+		}
+		wait(t, "the drain ends", over)
 	})
-	// The server's first frame says that it speaks HTTP/2 with this one, too.
-	unused.until("the settings", func(f http2.Frame) bool { return f.Header().Type == http2.FrameSettings })
-	over := r.drain(t, patience, time.Millisecond)
-	for _, c := range []*http2Client{unused, used} {
-		c.until("GOAWAY", func(f http2.Frame) bool { return f.Header().Type == http2.FrameGoAway })
-	}
-	wait(t, "the drain ends", over)
 }
 
 // While a slow HTTP/1.1 request holds the drain, the next answer sends an HTTP/2 client elsewhere.
 func TestDrainHTTP2BesideHTTP1(t *testing.T) {
 	t.Parallel()
-	begun, release := make(chan struct{}), make(chan struct{})
-	r := start(t, Server{
-		TLS: &tls.Config{Certificates: []tls.Certificate{certificate(t)}},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.ProtoMajor == 1 {
-				close(begun)
-				<-release
-			}
-			io.WriteString(w, "ok\n")
-		}),
+	overHTTP2(t, func(t *testing.T, config *tls.Config) {
+		begun, release := make(chan struct{}), make(chan struct{})
+		r := start(t, Server{
+			TLS: config,
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.ProtoMajor == 1 {
+					close(begun)
+					<-release
+				}
+				io.WriteString(w, "ok\n")
+			}),
+		})
+		slow, c := dialAs(t, r), dialHTTP2(t, r)
+		io.WriteString(slow, get)
+		wait(t, "the request arrives", begun)
+		c.until("the settings", isType(http2.FrameSettings))
+		over := r.drain(t, patience, time.Millisecond)
+		c.request(1)
+		done, goAway := false, false
+		c.until("an answer and GOAWAY", func(f http2.Frame) bool {
+			done = done || answered(1)(f)
+			goAway = goAway || f.Header().Type == http2.FrameGoAway
+			return done && goAway
+		})
+		close(release)
+		slow.wantLast(t, "HTTP/1.1")
+		wait(t, "the drain ends", over)
 	})
-	slow, c := dialTLS(t, r.address()), dialHTTP2(t, r.address())
-	io.WriteString(slow, get)
-	wait(t, "the request arrives", begun)
-	c.until("the settings", func(f http2.Frame) bool { return f.Header().Type == http2.FrameSettings })
-	over := r.drain(t, patience, time.Millisecond)
-	c.request(1)
-	answered, goAway := false, false
-	c.until("an answer and GOAWAY", func(f http2.Frame) bool {
-		answered = answered || f.Header().StreamID == 1 && f.Header().Flags.Has(http2.FlagDataEndStream)
-		goAway = goAway || f.Header().Type == http2.FrameGoAway
-		return answered && goAway
-	})
-	close(release)
-	slow.wantLast(t, "HTTP/1.1")
-	wait(t, "the drain ends", over)
 }
 
 // http2Client is one HTTP/2 connection, frame by frame.
 type http2Client struct {
 	*http2.Framer
-	t *testing.T
+	t    *testing.T
+	conn net.Conn
 }
 
-func dialHTTP2(t *testing.T, address string) *http2Client {
+func dialHTTP2(t *testing.T, r *running) *http2Client {
 	t.Helper()
-	conn := dialTLS(t, address, "h2")
-	c := &http2Client{http2.NewFramer(conn, conn), t}
+	conn := dialAs(t, r, "h2")
+	c := &http2Client{http2.NewFramer(conn, conn), t, conn}
 	_, err := io.WriteString(conn, http2.ClientPreface)
 	if err := errors.Join(err, c.WriteSettings()); err != nil {
 		t.Fatal(err)
@@ -550,16 +567,44 @@ func dialHTTP2(t *testing.T, address string) *http2Client {
 	return c
 }
 
+// dialAs dials with TLS where the server speaks it, and offers the protocols then.
+func dialAs(t *testing.T, r *running, protocols ...string) *client {
+	t.Helper()
+	if r.conns.secure {
+		return dialTLS(t, r.address(), protocols...)
+	}
+	return dial(t, r.address())
+}
+
+// answered finds the last frame of an answer with a body.
+func answered(stream uint32) func(http2.Frame) bool {
+	return func(f http2.Frame) bool {
+		return f.Header().StreamID == stream && f.Header().Type == http2.FrameData && f.Header().Flags.Has(http2.FlagDataEndStream)
+	}
+}
+
+func isType(wanted http2.FrameType) func(http2.Frame) bool {
+	return func(f http2.Frame) bool { return f.Header().Type == wanted }
+}
+
+// request asks without a body.
 func (c *http2Client) request(stream uint32) {
+	c.t.Helper()
+	c.begin(stream, true, ":method", "GET", ":path", "/")
+}
+
+// begin sends a request's header fields, names and values in turn.
+func (c *http2Client) begin(stream uint32, ends bool, fields ...string) {
 	c.t.Helper()
 	var block strings.Builder
 	encoder := hpack.NewEncoder(&block)
-	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "test"}, {":path", "/"}} {
-		if err := encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
+	fields = append([]string{":scheme", "https", ":authority", "test"}, fields...)
+	for i := 0; i < len(fields); i += 2 {
+		if err := encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}); err != nil {
 			c.t.Fatal(err)
 		}
 	}
-	if err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte(block.String()), EndStream: true, EndHeaders: true}); err != nil {
+	if err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte(block.String()), EndStream: ends, EndHeaders: true}); err != nil {
 		c.t.Fatal(err)
 	}
 }

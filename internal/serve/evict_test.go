@@ -137,65 +137,69 @@ func TestConnectionsAreBounded(t *testing.T) {
 // Over HTTP/2 it is the same.
 func TestConnectionsAreBoundedHTTP2(t *testing.T) {
 	t.Parallel()
-	begun, release := make(chan struct{}), make(chan struct{})
-	r := start(t, Server{MaxConnections: 2, TLS: &tls.Config{Certificates: []tls.Certificate{certificate(t)}}, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/slow" {
-			close(begun)
-			<-release
+	overHTTP2(t, func(t *testing.T, config *tls.Config) {
+		begun, release := make(chan struct{}), make(chan struct{})
+		r := start(t, Server{MaxConnections: 2, TLS: config, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				close(begun)
+				<-release
+			}
+			io.WriteString(w, r.Proto)
+		})})
+		fetch := func(c *http.Client, path string) string {
+			response, err := c.Get(r.url() + path)
+			if err != nil {
+				return err.Error()
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			return fmt.Sprint(string(body), err)
 		}
-		io.WriteString(w, r.Proto)
-	})})
-	fetch := func(c *http.Client, path string) string {
-		response, err := c.Get("https://" + r.address() + path)
-		if err != nil {
-			return err.Error()
+		want := fmt.Sprint("HTTP/2.0", nil)
+		busy := make(chan string, 1)
+		go func() { busy <- fetch(httpClient(t, true), "/slow") }()
+		wait(t, "the request arrives", begun)
+		for range 10 {
+			c := httpClient(t, true) // whose connection stays open
+			eventually(t, "an answer", func() bool { return fetch(c, "/") == want })
 		}
-		defer response.Body.Close()
-		body, err := io.ReadAll(response.Body)
-		return fmt.Sprint(string(body), err)
-	}
-	want := fmt.Sprint("HTTP/2.0", nil)
-	busy := make(chan string, 1)
-	go func() { busy <- fetch(httpClient(t, true), "/slow") }()
-	wait(t, "the request arrives", begun)
-	for range 10 {
-		c := httpClient(t, true) // whose connection stays open
-		eventually(t, "an answer", func() bool { return fetch(c, "/") == want })
-	}
-	close(release)
-	if got := <-busy; got != want {
-		t.Errorf("the busy connection: %s, want %s", got, want)
-	}
+		close(release)
+		if got := <-busy; got != want {
+			t.Errorf("the busy connection: %s, want %s", got, want)
+		}
+	})
 }
 
 // A request that its HTTP/2 caller has cancelled holds its connection for as long as the handler runs, and no longer.
 func TestCancelledRequestHTTP2(t *testing.T) {
 	t.Parallel()
-	begun, cancelled, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	r := start(t, Server{MaxConnections: 1, TLS: &tls.Config{Certificates: []tls.Certificate{certificate(t)}}, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		close(begun)
-		<-r.Context().Done()
-		close(cancelled)
-		<-release
-	})})
-	c := dialHTTP2(t, r.address())
-	c.request(1)
-	wait(t, "the request arrives", begun)
-	if err := c.WriteRSTStream(1, http2.ErrCodeCancel); err != nil {
-		t.Fatal(err)
-	}
-	wait(t, "the request is cancelled", cancelled)
-	if _, err := dial(t, r.address()).buffered.ReadByte(); err == nil {
-		t.Error("a second connection is served")
-	}
-	close(release)
-	eventually(t, "the connection can make room", func() bool { return r.evictable() == 1 })
-	dial(t, r.address())
-	for {
-		if _, err := c.ReadFrame(); err != nil {
-			break // it has made room
+	overHTTP2(t, func(t *testing.T, config *tls.Config) {
+		begun, cancelled, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		r := start(t, Server{MaxConnections: 1, TLS: config, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(begun)
+			<-r.Context().Done()
+			close(cancelled)
+			<-release
+		})})
+		c := dialHTTP2(t, r)
+		c.request(1)
+		wait(t, "the request arrives", begun)
+		if err := c.WriteRSTStream(1, http2.ErrCodeCancel); err != nil {
+			t.Fatal(err)
 		}
-	}
+		wait(t, "the request is cancelled", cancelled)
+		if _, err := dial(t, r.address()).buffered.ReadByte(); err == nil {
+			t.Error("a second connection is served")
+		}
+		close(release)
+		eventually(t, "the connection can make room", func() bool { return r.evictable() == 1 })
+		dial(t, r.address())
+		for {
+			if _, err := c.ReadFrame(); err != nil {
+				break // it has made room
+			}
+		}
+	})
 }
 
 // However many connections come and go, each request that has a handler gets its answer.

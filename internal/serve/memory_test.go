@@ -40,15 +40,15 @@ func TestConnectionsAreBoundedByMemory(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		config *tls.Config
-		cost   int64
+		memory int64
 		dial   func(*testing.T, string, ...string) *client
 	}{
-		"plain": {nil, memory.Connection, func(t *testing.T, address string, _ ...string) *client { return dial(t, address) }},
-		"TLS":   {&tls.Config{Certificates: []tls.Certificate{certificate(t)}}, memory.SecureConnection, dialTLS},
+		"plain": {nil, 2*memory.Connection + memory.HTTP2Connection, func(t *testing.T, address string, _ ...string) *client { return dial(t, address) }},
+		"TLS":   {&tls.Config{Certificates: []tls.Certificate{certificate(t)}}, 3 * memory.SecureConnection, dialTLS},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, Server{Handler: ok, TLS: test.config, Memory: 3 * test.cost})
+			r := start(t, Server{Handler: ok, TLS: test.config, Memory: test.memory})
 			var clients []*client
 			for range 5 {
 				c := test.dial(t, r.address())
@@ -142,7 +142,7 @@ func TestHeadersOfWaitingRequestsAreBounded(t *testing.T) {
 func TestClientsThatDoNotReadMakeRoom(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}, 2), make(chan struct{})
-	r := start(t, Server{Memory: 2 * memory.Connection, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	r := start(t, Server{Memory: memory.Connection + memory.HTTP2Connection, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/slow":
 			begun <- struct{}{}
@@ -225,92 +225,104 @@ func TestCrowds(t *testing.T) {
 // Requests of an HTTP/2 connection are bounded by what they cost: beyond that they are told so, and then refused.
 func TestStreamsAreBounded(t *testing.T) {
 	t.Parallel()
-	release := make(chan struct{})
-	var served atomic.Int64
-	const room = 8
-	r := start(t, Server{
-		TLS:    &tls.Config{Certificates: []tls.Certificate{certificate(t)}},
-		Memory: memory.SecureConnection + room*memory.Stream, Overloaded: busy,
-		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			if n := SideBySide(r); n < 1 || n > room+1 {
-				t.Errorf("%d requests are in progress", n)
+	overHTTP2(t, func(t *testing.T, config *tls.Config) {
+		release := make(chan struct{})
+		var served atomic.Int64
+		const room = 8
+		r := start(t, Server{
+			TLS:    config,
+			Memory: http2Cost(config) + room*memory.Stream, Overloaded: busy,
+			Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				if n := SideBySide(r); n < 1 || n > room+1 {
+					t.Errorf("%d requests are in progress", n)
+				}
+				served.Add(1)
+				<-release
+			}),
+		})
+		c := dialHTTP2(t, r)
+		var most uint32
+		c.until("the settings", func(f http2.Frame) bool {
+			s, ok := f.(*http2.SettingsFrame)
+			if ok && !s.IsAck() {
+				most, _ = s.Value(http2.SettingMaxConcurrentStreams)
 			}
-			served.Add(1)
-			<-release
-		}),
-	})
-	c := dialHTTP2(t, r.address())
-	var most uint32
-	c.until("the settings", func(f http2.Frame) bool {
-		s, ok := f.(*http2.SettingsFrame)
-		if ok && !s.IsAck() {
-			most, _ = s.Value(http2.SettingMaxConcurrentStreams)
+			return ok && !s.IsAck()
+		})
+		if most != maxStreams {
+			t.Errorf("a client may have %d streams", most)
 		}
-		return ok && !s.IsAck()
-	})
-	if most != maxStreams {
-		t.Errorf("a client may have %d streams", most)
-	}
-	for i := range uint32(room) {
-		c.request(2*i + 1)
-	}
-	eventually(t, "all that fit are served", func() bool { return served.Load() == room })
-	c.request(2*room + 1)
-	told, ended := 0, 0
-	c.until("the next one's end", func(f http2.Frame) bool {
-		switch f := f.(type) {
-		case *http2.HeadersFrame:
-			told++
-		case *http2.RSTStreamFrame:
-			ended++
-			if f.ErrCode != http2.ErrCodeInternal && f.ErrCode != http2.ErrCodeNo {
-				t.Errorf("stream %d: %v", f.StreamID, f.ErrCode)
+		for i := range uint32(room) {
+			c.request(2*i + 1)
+		}
+		eventually(t, "all that fit are served", func() bool { return served.Load() == room })
+		c.request(2*room + 1)
+		told, ended := 0, 0
+		c.until("the next one's end", func(f http2.Frame) bool {
+			switch f := f.(type) {
+			case *http2.HeadersFrame:
+				told++
+			case *http2.RSTStreamFrame:
+				ended++
+				if f.ErrCode != http2.ErrCodeInternal && f.ErrCode != http2.ErrCodeNo {
+					t.Errorf("stream %d: %v", f.StreamID, f.ErrCode)
+				}
 			}
+			return told+ended == 1
+		})
+		if told != 1 || served.Load() != room {
+			t.Errorf("beyond the bound, %d were told, %d refused, %d served", told, ended, served.Load()-room)
 		}
-		return told+ended == 1
+		close(release)
+		c.until("the first answers", func(f http2.Frame) bool {
+			if h, ok := f.(*http2.HeadersFrame); ok && h.StreamID < 2*room {
+				told++
+			}
+			return told == room+1
+		})
+		eventually(t, "what they took is given back", func() bool { used, _ := r.usage(); return used == http2Cost(config) })
 	})
-	if told != 1 || served.Load() != room {
-		t.Errorf("beyond the bound, %d were told, %d refused, %d served", told, ended, served.Load()-room)
-	}
-	close(release)
-	c.until("the first answers", func(f http2.Frame) bool {
-		if h, ok := f.(*http2.HeadersFrame); ok && h.StreamID < 2*room {
-			told++
-		}
-		return told == room+1
-	})
-	eventually(t, "what they took is given back", func() bool { used, _ := r.usage(); return used == memory.SecureConnection })
 }
 
 // Answers that an HTTP/2 client lets nobody send keep what their requests took, also when their handlers have returned.
 func TestUnsentAnswersCount(t *testing.T) {
 	t.Parallel()
-	r := start(t, Server{
-		TLS: &tls.Config{Certificates: []tls.Certificate{certificate(t)}}, Handler: ok, Overloaded: busy,
-		Memory: 2*memory.SecureConnection + 20*memory.Stream,
-	})
-	c := dialHTTP2(t, r.address())
-	if err := c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
-		t.Fatal(err)
-	}
-	for i := range uint32(60) {
-		c.request(2*i + 1)
-	}
-	ended := 0
-	eventually(t, "the memory is used", func() bool {
-		used, _ := r.usage()
-		return used > memory.SecureConnection+18*memory.Stream
-	})
-	// The client lets them be sent after all.
-	if err := c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 16}); err != nil {
-		t.Fatal(err)
-	}
-	c.until("the answers", func(f http2.Frame) bool {
-		switch f.(type) {
-		case *http2.HeadersFrame, *http2.RSTStreamFrame:
-			ended++
+	overHTTP2(t, func(t *testing.T, config *tls.Config) {
+		r := start(t, Server{
+			TLS: config, Handler: ok, Overloaded: busy,
+			Memory: 2*http2Cost(config) + 20*memory.Stream,
+		})
+		c := dialHTTP2(t, r)
+		if err := c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
+			t.Fatal(err)
 		}
-		return ended == 60
+		for i := range uint32(60) {
+			c.request(2*i + 1)
+		}
+		ended := 0
+		eventually(t, "the memory is used", func() bool {
+			used, _ := r.usage()
+			return used > http2Cost(config)+18*memory.Stream
+		})
+		// The client lets them be sent after all.
+		if err := c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 16}); err != nil {
+			t.Fatal(err)
+		}
+		c.until("the answers", func(f http2.Frame) bool {
+			switch f.(type) {
+			case *http2.HeadersFrame, *http2.RSTStreamFrame:
+				ended++
+			}
+			return ended == 60
+		})
+		eventually(t, "what they took is given back", func() bool { used, _ := r.usage(); return used == http2Cost(config) })
 	})
-	eventually(t, "what they took is given back", func() bool { used, _ := r.usage(); return used == memory.SecureConnection })
+}
+
+// http2Cost is what a connection costs that speaks HTTP/2.
+func http2Cost(config *tls.Config) int64 {
+	if config == nil {
+		return memory.HTTP2Connection
+	}
+	return memory.SecureConnection
 }

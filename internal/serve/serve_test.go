@@ -69,11 +69,24 @@ func startLogging(t *testing.T, logger *slog.Logger, s Server) *running {
 
 func (r *running) address() string { return r.conns.Addr().String() }
 
+// url is without a path.
+func (r *running) url() string {
+	if r.conns.secure {
+		return "https://" + r.address()
+	}
+	return "http://" + r.address()
+}
+
 // evictable is the number of connections that would make room.
-func (r *running) evictable() int {
+func (r *running) evictable() (n int) {
 	r.conns.mu.Lock()
 	defer r.conns.mu.Unlock()
-	return r.conns.order.Len()
+	for e := r.conns.order.Front(); e != nil; e = e.Next() {
+		if !e.Value.(*conn).busy() {
+			n++
+		}
+	}
+	return n
 }
 
 // unanswered is the number of requests of which the table knows that bytes have been read.
@@ -277,8 +290,8 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		response.Body.Close()
-		if response.StatusCode != 200 {
-			t.Errorf("%s: got %s", address, response.Status)
+		if response.StatusCode != 200 || response.ProtoMajor != 2 {
+			t.Errorf("%s: got %s %s", address, response.Proto, response.Status)
 		}
 	}
 	stop()
@@ -433,12 +446,14 @@ func TestTimeouts(t *testing.T) {
 // A handler's panic is an error in the log, with where it happened, and ends its connection alone. Many make one line.
 func TestPanic(t *testing.T) {
 	t.Parallel()
-	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
-		t.Run(protocol, func(t *testing.T) {
+	secure := &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
+	for name, config := range map[string]*tls.Config{"HTTP/1.1": secure, "HTTP/2.0": secure, "HTTP/2.0 without TLS": nil} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			protocol, _, _ := strings.Cut(name, " ")
 			var log lockedBuilder
 			r := startLogging(t, slog.New(slog.NewTextHandler(&log, nil)), Server{
-				TLS: &tls.Config{Certificates: []tls.Certificate{certificate(t)}},
+				TLS: config,
 				Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					if r.URL.Path == "/broken" {
 						panicsHere()
@@ -448,12 +463,12 @@ func TestPanic(t *testing.T) {
 			})
 			c := httpClient(t, protocol == "HTTP/2.0")
 			for range 10 {
-				if response, err := c.Get("https://" + r.address() + "/broken"); err == nil {
+				if response, err := c.Get(r.url() + "/broken"); err == nil {
 					response.Body.Close()
 					t.Errorf("got %s, want no answer", response.Status)
 				}
 			}
-			response, err := c.Get("https://" + r.address())
+			response, err := c.Get(r.url())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -554,12 +569,13 @@ func (l *lockedBuilder) String() string {
 	return l.b.String()
 }
 
-// httpClient is a client of its own that takes any certificate.
+// httpClient is a client of its own that takes any certificate, and speaks HTTP/1.1, or HTTP/2 with TLS and without.
 func httpClient(t *testing.T, http2 bool) *http.Client {
-	transport := &http.Transport{
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
-		ForceAttemptHTTP2: http2,
-	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!http2)
+	protocols.SetHTTP2(http2)
+	protocols.SetUnencryptedHTTP2(http2)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Protocols: protocols}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: patience}
 }
