@@ -224,6 +224,30 @@ var declaration = [...]setting{
 	},
 
 	{
+		group: groupUpstream, name: "ALL_ADDRESSES", flags: []string{"all-addresses"}, fallback: "false",
+		help:  "check each address behind the name on its own; the worst decides",
+		field: func(v *values) any { return &v.AllAddresses },
+	},
+	{
+		group: groupUpstream, name: "MIN_HEALTHY_ADDRESSES", flags: []string{"min-healthy-addresses"},
+		placeholder: "N", fallbackNote: "all",
+		help:  "how many addresses must be serving, as a number or as a share of those that can be reached, `67%`",
+		field: func(v *values) any { return &v.MinHealthyAddresses },
+	},
+
+	{
+		group: groupChecks, name: "TARGETS_FILE", flags: []string{"targets-file"},
+		placeholder: "FILE", file: tokenFile,
+		help:  "a YAML file that names many upstreams, instead of the settings of one",
+		field: func(v *values) any { return &v.TargetsFile },
+	},
+	{
+		group: groupChecks, name: "CHECK_INTERVAL", flags: []string{"check-interval"}, listener: true,
+		placeholder: "DURATION", fallback: "0s",
+		help:  "check everything that is configured this often, also when nobody asks; 0 checks only when somebody does",
+		field: func(v *values) any { return &v.CheckInterval },
+	},
+	{
 		group: groupChecks, name: "MAX_CONCURRENT_CHECKS", flags: []string{"max-concurrent-checks"},
 		placeholder: "N", fallback: "100",
 		help:  "how many RPCs may be in flight at once for services that callers name and the settings do not",
@@ -258,6 +282,12 @@ var declaration = [...]setting{
 		placeholder: "FILE", file: tokenFile,
 		help:  "callers must send the token in this file, as Bearer or as the Basic password",
 		field: func(v *values) any { return &v.AuthTokenFile },
+	},
+	{
+		group: groupHTTP, name: "PAGE_TITLE", flags: []string{"page-title"},
+		placeholder: "TEXT", fallbackNote: "the upstream, or what is checked",
+		help:  "the title of the status page, to tell one page from another",
+		field: func(v *values) any { return &v.PageTitle },
 	},
 	{
 		group: groupHTTP, name: "SHUTDOWN_GRACE", flags: []string{"shutdown-grace"}, listener: true,

@@ -51,10 +51,23 @@ type Upstream struct {
 	ALTS                      bool     // ALTS
 	ALTSTargetServiceAccounts []string // ALTS_TARGET_SERVICE_ACCOUNTS, split at commas
 	IDTokenAudience           string   // ID_TOKEN_AUDIENCE
+
+	AllAddresses        bool   // ALL_ADDRESSES: each address behind the name is checked on its own
+	MinHealthyAddresses string // MIN_HEALTHY_ADDRESSES: a number, or "67%"; empty is all
+}
+
+// Target is one upstream of a targets file, or the only one where there is no file.
+type Target struct {
+	Name  string // empty where there is no file
+	Group string // empty where it is in none
+	Upstream
 }
 
 // Process are the settings of the process, which it has once for all upstreams.
 type Process struct {
+	TargetsFile   string        // TARGETS_FILE: a path or (Lambda) a secret's ARN; empty where Upstream is the only one
+	CheckInterval time.Duration // CHECK_INTERVAL; 0 checks only when somebody asks
+
 	MaxConcurrentChecks int  // MAX_CONCURRENT_CHECKS
 	AllowList           bool // ALLOW_LIST
 	ShowCause           bool // SHOW_CAUSE: answers to callers have the cause of a failure
@@ -67,6 +80,7 @@ type Process struct {
 	HTTPSVerify   bool   // HTTPS_LISTEN_VERIFY
 	HTTPSCA       string // HTTPS_LISTEN_CA: a path or PEM text; unused unless HTTPSVerify
 
+	PageTitle     string        // PAGE_TITLE
 	MetricsAddr   string        // METRICS_HTTP_LISTEN_ADDR; empty turns metrics off
 	MetricsPath   string        // METRICS_HTTP_PATH
 	ShutdownGrace time.Duration // SHUTDOWN_GRACE
