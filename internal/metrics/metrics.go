@@ -122,7 +122,9 @@ func (m *Metrics) Handler(path string, next http.Handler) http.Handler {
 
 // GRPCHandler is Handler for a gRPC method, the status of which is 200 whatever its code. It has no series before its first request: most
 // methods are never asked for.
-func (m *Metrics) GRPCHandler(method string, next http.Handler) http.Handler { return m.timed(method, next) }
+func (m *Metrics) GRPCHandler(method string, next http.Handler) http.Handler {
+	return m.timed(method, next)
+}
 
 func (m *Metrics) timed(path string, next http.Handler, fromStart ...int) http.Handler {
 	seconds := m.requests.MustCurryWith(prometheus.Labels{"path": valid(path)})
