@@ -15,16 +15,18 @@ import (
 	"example.com/grpc-health-http/internal/memory"
 )
 
-// Options say what an Asker checks and for whom. Only Upstreams is required.
+// Options say what an Asker checks and for whom. Only Fleet is required.
 type Options struct {
-	// Upstreams are what is checked, one at least.
-	Upstreams []Upstream
+	// Fleet returns what is checked at the moment. It is called once for each request.
+	Fleet func(ctx context.Context) *Fleet
+	// Interval is how often everything is checked without a caller; 0 is never. Without it there are no summaries.
+	Interval time.Duration
 	// Authorize says whether the presented token, never empty, is the right one; nil needs no token. An
 	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
 	Authorize func(ctx context.Context, presented string) (bool, error)
 	// Unauthorized is called for each request with a wrong token or none, and says which. nil tells nobody.
 	Unauthorized func(r *http.Request, why string)
-	// Rejected is called once for each request that is refused, with the reason: "token", "query", "service", or "overload" where a
+	// Rejected is called once for each request that is refused, with the reason: "token", "query", "service", "target", or "overload" where a
 	// limit of this process let a check fail; and with those that are given to Reject. nil tells nobody.
 	Rejected func(reason string)
 	// Memory bounds what requests take; the shares of the zero value have no bound.
@@ -41,29 +43,21 @@ type Memory struct {
 	Crowds func(*http.Request) bool
 }
 
-// Upstream is one of those that are checked. Only Check is required.
-type Upstream struct {
-	// Name is the Target of its verdicts; empty where there is one upstream only.
-	Name string
-	// Check checks one service.
-	Check health.Func
-	// List asks the upstream for all its services; nil where that is not offered, and it is not where Services are configured.
-	List func(ctx context.Context) []health.Verdict
-	// Services are the configured names, the only ones that may be asked for. Empty lets callers
-	// ask for any legal name.
-	Services []string
-	// CertificateEnds says when the upstream's certificate ends, as it was seen last; zero, or nil,
-	// where none was seen.
-	CertificateEnds func() time.Time
-	// Budget is the time for an answer, from which a slow Authorize is subtracted; 0 gives the
-	// check all the time that it has.
-	Budget time.Duration
-}
-
 // Question is what a caller asks for. The zero value is all that is configured.
 type Question struct {
+	Targets  []string // each once, MaxTargets at most
+	Groups   []string // each once, MaxTargets at most; their members are asked for too
 	Services []string // each once, without a health.NameFault, health.MaxServices at most
 	List     bool     // all services that the upstream knows; no Services then
+}
+
+// Answer is what was found out.
+type Answer struct {
+	Verdicts []health.Verdict
+	// Summary says that the verdicts are the latest ones, not those of checks that were made for the request.
+	Summary bool
+	// Fleet is what was checked.
+	Fleet *Fleet
 }
 
 // Refusal is why a request gets no verdict.
@@ -80,6 +74,12 @@ const (
 	NoList
 	// NoService says that a service may not be asked for.
 	NoService
+	// NoTarget says that there is no such target or group.
+	NoTarget
+	// TooMany says that a request would check more than MaxTargets targets, and that there is no summary of them.
+	TooMany
+	// NoSummary says that a summary has no part of what was asked for.
+	NoSummary
 	// NoRoom says that there is no memory for those who wait.
 	NoRoom
 )
@@ -95,6 +95,12 @@ func (r Refusal) String() string {
 		return "the list of services is not offered here"
 	case NoService:
 		return "a service was asked for that is not offered here"
+	case NoTarget:
+		return "a target or group was asked for that is not there"
+	case TooMany:
+		return "there are more than 100 targets: pick some with target or group; all of them can be asked for where a check interval is set"
+	case NoSummary:
+		return "there are more than 100 targets, and their summary has no part for each service: pick targets"
 	case NoRoom:
 		return "too many requests wait for an answer: ask again"
 	}
@@ -103,64 +109,31 @@ func (r Refusal) String() string {
 
 // Asker answers questions. It keeps nothing between requests, and is safe for concurrent use.
 type Asker struct {
-	upstreams    []Upstream
+	fleet        func(ctx context.Context) *Fleet
+	interval     time.Duration
 	authorize    func(ctx context.Context, presented string) (bool, error)
 	unauthorized func(r *http.Request, why string)
 	rejected     func(reason string)
 	memory       Memory
-	budget       time.Duration // the longest of the upstreams'
-	byDefault    []string      // the services that the first upstream is checked for when nothing is asked for
 }
 
 // New returns an Asker.
 func New(o Options) *Asker {
-	a := &Asker{upstreams: slices.Clone(o.Upstreams), authorize: o.Authorize, rejected: o.Rejected, unauthorized: o.Unauthorized, memory: o.Memory}
+	a := &Asker{fleet: o.Fleet, interval: o.Interval, authorize: o.Authorize, rejected: o.Rejected, unauthorized: o.Unauthorized, memory: o.Memory}
 	if a.unauthorized == nil {
 		a.unauthorized = func(*http.Request, string) {}
 	}
 	if a.rejected == nil {
 		a.rejected = func(string) {}
 	}
-	for _, u := range a.upstreams {
-		a.budget = max(a.budget, u.Budget)
-	}
-	a.byDefault = health.Configured(a.upstreams[0].Services)
 	return a
 }
 
 // Reject counts a request that is refused for a reason of its protocol.
 func (a *Asker) Reject(reason string) { a.rejected(reason) }
 
-// Only returns the service of which alone the answer to the zero Question is; ok is false where there are several, or several upstreams.
-func (a *Asker) Only() (service string, ok bool) {
-	return a.byDefault[0], len(a.upstreams) == 1 && len(a.byDefault) == 1
-}
-
-// Configured are the names of all configured services, in the order of the upstreams.
-func (a *Asker) Configured() (services []string) {
-	for _, u := range a.upstreams {
-		services = append(services, u.Services...)
-	}
-	return services
-}
-
-// Lists reports whether an upstream offers its list of services.
-func (a *Asker) Lists() bool {
-	return slices.ContainsFunc(a.upstreams, func(u Upstream) bool { return u.lists() })
-}
-
-// CertificateEnds is when the first of the upstreams' certificates ends; zero where none was seen.
-func (a *Asker) CertificateEnds() (first time.Time) {
-	for _, u := range a.upstreams {
-		if u.CertificateEnds == nil {
-			continue
-		}
-		if ends := u.CertificateEnds(); first.IsZero() || !ends.IsZero() && ends.Before(first) {
-			first = ends
-		}
-	}
-	return first
-}
+// Fleet is what is checked at the moment.
+func (a *Asker) Fleet(ctx context.Context) *Fleet { return a.fleet(ctx) }
 
 // Begin lets a request in, or refuses it. It returns the context of the work for the request, and what ends this, which must be called.
 func (a *Asker) Begin(r *http.Request) (context.Context, context.CancelFunc, Refusal) {
@@ -173,8 +146,12 @@ func (a *Asker) Begin(r *http.Request) (context.Context, context.CancelFunc, Ref
 		a.rejected("token")
 		return ctx, cancel, refusal
 	}
-	if took := time.Since(began); took > slowAuthorize && a.budget > 0 {
-		timed, stop := context.WithDeadline(ctx, began.Add(a.budget))
+	if took := time.Since(began); took > slowAuthorize {
+		budget := a.fleet(ctx).budget
+		if budget <= 0 {
+			return ctx, cancel, NotRefused
+		}
+		timed, stop := context.WithDeadline(ctx, began.Add(budget))
 		return timed, func() { stop(); cancel() }, NotRefused
 	}
 	return ctx, cancel, NotRefused
@@ -182,45 +159,60 @@ func (a *Asker) Begin(r *http.Request) (context.Context, context.CancelFunc, Ref
 
 // Ask makes the checks that a request asks for, or refuses it. The verdict of a single check is put into room, so that it need not be
 // allocated; room may be nil. ctx is that of Begin.
-func (a *Asker) Ask(ctx context.Context, r *http.Request, q Question, room []health.Verdict) ([]health.Verdict, Refusal) {
-	for i := range a.upstreams {
-		switch refusal := a.upstreams[i].refuses(q); refusal {
-		case NotRefused:
-		case NoList:
-			a.rejected("query")
-			return nil, refusal
-		default:
-			a.rejected("service")
-			return nil, refusal
+func (a *Asker) Ask(ctx context.Context, r *http.Request, q Question, room []health.Verdict) (Answer, Refusal) {
+	fleet := a.fleet(ctx)
+	chosen, refusal := fleet.choose(q)
+	summary := refusal == TooMany && a.interval > 0 && len(q.Targets)+len(q.Groups) == 0
+	switch {
+	case summary && (q.List || len(q.Services) > 0):
+		a.rejected("query")
+		return Answer{}, NoSummary
+	case summary:
+		return Answer{Verdicts: fleet.summary(a.interval, time.Now()), Summary: true, Fleet: fleet}, NotRefused
+	case refusal != NotRefused:
+		a.rejected(refusal.reason())
+		return Answer{}, refusal
+	}
+	for _, u := range chosen {
+		if refusal := u.refuses(q); refusal != NotRefused {
+			a.rejected(refusal.reason())
+			return Answer{}, refusal
 		}
 	}
-	services := a.byDefault
-	if len(q.Services) > 0 {
-		services = q.Services
-	}
-	share, cost, ok := a.admit(r, q)
+	share, cost, ok := a.admit(r, q, chosen)
 	if !ok {
 		a.rejected("overload")
-		return nil, NoRoom
+		return Answer{}, NoRoom
 	}
 	gone := stayed
 	if r.ProtoMajor < 2 && share.Crowded() {
 		ctx, gone = whileHere(ctx, r)
 	}
 	verdicts := room[:0]
-	if len(a.upstreams) == 1 && len(services) == 1 && !q.List {
-		verdicts = append(verdicts, a.waitOne(ctx, services[0], share, cost))
+	if service, ok := only(chosen, q); ok {
+		verdicts = append(verdicts, waitOne(ctx, chosen[0], service, share, cost))
 	} else {
-		verdicts = a.waitAll(inert.WithBudget(ctx), q, share, cost)
+		verdicts = waitAll(inert.WithBudget(ctx), chosen, q, share, cost)
 	}
 	if gone() {
 		a.rejected("overload")
-		return nil, NoRoom
+		return Answer{}, NoRoom
 	}
 	if slices.ContainsFunc(verdicts, IsOverloaded) {
 		a.rejected("overload")
 	}
-	return verdicts, NotRefused
+	return Answer{Verdicts: verdicts, Fleet: fleet}, NotRefused
+}
+
+// reason is what a refusal of a question is counted under.
+func (r Refusal) reason() string {
+	switch r {
+	case NoTarget:
+		return "target"
+	case NoService:
+		return "service"
+	}
+	return "query"
 }
 
 // IsOverloaded reports whether a limit of this process let a check fail. Ask has counted the request then.
@@ -241,52 +233,34 @@ func contextOf(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithoutCancel(ctx), func() {}
 }
 
+// only is the service that is asked for where it is one of one upstream.
+func only(chosen []*Upstream, q Question) (service string, ok bool) {
+	if len(chosen) != 1 || q.List {
+		return "", false
+	}
+	services := q.Services
+	if len(services) == 0 {
+		services = chosen[0].Services
+	}
+	switch len(services) {
+	case 0: // the whole server
+		return "", true
+	case 1:
+		return services[0], true
+	}
+	return "", false
+}
+
 // waitOne makes the only check of a request, and gives back what it took.
-func (a *Asker) waitOne(ctx context.Context, service string, share *memory.Share, cost int64) health.Verdict {
+func waitOne(ctx context.Context, u *Upstream, service string, share *memory.Share, cost int64) health.Verdict {
 	defer share.Give(cost)
-	return a.upstreams[0].check(ctx, service)
+	return u.check(ctx, service)
 }
 
 // waitAll makes the checks that a question asks for, and gives back what it took.
-func (a *Asker) waitAll(ctx context.Context, q Question, share *memory.Share, cost int64) []health.Verdict {
+func waitAll(ctx context.Context, chosen []*Upstream, q Question, share *memory.Share, cost int64) []health.Verdict {
 	defer share.Give(cost)
-	return slices.Concat(health.SideBySide(len(a.upstreams), func(i int) []health.Verdict {
-		return a.upstreams[i].answer(ctx, q)
-	})...)
-}
-
-func (u *Upstream) lists() bool { return u.List != nil && len(u.Services) == 0 }
-
-// refuses says why the upstream does not answer a question.
-func (u *Upstream) refuses(q Question) Refusal {
-	switch {
-	case q.List && !u.lists():
-		return NoList
-	case len(u.Services) > 0 && slices.ContainsFunc(q.Services, func(s string) bool { return !slices.Contains(u.Services, s) }):
-		return NoService
-	}
-	return NotRefused
-}
-
-// answer makes the checks that a question asks for.
-func (u *Upstream) answer(ctx context.Context, q Question) []health.Verdict {
-	switch {
-	case q.List:
-		verdicts := u.List(ctx)
-		for i := range verdicts {
-			verdicts[i].Target = u.Name
-		}
-		return verdicts
-	case len(q.Services) > 0:
-		return health.All(ctx, u.check, q.Services)
-	}
-	return health.All(ctx, u.check, u.Services)
-}
-
-func (u *Upstream) check(ctx context.Context, service string) health.Verdict {
-	v := u.Check(ctx, service)
-	v.Target, v.Service = u.Name, service
-	return v
+	return slices.Concat(health.SideBySide(len(chosen), func(i int) []health.Verdict { return chosen[i].answer(ctx, q) })...)
 }
 
 // slowAuthorize is the time from which an authorization counts: a shorter one is only a comparison, and a deadline would cost more.

@@ -8,18 +8,20 @@ import (
 	"example.com/grpc-health-http/internal/memory"
 )
 
-// few is how many services a request may pick, and how many requests a connection may have in progress, without leaving half of the
+// few is how many services, or targets, a request may pick, and how many requests a connection may have in progress, without leaving half of the
 // memory to others.
 const few = 4
 
 // admit takes the memory for a request that waits for the checks of a question, and reports whether it was there.
-func (a *Asker) admit(r *http.Request, q Question) (share *memory.Share, cost int64, ok bool) {
-	names, configured := len(q.Services), !q.List
-	for i := range a.upstreams {
-		services := a.upstreams[i].Services
+func (a *Asker) admit(r *http.Request, q Question, chosen []*Upstream) (share *memory.Share, cost int64, ok bool) {
+	names, configured := 0, !q.List
+	for _, u := range chosen {
 		if len(q.Services) == 0 {
-			names += max(1, len(services))
-		} else if len(services) == 0 {
+			names += max(1, len(u.Services))
+			continue
+		}
+		names += len(q.Services)
+		if len(u.Services) == 0 {
 			configured = false
 		}
 	}
@@ -33,7 +35,11 @@ func (a *Asker) admit(r *http.Request, q Question) (share *memory.Share, cost in
 	}
 	cost += memory.Name * int64(names)
 	rest := int64(0)
-	if len(q.Services) > few || r.ProtoMajor > 1 && a.memory.SideBySide != nil && a.memory.SideBySide(r) > few {
+	picked := len(q.Services)
+	if len(q.Targets)+len(q.Groups) > 0 {
+		picked = max(picked, len(chosen))
+	}
+	if picked > few || r.ProtoMajor > 1 && a.memory.SideBySide != nil && a.memory.SideBySide(r) > few {
 		rest = share.Limit() / 2
 	} else if a.memory.Crowds != nil && share.Crowded() && a.memory.Crowds(r) {
 		rest = share.Limit() / 8
