@@ -121,7 +121,7 @@ func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
 func (c *Checker) List(ctx context.Context) []health.Verdict {
 	r := c.calls.Do(ctx, grpcconn.Request{List: true})
 	if r.List != nil {
-		return r.List
+		return slices.Clone(r.List) // several callers have this one
 	}
 	return []health.Verdict{r.Verdict}
 }

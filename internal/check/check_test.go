@@ -342,6 +342,37 @@ func TestList(t *testing.T) {
 	want(t, list[0], health.ConnectionFailed, health.PhaseConnect)
 }
 
+// Callers who share a List may each change what they got.
+func TestCallersOfAListHaveTheirOwn(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.HandleList(func(context.Context) (*healthpb.HealthListResponse, error) {
+		time.Sleep(50 * time.Millisecond) // so that those who come meanwhile share the next one
+		return &healthpb.HealthListResponse{Statuses: map[string]*healthpb.HealthCheckResponse{"a": {Status: serving}}}, nil
+	})
+	var shared atomic.Int64
+	c := checker(t, up.Target(), func(o *Options) { o.Trace.Shared = func() { shared.Add(1) } })
+	lists := make([][]health.Verdict, 10)
+	var all sync.WaitGroup
+	for i := range lists {
+		all.Go(func() {
+			lists[i] = c.List(t.Context())
+			lists[i][0].Target = "changed"
+		})
+	}
+	all.Wait()
+	if shared.Load() == 0 {
+		t.Fatal("no caller has shared a List")
+	}
+	seen := make(map[*health.Verdict]bool)
+	for _, list := range lists {
+		if seen[&list[0]] {
+			t.Error("two callers have the same list")
+		}
+		seen[&list[0]] = true
+	}
+}
+
 func TestWhatTheServerSees(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)

@@ -13,10 +13,10 @@ package creds
 
 import (
 	"context"
-	"os"
 	"sync"
 	"time"
 
+	"example.com/grpc-health-http/internal/atmost"
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/redact"
 )
@@ -44,7 +44,7 @@ type Reload func(what Kind, err error)
 type Options struct {
 	// Read returns the content behind a setting's value that is not PEM text itself: a path, or another
 	// name that the reader knows. It is called from many goroutines, with a context that ends
-	// after 10 s. nil is os.ReadFile. Its errors must not hold content.
+	// after 10 s. nil is atmost.File. Its errors must not hold content.
 	Read func(ctx context.Context, name string) ([]byte, error)
 	// Setting is how messages name a setting, given its name, "CA_CERT". nil gives the name.
 	Setting func(name string) string
@@ -78,7 +78,7 @@ func (o Options) read(ctx context.Context, name string) ([]byte, error) {
 	if o.Read != nil {
 		return o.Read(ctx, name)
 	}
-	return os.ReadFile(name)
+	return atmost.File(name)
 }
 
 func (o Options) reloaded(what Kind, err error) {

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"example.com/grpc-health-http/internal/atmost"
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/settings"
 )
@@ -137,8 +138,12 @@ func Token(s *settings.Settings, o Options) func(ctx context.Context, presented 
 	token = newSource(o, AuthToken, f.String(), func(ctx context.Context, _ digest) (digest, digest, error) {
 		n, began := right.begin(), token.clock()
 		content, err := f.content(ctx)
-		if err != nil {
+		if _, long := errors.AsType[*atmost.TooLong](err); long { // it was read, and is no token
+			right.without(n, began)
+		} else if err != nil {
 			right.unread(n, err)
+		}
+		if err != nil {
 			return digest{}, digest{}, err
 		}
 		text, err := line(f, content)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/grpc-health-http/internal/atmost"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -314,6 +315,9 @@ func TestTokenRightEnds(t *testing.T) {
 		{"only white space, for some time", aged(holds(" \n"), 0), false, false},
 		{"too short, for some time", aged(holds("short"), 0), false, false},
 		{"two lines, for some time", aged(holds(token+"\n"+token), 0), false, false},
+		{"a log by mistake, for some time", aged(holds(strings.Repeat("x", atmost.FileLimit+1)), 0), false, false},
+		{"a log by mistake", aged(holds(strings.Repeat("x", atmost.FileLimit+1)), now), true, false},
+		{"a device", func(m *mount) { must(os.Remove(m.path)); must(os.Symlink("/dev/zero", m.path)) }, false, false},
 		{"being rewritten", aged(holds(""), now), true, false},
 		{"being rewritten, line by line", aged(holds("\n"), now), true, false},
 		{"being rewritten, character by character", aged(holds("sh"), now), true, false},
@@ -337,7 +341,7 @@ func TestTokenRightEnds(t *testing.T) {
 				if m.err != nil {
 					return nil, m.err
 				}
-				return os.ReadFile(name)
+				return atmost.File(name)
 			}
 			allowed := Token(&settings.Settings{Process: settings.Process{AuthTokenFile: m.path}}, o)
 			in := func(when, presented string, want bool) {

@@ -75,7 +75,8 @@ func fetchIdentity(ctx context.Context, address string, now time.Time, authorize
 	x509Context, err := workloadapi.FetchX509Context(ctx,
 		workloadapi.WithAddr(address),
 		// The API belongs to this machine: no proxy leads to it.
-		workloadapi.WithDialOptions(grpc.WithNoProxy()))
+		// grpc-go bounds an answer to 4 MiB, and its headers to 16 MiB, which is more than there may be memory.
+		workloadapi.WithDialOptions(grpc.WithNoProxy(), grpc.WithMaxHeaderListSize(64<<10)))
 	if err != nil {
 		return nil, digest{}, fmt.Errorf("SPIFFE Workload API %s: %w", address, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,6 +16,7 @@ import (
 
 	"cloud.google.com/go/compute/metadata"
 
+	"example.com/grpc-health-http/internal/atmost"
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/refresh"
 )
@@ -37,20 +37,6 @@ const (
 
 // mostOfAnswer is how much of an answer is read, in bytes: a token has about 1 KB.
 const mostOfAnswer = 64 << 10
-
-// bounded cuts answers off at mostOfAnswer.
-type bounded struct{ http.RoundTripper }
-
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	response, err := b.RoundTripper.RoundTrip(r)
-	if err == nil {
-		response.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(response.Body, mostOfAnswer), response.Body}
-	}
-	return response, err
-}
 
 // Source has the ID tokens of one audience. It is safe for concurrent use.
 type Source struct {
@@ -76,11 +62,11 @@ func newSource(audience string, now func() clock.Moment, patience time.Duration)
 		client: metadata.NewClient(&http.Client{
 			// Tokens are fetched once an hour: a connection kept that long, through a machine's
 			// freeze perhaps, would be dead. No proxy leads to the metadata server.
-			Transport: bounded{&http.Transport{
+			Transport: atmost.Answers(&http.Transport{
 				DialContext:            (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
 				DisableKeepAlives:      true,
 				MaxResponseHeaderBytes: mostOfAnswer,
-			}},
+			}, mostOfAnswer),
 		}),
 		clock: now,
 	}
@@ -143,6 +129,9 @@ func cause(err error) error {
 	}
 	if answer, ok := errors.AsType[*metadata.Error](err); ok {
 		return fmt.Errorf("the metadata server answered %d", answer.Code)
+	}
+	if long, ok := errors.AsType[*atmost.TooLong](err); ok {
+		return fmt.Errorf("what the metadata server answered is no ID token: %w", long)
 	}
 	if failed, ok := errors.AsType[*url.Error](err); ok {
 		err = failed.Err // without the address, whose query repeats the audience

@@ -236,7 +236,7 @@ func TestErrors(t *testing.T) {
 					return
 				}
 			}
-		}, "is no ID token"},
+		}, "is no ID token: it is longer than 64 KiB"},
 		{"empty", answerWith(""), "is no ID token"},
 		{"two parts", answerWith(secret + "." + secret), "is no ID token"},
 		{"no base64", answerWith("a." + secret + "!.b"), "is no ID token"},

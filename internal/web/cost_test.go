@@ -32,7 +32,7 @@ func TestAnswerCost(t *testing.T) {
 					var body []byte
 					switch f {
 					case formatHTML:
-						body = loadPage().render(newPage(q, health.Timeout, verdicts, time.Now(), true))
+						body = loadPage().render(newPage(q, health.Timeout, verdicts, newPageCertificate(time.Now(), time.Now()), time.Now(), true))
 					case formatJSON:
 						body = answer.JSON(verdicts, true)
 					default:

@@ -46,7 +46,7 @@ func newBounded(configured, others, answers int64, services ...string) *bounded 
 		if service == "panics" {
 			panic(http.ErrAbortHandler)
 		}
-		return health.Verdict{Status: health.Serving, Asked: true}
+		return health.Verdict{Status: health.Serving, Asked: true, At: time.Now()} // a check of its own
 	}}
 	b.serve(asker.Options{Upstreams: []asker.Upstream{up}, Rejected: func(reason string) {
 		b.mu.Lock()

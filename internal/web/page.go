@@ -170,12 +170,11 @@ type pageCertificate struct {
 	Ends time.Time // zero where none was seen
 }
 
-// newPage describes an answer to q, the worst services first. showCause says that callers may see causes.
-func newPage(q query, worst health.Status, verdicts []health.Verdict, certificateEnds time.Time, showCause bool) pageData {
-	now := time.Now()
+// newPage describes an answer to q, the worst services first, as it is now. showCause says that callers may see causes.
+func newPage(q query, worst health.Status, verdicts []health.Verdict, certificate pageCertificate, now time.Time, showCause bool) pageData {
 	d := pageData{
 		wording:     wordingOf(worst),
-		Certificate: newPageCertificate(certificateEnds, now),
+		Certificate: certificate,
 		Evidence:    strings.Join(health.EvidenceIDs(verdicts), ", "),
 		TextLink:    q.link(formatText),
 		JSONLink:    q.link(formatJSON),

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/asker"
@@ -68,30 +69,70 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 		send(w, r, httpCodes[worst], contentText, h.ready[worst])
 		return
 	}
-	cost := answerCost(asked, verdicts, h.showCause)
-	if cost > maxAnswer || !h.answerMemory.Take(cost) {
-		delete(header, "Grpc-Health-Evidence")
-		if !slices.ContainsFunc(verdicts, asker.IsOverloaded) { // else it is counted already
-			h.asker.Reject("overload")
-		}
-		overloaded(w, r, asked)
-		return
-	}
-	defer func() { h.answerMemory.Give(cost) }()
-	contentType, body := contentText, []byte(nil)
+	certificate, now := pageCertificate{}, time.Time{}
+	contentType := contentText
 	switch asked {
 	case formatJSON:
-		contentType, body = contentJSON, answer.JSON(verdicts, h.showCause)
+		contentType = contentJSON
 	case formatHTML:
-		p := loadPage()
-		header["Content-Security-Policy"] = p.policy
-		contentType, body = contentHTML, p.render(newPage(q, worst, verdicts, h.asker.CertificateEnds(), h.showCause))
-	default:
-		body = answer.Text(verdicts)
+		contentType = contentHTML
+		header["Content-Security-Policy"] = loadPage().policy
+		now = time.Now()
+		certificate = newPageCertificate(h.asker.CertificateEnds(), now)
 	}
+	body := func() []byte {
+		switch asked {
+		case formatJSON:
+			return answer.JSON(verdicts, h.showCause)
+		case formatHTML:
+			return loadPage().render(newPage(q, worst, verdicts, certificate, now, h.showCause))
+		}
+		return answer.Text(verdicts)
+	}
+	cost, sent := answerCost(asked, verdicts, h.showCause), false
+	switch {
+	case cost > maxAnswer:
+	case cost < worthSharing:
+		sent = h.sendOwn(w, r, httpCodes[worst], contentType, cost, body)
+	default:
+		sent = h.sendShared(w, r, httpCodes[worst], contentType, newBodyKey(asked, q, verdicts, certificate, now), cost, body)
+	}
+	if sent {
+		return
+	}
+	delete(header, "Grpc-Health-Evidence")
+	delete(header, "Content-Security-Policy")
+	if !slices.ContainsFunc(verdicts, asker.IsOverloaded) { // else it is counted already
+		h.asker.Reject("overload")
+	}
+	overloaded(w, r, asked)
+}
+
+// sendOwn sends what f makes, and reports whether there was memory for it: cost, in bytes.
+func (h *handler) sendOwn(w http.ResponseWriter, r *http.Request, code int, contentType []string, cost int64, f func() []byte) bool {
+	if !h.answerMemory.Take(cost) {
+		return false
+	}
+	defer func() { h.answerMemory.Give(cost) }()
+	body := f()
 	h.answerMemory.Give(cost - int64(cap(body))) // to make an answer takes more than to have it
 	cost = int64(cap(body))
-	send(w, r, httpCodes[worst], contentType, page{body: body})
+	send(w, r, code, contentType, page{body: body})
+	return true
+}
+
+// sendShared is sendOwn for a body that has a key: where another request has it, f is not called, and nothing taken.
+func (h *handler) sendShared(w http.ResponseWriter, r *http.Request, code int, contentType []string, key bodyKey, cost int64, f func() []byte) bool {
+	b, mine := h.sharing.take(key, cost, h.answerMemory)
+	if b == nil {
+		return false
+	}
+	defer h.sharing.leave(b, h.answerMemory)
+	if mine {
+		h.sharing.make(b, h.answerMemory, f)
+	}
+	send(w, r, code, contentType, b.wait())
+	return true
 }
 
 // causes are those of the failures, each once.

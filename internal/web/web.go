@@ -41,6 +41,7 @@ type handler struct {
 	// a load balancer allocates little; nil where there are several.
 	ready    *[len(httpCodes)]page
 	readyFor string
+	sharing  sharing
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {

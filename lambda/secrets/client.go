@@ -16,6 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"example.com/grpc-health-http/internal/atmost"
 )
 
 // newClient makes a client from the variables that Lambda sets. The SDK's config package would do so too,
@@ -24,8 +26,9 @@ func newClient() *secretsmanager.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	// A connection kept for the next fetch, minutes later, would be dead by then without saying so.
 	transport.DisableKeepAlives = true
+	transport.MaxResponseHeaderBytes = mostOfHeaders
 	client := &http.Client{
-		Transport:     transport,
+		Transport:     atmost.Answers(transport, mostOfAnswer),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	o := secretsmanager.Options{
@@ -55,6 +58,9 @@ func provider(client *http.Client) aws.CredentialsProvider {
 	return aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
 		if endpoint != nil {
 			c, err := endpoint.Retrieve(ctx)
+			if _, long := errors.AsType[*atmost.TooLong](err); long {
+				return c, errLongCredentials
+			}
 			if err != nil {
 				return c, errNoEndpointCredentials // the cause could quote the endpoint's answer
 			}
@@ -75,7 +81,7 @@ func provider(client *http.Client) aws.CredentialsProvider {
 // containerToken is what the endpoint wants to see; the file's content changes.
 func containerToken() (string, error) {
 	if path := os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"); path != "" {
-		token, err := os.ReadFile(path)
+		token, err := atmost.File(path)
 		return strings.TrimSpace(string(token)), err
 	}
 	return os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN"), nil
@@ -84,6 +90,7 @@ func containerToken() (string, error) {
 var (
 	errNoCredentials         = errors.New("no AWS credentials in the environment: give the function a role")
 	errNoEndpointCredentials = errors.New("no AWS credentials from AWS_CONTAINER_CREDENTIALS_FULL_URI")
+	errLongCredentials       = fmt.Errorf("the answer of AWS_CONTAINER_CREDENTIALS_FULL_URI is no AWS credentials: %w", &atmost.TooLong{Limit: mostOfAnswer})
 )
 
 // fetch gets a secret's current version, from the region that its ARN names.
@@ -140,16 +147,19 @@ func explain(ctx context.Context, err error) error {
 		}
 		return errors.New(text)
 	}
+	for _, known := range []error{errNoCredentials, errNoEndpointCredentials, errLongCredentials} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	if long, ok := errors.AsType[*atmost.TooLong](err); ok {
+		return fmt.Errorf("the answer of AWS Secrets Manager is no secret: %w", long)
+	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("AWS Secrets Manager did not answer within %v: can the function reach it from its VPC?", fetchTimeout)
 	}
 	if unsent, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
 		return fmt.Errorf("AWS Secrets Manager does not answer: %w", unsent.Err)
-	}
-	for _, known := range []error{errNoCredentials, errNoEndpointCredentials} {
-		if errors.Is(err, known) {
-			return known
-		}
 	}
 	return errors.New("the answer of AWS Secrets Manager is not understood")
 }

@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
+	"example.com/grpc-health-http/internal/atmost"
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/refresh"
 )
@@ -33,6 +33,12 @@ const (
 	fetchInterval = time.Second
 	// fetchTimeout bounds one fetch.
 	fetchTimeout = 3 * time.Second
+	// mostOfAnswer is the most that is read of an answer, in bytes. A secret has 64 KiB at most, which JSON makes up to six times as
+	// long
+	// (https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html).
+	mostOfAnswer = 1 << 20
+	// mostOfHeaders is the same of an answer's headers.
+	mostOfHeaders = 64 << 10
 )
 
 // Reader reads secrets. It is safe for concurrent use, and does nothing between reads.
@@ -66,7 +72,7 @@ func New(logger *slog.Logger) *Reader {
 // JSON object in it, and every other name a file. It is a creds.Options's Read.
 func (r *Reader) Read(ctx context.Context, name string) ([]byte, error) {
 	if !strings.HasPrefix(name, "arn:") {
-		return os.ReadFile(name)
+		return atmost.File(name)
 	}
 	arn, key, hasKey := strings.Cut(name, "#")
 	v, err := r.secret(arn).Get(ctx, refresh.Forced(ctx))

@@ -3,6 +3,7 @@ package secrets
 import (
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/grpc-health-http/internal/atmost"
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/test/secretstest"
 )
@@ -327,6 +330,99 @@ func TestCredentialsFromAnEndpoint(t *testing.T) {
 	f.want("first", 1)
 	if a := f.manager.Authorization(); !strings.Contains(a, "Credential=AKIDENDPOINT/") {
 		t.Errorf("signed by %s", a)
+	}
+}
+
+// endless writes without an end, until the reader closes the connection; beginning is what it begins with.
+func endless(w http.ResponseWriter, beginning string) {
+	io.WriteString(w, beginning) // an error comes again
+	for block := bytes.Repeat([]byte("x"), 64<<10); ; {
+		if _, err := w.Write(block); err != nil {
+			return
+		}
+	}
+}
+
+// An answer without an end costs little, and is an error that says so; the last good content goes on.
+func TestAnswerWithoutEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		status    int
+		header    string
+		beginning string
+	}{
+		"a secret":             {200, "", `{"SecretString":"`},
+		"no JSON":              {200, "", ""},
+		"space":                {200, "", strings.Repeat(" ", 2<<20)},
+		"an error":             {400, "", `{"__type":"ResourceNotFoundException","Message":"`},
+		"an error of a proxy":  {502, "", "<html>"},
+		"compressed by itself": {200, "gzip", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+				if test.header != "" {
+					w.Header().Set("Content-Encoding", test.header)
+					w.WriteHeader(test.status)
+					packed := gzip.NewWriter(w)
+					for block := make([]byte, 1<<20); ; { // which is a thousand times as short
+						if _, err := packed.Write(block); err != nil || packed.Flush() != nil {
+							return
+						}
+					}
+				}
+				w.WriteHeader(test.status)
+				endless(w, test.beginning)
+			}))
+			t.Cleanup(server.Close)
+			t.Setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", server.URL)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := f.Read(t.Context(), tlsARN)
+			runtime.ReadMemStats(&after)
+			if err == nil || !strings.Contains(err.Error(), "the answer of AWS Secrets Manager is no secret: it is longer than 1 MiB") {
+				t.Errorf("%v", err)
+			}
+			if took := after.TotalAlloc - before.TotalAlloc; took > 24<<20 {
+				t.Errorf("%d KiB were allocated", took>>10)
+			}
+		})
+	}
+}
+
+func TestAnswerWithoutEndLeavesTheLastGoodOne(t *testing.T) {
+	f := newFixture(t)
+	f.manager.SetString(tlsARN, "first")
+	f.want("first", 1)
+	f.manager.SetAnswer(tlsARN, http.StatusOK, `{"SecretString":"`+strings.Repeat("x", mostOfAnswer)+`"}`)
+	f.pass(freshFor, freshFor)
+	f.want("first", 2)
+	if log := f.log.String(); !strings.Contains(log, "the last good one stays in use") || !strings.Contains(log, "it is longer than 1 MiB") {
+		t.Errorf("log: %s", log)
+	}
+	// The longest secret there is, in the longest form that JSON has for it.
+	long := strings.Repeat("\x01", 64<<10)
+	f.manager.SetString(tlsARN, long)
+	f.pass(freshFor, freshFor)
+	f.want(long, 3)
+}
+
+// The same for what gives credentials, and for files.
+func TestOthersWithoutEnd(t *testing.T) {
+	f := newFixture(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { endless(w, `{"AccessKeyId":"`) }))
+	t.Cleanup(server.Close)
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", server.URL)
+	if _, err := f.Read(t.Context(), tlsARN); err == nil || !strings.Contains(err.Error(), "AWS_CONTAINER_CREDENTIALS_FULL_URI is no AWS credentials: it is longer than 1 MiB") {
+		t.Errorf("credentials: %v", err)
+	}
+	large := filepath.Join(t.TempDir(), "large")
+	if err := os.WriteFile(large, make([]byte, atmost.FileLimit+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Read(t.Context(), large); err == nil || !strings.Contains(err.Error(), "it is longer than 4 MiB") {
+		t.Errorf("a file: %v", err)
 	}
 }
 

@@ -89,6 +89,24 @@ func memoryAttacks() []attack {
 			t.hold(lasts)
 		},
 	}, {
+		name: "slow readers, one page", what: "400 callers read the page of 20 configured services by a byte per 100 ms",
+		settings: func(t *trial) []string {
+			var services []string
+			for i := range 20 {
+				services = append(services, fmt.Sprintf("%d.%s", i, strings.Repeat("<", 240))) // which makes a page long
+				t.up.SetStatus(services[i], healthpb.HealthCheckResponse_SERVING)
+			}
+			return []string{"GRPC_HEALTH_SERVICE_NAME=" + strings.Join(services, ",")}
+		},
+		do: func(t *trial) {
+			t.connectWith(smallWindow, connections, func(_ int, c *conn) {
+				if t.get(c, "/", page) == nil {
+					t.slowly(c)
+				}
+			})
+			t.hold(lasts)
+		},
+	}, {
 		name: "slow readers, TLS", what: "the same over TLS", https: true,
 		do: func(t *trial) {
 			t.connectWith(smallWindow, connections, func(i int, c *conn) {

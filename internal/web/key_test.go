@@ -1,0 +1,115 @@
+package web
+
+import (
+	"errors"
+	"net/http"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/memory"
+)
+
+// Each field of a verdict is a part of the key, in every format: one that is forgotten would let callers have the answer of others.
+func TestBodyKeyHasAllOfAVerdict(t *testing.T) {
+	t.Parallel()
+	one := health.Verdict{
+		Target: "t", Service: "s", LeftOut: 1, Status: health.Serving, Code: 1, Phase: "p", Duration: 1,
+		At: time.Unix(1, 1), Since: time.Unix(1, 1), EvidenceID: "e", Err: errors.New("e"),
+	}
+	for _, f := range []format{formatText, formatJSON, formatHTML} {
+		key := func(verdicts ...health.Verdict) bodyKey {
+			return newBodyKey(f, query{}, verdicts, pageCertificate{}, time.Unix(2, 0))
+		}
+		keys := map[bodyKey]string{key(): "no verdict", key(one): "one", key(one, one): "two"}
+		add := func(what string, v health.Verdict) {
+			k := key(v)
+			if other, taken := keys[k]; taken {
+				t.Errorf("%s: %s has the same key as %s", f, what, other)
+			}
+			keys[k] = what
+		}
+		for i := range reflect.TypeFor[health.Verdict]().NumField() {
+			field := reflect.TypeFor[health.Verdict]().Field(i)
+			other := one
+			value := reflect.ValueOf(&other).Elem().Field(i)
+			switch v := value.Interface().(type) {
+			case time.Time:
+				value.Set(reflect.ValueOf(v.Add(1)))
+				add(field.Name+" later", other)
+				value.Set(reflect.ValueOf(time.Time{}))
+			case error:
+				value.Set(reflect.ValueOf(errors.New("f")))
+				add(field.Name+" else", other)
+				value.SetZero()
+			default:
+				switch value.Kind() {
+				case reflect.String:
+					value.SetString(value.String() + "x")
+				case reflect.Bool:
+					value.SetBool(!value.Bool())
+				case reflect.Uint32:
+					value.SetUint(value.Uint() + 1)
+				default:
+					value.SetInt(value.Int() + 1)
+				}
+			}
+			add(field.Name, other)
+		}
+		// What is moved from one text to the next is not the same.
+		moved := one
+		moved.Target, moved.Service = "ts", ""
+		add("a name that moved", moved)
+	}
+}
+
+// A body that cannot be made is nobody's: those who wait for it end as who makes it does, and the next one is made anew.
+func TestBodyThatCannotBeMade(t *testing.T) {
+	t.Parallel()
+	var s sharing
+	share := memory.NewShare(100)
+	first, mine := s.take(bodyKey{1}, 60, share)
+	second, others := s.take(bodyKey{1}, 60, share)
+	if !mine || others || first != second || share.Used() != 60 {
+		t.Fatalf("mine %v, %v, %d bytes", mine, others, share.Used())
+	}
+	if b, _ := s.take(bodyKey{2}, 60, share); b != nil {
+		t.Error("there is memory for another one")
+	}
+	recovered := func(f func()) (p any) {
+		defer func() { p = recover() }()
+		f()
+		return nil
+	}
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		defer s.leave(second, share)
+		if p := recovered(func() { second.wait() }); p != http.ErrAbortHandler {
+			t.Errorf("who waits: %v", p)
+		}
+	})
+	if p := recovered(func() {
+		defer s.leave(first, share)
+		s.make(first, share, func() []byte { panic("broken") })
+	}); p != "broken" {
+		t.Errorf("who makes it: %v", p)
+	}
+	waiting.Wait()
+	if n := share.Used(); n != 0 || len(s.bodies) != 0 {
+		t.Errorf("%d bytes and %d bodies are kept", n, len(s.bodies))
+	}
+	again, mine := s.take(bodyKey{1}, 60, share)
+	if !mine {
+		t.Fatal("a body that could not be made is there")
+	}
+	s.make(again, share, func() []byte { return []byte("body") })
+	if got := string(again.wait().body); got != "body" || share.Used() != 4 {
+		t.Errorf("%q, %d bytes", got, share.Used())
+	}
+	s.leave(again, share)
+	if n := share.Used(); n != 0 || len(s.bodies) != 0 {
+		t.Errorf("%d bytes and %d bodies are kept", n, len(s.bodies))
+	}
+}
