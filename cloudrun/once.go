@@ -63,7 +63,7 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 	case ctx.Err() != nil: // nothing timed out: the exit code says how far the check came
 		fmt.Fprintln(stderr, "interrupted before the verdict")
 	case s.Format == "json":
-		stdout.Write(answer.JSON(verdicts, true))
+		stdout.Write(answer.JSON(verdicts, false, true))
 	default:
 		stdout.Write(answer.Text(verdicts))
 	}

@@ -55,8 +55,8 @@ func newFunction(stdout, stderr io.Writer) *function {
 		Logger:      logger,
 		Memory:      memory.Process(),
 		Credentials: creds.Options{Read: reader.Read},
-		Observe: func(services []string) app.Observer {
-			m := newMetrics(stdout, os.Getenv("AWS_LAMBDA_FUNCTION_NAME"), services)
+		Observe: func(t *settings.Target) app.Observer {
+			m := newMetrics(stdout, os.Getenv("AWS_LAMBDA_FUNCTION_NAME"), t.Services)
 			return app.Observer{
 				Trace: health.Trace{
 					Dial:            reader.Dialed,

@@ -107,7 +107,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer cancel()
 	verdicts := health.All(ctx, checker.Check, s.Services)
 	if s.Format == "json" {
-		stdout.Write(answer.JSON(verdicts, true))
+		stdout.Write(answer.JSON(verdicts, false, true))
 	}
 	for _, v := range verdicts {
 		fmt.Fprintln(stderr, message(s.ShownAddr(), v, len(verdicts) > 1))

@@ -5,19 +5,23 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"time"
 
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
 )
 
 // Text has a line for each service, "echo.EchoServer SERVING", and just the status for the whole
-// server. A last line counts the services of a long List that have none. Without any verdict it is the overall status, so that it is never empty.
+// server; with targets the target's name comes first. A last line counts the services of a long List that have none. Without any verdict it is the overall status, so that it is never empty.
 func Text(verdicts []health.Verdict) []byte {
 	if len(verdicts) == 0 {
 		return []byte(health.Worst(nil).String() + "\n")
 	}
 	var text []byte
 	for _, v := range verdicts {
+		if v.Target != "" {
+			text = append(append(text, v.Target...), ' ')
+		}
 		if v.Service != "" {
 			text = append(text, inert.Text(v.Service)...)
 			text = append(text, ' ')
@@ -33,33 +37,40 @@ func Text(verdicts []health.Verdict) []byte {
 
 type whole struct {
 	Status   string    `json:"status"`
+	Summary  bool      `json:"summary,omitempty"`
 	Services []service `json:"services"`
 	LeftOut  int       `json:"services_left_out,omitempty"`
 }
 
 type service struct {
+	Target          string  `json:"target,omitempty"`
 	Service         string  `json:"service"`
 	Status          string  `json:"status"`
 	GRPCCode        string  `json:"grpc_code"`
 	Phase           string  `json:"phase"`
 	DurationSeconds float64 `json:"duration_seconds"`
+	CheckedAt       string  `json:"checked_at,omitempty"`
 	Evidence        string  `json:"evidence,omitempty"`
 	Cause           string  `json:"cause,omitempty"`
 }
 
 // JSON is the worst status and an object for each service, and how many services a long List has beside them. causes says that the reader may see why a check failed: causes hold
-// addresses, and messages of the server.
-func JSON(verdicts []health.Verdict, causes bool) []byte {
-	w := whole{Status: health.Worst(verdicts).String(), Services: make([]service, 0, len(verdicts))}
+// addresses, and messages of the server. summary says that the verdicts are the latest ones, with their times, and not those of checks that were just made.
+func JSON(verdicts []health.Verdict, summary, causes bool) []byte {
+	w := whole{Status: health.Worst(verdicts).String(), Summary: summary, Services: make([]service, 0, len(verdicts))}
 	for _, v := range verdicts {
 		w.LeftOut += v.LeftOut
 		s := service{
+			Target:          v.Target,
 			Service:         inert.Text(v.Service),
 			Status:          v.Status.String(),
 			GRPCCode:        v.GRPCCode(),
 			Phase:           string(v.Phase),
 			DurationSeconds: v.Duration.Seconds(),
 			Evidence:        v.EvidenceID,
+		}
+		if summary && !v.At.IsZero() {
+			s.CheckedAt = v.At.UTC().Format(time.RFC3339Nano)
 		}
 		if causes && v.Err != nil {
 			s.Cause = inert.Text(v.Err.Error())

@@ -37,7 +37,7 @@ func TestAnswers(t *testing.T) {
 		if got := string(Text(row.verdicts)); got != row.text {
 			t.Errorf("%s: text %q, want %q", row.name, got, row.text)
 		}
-		if got := string(JSON(row.verdicts, false)); got != row.json+"\n" {
+		if got := string(JSON(row.verdicts, false, false)); got != row.json+"\n" {
 			t.Errorf("%s: JSON\n%s\nwant\n%s", row.name, got, row.json)
 		}
 	}
@@ -54,10 +54,10 @@ func TestJSONTellsWhy(t *testing.T) {
 	const a, rest = `{"status":"CONNECTION_FAILED","services":[{"service":"a","status":"CONNECTION_FAILED","grpc_code":"","phase":"dns","duration_seconds":0,"evidence":"ID"`,
 		`},{"service":"b","status":"SERVING","grpc_code":"","phase":"","duration_seconds":0},` +
 			`{"service":"c","status":"NOT_SERVING","grpc_code":"","phase":"","duration_seconds":0,"evidence":"other"}]}` + "\n"
-	if got := string(JSON(verdicts, false)); got != a+rest {
+	if got := string(JSON(verdicts, false, false)); got != a+rest {
 		t.Errorf("without causes:\n%s", got)
 	}
-	if got := string(JSON(verdicts, true)); got != a+`,"cause":"lookup 10.0.0.1"`+rest {
+	if got := string(JSON(verdicts, false, true)); got != a+`,"cause":"lookup 10.0.0.1"`+rest {
 		t.Errorf("with causes:\n%s", got)
 	}
 }

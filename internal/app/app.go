@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
@@ -28,38 +30,38 @@ type Platform struct {
 	Path string
 	// Credentials say how files are read, and who is called for it after the log.
 	Credentials creds.Options
-	// Observe returns the observer of an upstream with these configured services.
-	Observe func(services []string) Observer
+	// Observe returns the observer of a target; it is called once for each, and again for one that has changed.
+	Observe func(t *settings.Target) Observer
 	// Rejected is called for each request that is refused; the reasons are those of packages ask and web, and "client_certificate".
 	Rejected func(reason string)
 	// Memory bounds what requests take; nil is no bound. SideBySide and Crowds are asker.Memory's.
 	Memory     *memory.Budget
 	SideBySide func(*http.Request) int
 	Crowds     func(*http.Request) bool
+
+	lines, linesOfMadeUp *rate.Limiter // of the log, for all upstreams
 }
 
 // App is the upstreams with the handler that answers for them.
 type App struct {
-	// Upstreams are what is checked; today there is one.
-	Upstreams []*Upstream
 	// Handler answers HTTP requests.
 	Handler http.Handler
 	// Asker is what Handler asks.
 	Asker *asker.Asker
 	// Open is Handler for callers that need no token, because somebody else has let them in.
 	Open http.Handler
-	// Budget is the longest time that a verdict takes.
-	Budget time.Duration
 	// Credentials are the Platform's, and log what was read again.
 	Credentials creds.Options
 	// Logger is the Platform's, and takes the secrets of the settings out of what it logs.
 	Logger *slog.Logger
 
+	fleet    *fleet
 	callers  *callers
 	rejected func(reason string)
 }
 
-// New puts an App together. It makes no connection and reads no file yet. An error is one of the settings.
+// New puts an App together. It makes no connection and reads no file yet: where the settings name a targets file, nothing is checked before
+// SetTargets. An error is one of the settings.
 func New(s *settings.Settings, p Platform) (*App, error) {
 	if p.Credentials.Secrets == nil {
 		p.Credentials.Secrets = new(redact.Secrets)
@@ -67,45 +69,60 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	p.Logger = inert.Logger(p.Logger, p.Credentials.Secrets.Text)
 	p.Credentials = logged(p.Logger, p.Credentials)
 	p.Credentials.Setting = s.Name
-	u, err := newUpstream(s, p)
-	if err != nil {
-		return nil, err
-	}
+	p.lines, p.linesOfMadeUp = newLimiter(), newLimiter()
 	a := &App{
-		Upstreams: []*Upstream{u}, Credentials: p.Credentials, Logger: p.Logger, callers: newCallers(p.Logger), rejected: p.Rejected,
+		Credentials: p.Credentials, Logger: p.Logger, callers: newCallers(p.Logger), rejected: p.Rejected,
+		fleet: &fleet{settings: s, platform: p, named: s.TargetsFile != ""},
 	}
-	var upstreams []asker.Upstream
-	for _, u := range a.Upstreams {
-		upstreams = append(upstreams, u.ask)
-		a.Budget = max(a.Budget, u.ask.Budget)
+	if !a.fleet.named {
+		if err := a.fleet.set([]settings.Target{{Upstream: s.Upstream}}); err != nil {
+			return nil, err
+		}
 	}
-	options := asker.Options{Upstreams: upstreams, Rejected: p.Rejected, Unauthorized: a.callers.unauthorized}
+	asks := asker.Options{Fleet: a.fleet.now, Interval: s.CheckInterval, Rejected: p.Rejected, Unauthorized: a.callers.unauthorized}
 	answers := web.Options{Path: p.Path, ShowCause: s.ShowCause}
 	if b := p.Memory; b != nil {
-		options.Memory = asker.Memory{Configured: b.Configured, Others: b.Others, SideBySide: p.SideBySide, Crowds: p.Crowds}
+		asks.Memory = asker.Memory{Configured: b.Configured, Others: b.Others, SideBySide: p.SideBySide, Crowds: p.Crowds}
 		answers.Answers = b.Answers
 	}
-	answers.Asker = asker.New(options)
+	answers.Asker = asker.New(asks)
 	a.Open = web.New(answers)
-	options.Authorize = authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout)
-	a.Asker = asker.New(options)
+	asks.Authorize = authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout)
+	a.Asker = asker.New(asks)
 	answers.Asker = a.Asker
 	a.Handler = web.New(answers)
 	return a, nil
 }
 
-// Check checks everything that is configured.
-func (a *App) Check(ctx context.Context) []health.Verdict {
+// SetTargets makes the targets what is checked. Those that are the same as before keep their connections and what is known about them. An error is one
+// of a target's settings; then nothing changes.
+func (a *App) SetTargets(targets []settings.Target) error { return a.fleet.set(targets) }
+
+// Upstreams are what is checked at the moment.
+func (a *App) Upstreams() []*Upstream { return a.fleet.all() }
+
+// Budget is the longest time that a verdict takes.
+func (a *App) Budget() (longest time.Duration) {
+	for _, u := range a.fleet.all() {
+		longest = max(longest, u.ask.Budget)
+	}
+	return longest
+}
+
+// Check checks everything that is configured, or the named targets alone.
+func (a *App) Check(ctx context.Context, names ...string) []health.Verdict {
 	ctx = inert.WithBudget(ctx)
-	return slices.Concat(health.SideBySide(len(a.Upstreams), func(i int) []health.Verdict {
-		return health.All(ctx, a.Upstreams[i].ask.Check, a.Upstreams[i].ask.Services)
-	})...)
+	upstreams := a.fleet.all()
+	if len(names) > 0 {
+		upstreams = slices.DeleteFunc(upstreams, func(u *Upstream) bool { return !slices.Contains(names, u.target.Name) })
+	}
+	return slices.Concat(health.SideBySide(len(upstreams), func(i int) []health.Verdict { return upstreams[i].CheckAll(ctx) })...)
 }
 
 // Close closes the connections. Checks must not be made any more.
 func (a *App) Close() {
-	for _, u := range a.Upstreams {
-		u.Checker.Close()
+	for _, u := range a.fleet.all() {
+		u.close()
 	}
 }
 

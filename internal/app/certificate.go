@@ -18,6 +18,7 @@ const (
 // certificate_days_left.
 type certificates struct {
 	logger   *slog.Logger
+	target   string // empty where there is one upstream only
 	upstream string
 	now      func() time.Time
 
@@ -26,8 +27,8 @@ type certificates struct {
 	logged map[string]time.Time // when the log said so last
 }
 
-func newCertificates(logger *slog.Logger, upstream string) *certificates {
-	return &certificates{logger: logger, upstream: upstream, now: time.Now, ends: make(map[string]time.Time), logged: make(map[string]time.Time)}
+func newCertificates(logger *slog.Logger, target, upstream string) *certificates {
+	return &certificates{logger: logger, target: target, upstream: upstream, now: time.Now, ends: make(map[string]time.Time), logged: make(map[string]time.Time)}
 }
 
 // seen tells of a certificate that is in use: the "upstream"'s, or the one that we show as its "client". It also looks at the
@@ -50,7 +51,11 @@ func (c *certificates) seen(whose string, notAfter time.Time) {
 		if left <= 0 {
 			message = "the " + whose + "'s certificate has ended"
 		}
-		c.logger.Warn(message, "upstream", c.upstream, "certificate", whose, "ends", end.UTC(),
-			"certificate_days_left", math.Round(left.Hours()/24*1000)/1000)
+		var attributes []any
+		if c.target != "" {
+			attributes = append(attributes, "target", c.target)
+		}
+		c.logger.Warn(message, append(attributes, "upstream", c.upstream, "certificate", whose, "ends", end.UTC(),
+			"certificate_days_left", math.Round(left.Hours()/24*1000)/1000)...)
 	}
 }

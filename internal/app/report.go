@@ -14,6 +14,7 @@ import (
 
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
+	"example.com/grpc-health-http/internal/settings"
 )
 
 // linesPerSecond and burst limit the log lines of one kind, so that neither an outage under load nor a caller with made-up names
@@ -30,6 +31,7 @@ func newLimiter() *rate.Limiter { return rate.NewLimiter(linesPerSecond, burst) 
 // the id of the line with its evidence.
 type reporter struct {
 	logger     *slog.Logger
+	target     string // empty where there is one upstream only
 	upstream   string // as the log shows it
 	configured []string
 	now        func() time.Time
@@ -38,7 +40,7 @@ type reporter struct {
 
 	mu   sync.Mutex
 	seen map[kind]*repeated
-	// Names that callers made up have a limiter of their own: they cannot silence the configured ones.
+	// Those of all upstreams. Names that callers made up have a limiter of their own: they cannot silence the configured ones.
 	lines, linesOfMadeUp *rate.Limiter
 }
 
@@ -57,11 +59,11 @@ type repeated struct {
 	quiet int    // failures since then that were not logged
 }
 
-func newReporter(logger *slog.Logger, upstream string, configured []string) *reporter {
+func newReporter(p Platform, t *settings.Target) *reporter {
 	return &reporter{
-		logger: logger, upstream: upstream, configured: health.Configured(configured), now: time.Now,
-		since: newStatusSince(configured), seen: make(map[kind]*repeated),
-		lines: newLimiter(), linesOfMadeUp: newLimiter(),
+		logger: p.Logger, target: t.Name, upstream: t.ShownAddr(), configured: health.Configured(t.Services), now: time.Now,
+		since: newStatusSince(t.Services), seen: make(map[kind]*repeated),
+		lines: p.lines, linesOfMadeUp: p.linesOfMadeUp,
 	}
 }
 
@@ -77,7 +79,7 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 	known := !v.List && slices.Contains(r.configured, v.Service)
 	if v.Status == health.Serving {
 		if known && c.changed && r.lines.AllowN(r.now(), 1) {
-			r.logger.LogAttrs(ctx, slog.LevelInfo, fmt.Sprintf("%s SERVING again after %v, before that %v", label(v), c.failing.Round(time.Millisecond), c.from),
+			r.logger.LogAttrs(ctx, slog.LevelInfo, fmt.Sprintf("%s SERVING again after %v, before that %v", r.label(v), c.failing.Round(time.Millisecond), c.from),
 				append(r.about(v), slog.String("previous_status", c.from.String()), slog.Float64("not_serving_seconds", c.failing.Seconds()))...)
 		}
 		if r.logger.Enabled(ctx, slog.LevelDebug) {
@@ -124,12 +126,23 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 	if lines := evidence.Lines(); len(lines) > 0 {
 		attributes = append(attributes, slog.Any("attempts", lines))
 	}
-	r.logger.LogAttrs(ctx, level, label(v)+" "+v.Status.String()+": "+v.Reason(), attributes...)
+	r.logger.LogAttrs(ctx, level, r.label(v)+" "+v.Status.String()+": "+v.Reason(), attributes...)
 	return id
 }
 
 // label is what a line calls the service.
-func label(v health.Verdict) string {
+func (r *reporter) label(v health.Verdict) string {
+	service := serviceLabel(v)
+	switch {
+	case r.target == "":
+		return service
+	case service == wholeServer:
+		return r.target
+	}
+	return r.target + "/" + service
+}
+
+func serviceLabel(v health.Verdict) string {
 	switch {
 	case v.List:
 		return "(list)"
@@ -147,6 +160,7 @@ const wholeServer = "(server)"
 func (r *reporter) about(v health.Verdict) []slog.Attr {
 	var attributes []slog.Attr
 	for _, a := range []slog.Attr{
+		slog.String("target", r.target),
 		slog.String("upstream", r.upstream),
 		slog.String("grpc_service", v.Service),
 		slog.String("health_status", v.Status.String()),

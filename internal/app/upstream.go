@@ -23,6 +23,8 @@ type Observer struct {
 	Verdict func(health.Verdict)
 	// ClientCertificate is called with the end of the certificate that is shown to the upstream.
 	ClientCertificate func(notAfter time.Time)
+	// Gone is called once when the target is checked no more; verdicts of checks in progress may still come.
+	Gone func()
 }
 
 // verdict passes a verdict on a service on. It is none where the caller has gone away, or where a List failed.
@@ -36,15 +38,19 @@ func (o Observer) verdict(v health.Verdict) {
 type Upstream struct {
 	// Checker checks the upstream, unobserved.
 	Checker *check.Checker
+	target  settings.Target
 	ask     asker.Upstream
+	gone    func() // tells the observer that there will be no more verdicts
 }
 
-func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
+// newUpstream makes an upstream of a target.
+func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstream, error) {
 	var o Observer
 	if p.Observe != nil {
-		o = p.Observe(s.Services)
+		o = p.Observe(t)
 	}
-	certificates := newCertificates(p.Logger, s.ShownAddr())
+	shown := t.ShownAddr()
+	certificates := newCertificates(p.Logger, t.Name, shown)
 	credentials := p.Credentials
 	credentials.Expiry = func(_ creds.Kind, notAfter time.Time) {
 		certificates.seen("client", notAfter)
@@ -53,16 +59,16 @@ func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
 		}
 	}
 	var token func(context.Context) (string, error)
-	if s.IDTokenAudience != "" {
-		token = idtoken.New(s.IDTokenAudience).Token
+	if t.IDTokenAudience != "" {
+		token = idtoken.New(t.IDTokenAudience).Token
 	}
-	options, err := upstream.Options(&s.Upstream, credentials, token)
+	options, err := upstream.Options(&t.Upstream, credentials, token)
 	if err != nil {
 		return nil, err
 	}
 	options.MaxConcurrent = s.MaxConcurrentChecks
 	options.Trace = o.Trace
-	options.Trace.Verdict = newReporter(p.Logger, s.ShownAddr(), s.Services).verdict
+	options.Trace.Verdict = newReporter(p, t).verdict
 	var certificateEnds atomic.Pointer[time.Time]
 	certificateEnds.Store(new(time.Time))
 	options.Trace.PeerCertificate = func(leaf *x509.Certificate) {
@@ -73,24 +79,51 @@ func newUpstream(s *settings.Settings, p Platform) (*Upstream, error) {
 		}
 	}
 	checker := check.New(options)
-	u := &Upstream{Checker: checker, ask: asker.Upstream{
+	known := newKnown(t.Services, s.CheckInterval > 0)
+	told := func(v health.Verdict) {
+		o.verdict(v)
+		known.add(v)
+	}
+	u := &Upstream{Checker: checker, target: *t, gone: o.Gone, ask: asker.Upstream{
+		Name: t.Name, Group: t.Group,
 		Check: func(ctx context.Context, service string) health.Verdict {
 			v := checker.Check(ctx, service)
-			o.verdict(v)
+			told(v)
 			return v
 		},
-		Services:        s.Services,
+		Services:        t.Services,
+		Latest:          known.latest,
+		History:         known.history,
 		CertificateEnds: func() time.Time { return *certificateEnds.Load() },
-		Budget:          s.ConnectTimeout + s.RPCTimeout,
+		Budget:          t.ConnectTimeout + t.RPCTimeout,
 	}}
 	if s.AllowList {
 		u.ask.List = func(ctx context.Context) []health.Verdict {
 			verdicts := checker.List(ctx)
 			for _, v := range verdicts {
-				o.verdict(v)
+				told(v)
 			}
 			return verdicts
 		}
 	}
 	return u, nil
+}
+
+// Target is what the upstream was made of. Nobody may change it.
+func (u *Upstream) Target() *settings.Target { return &u.target }
+
+// CheckAll checks everything that is configured for the upstream.
+func (u *Upstream) CheckAll(ctx context.Context) []health.Verdict {
+	verdicts := health.All(ctx, u.ask.Check, u.ask.Services)
+	for i := range verdicts {
+		verdicts[i].Target = u.target.Name
+	}
+	return verdicts
+}
+
+func (u *Upstream) close() {
+	u.Checker.Close()
+	if u.gone != nil {
+		u.gone()
+	}
 }

@@ -17,7 +17,8 @@ import (
 
 // Options say what an Asker checks and for whom. Only Fleet is required.
 type Options struct {
-	// Fleet returns what is checked at the moment. It is called once for each request.
+	// Fleet returns what is checked at the moment; nil where that is not known, because the targets file has never been good. It is called for each
+	// request.
 	Fleet func(ctx context.Context) *Fleet
 	// Interval is how often everything is checked without a caller; 0 is never. Without it there are no summaries.
 	Interval time.Duration
@@ -80,6 +81,8 @@ const (
 	TooMany
 	// NoSummary says that a summary has no part of what was asked for.
 	NoSummary
+	// NotConfigured says that what is to be checked cannot be found out.
+	NotConfigured
 	// NoRoom says that there is no memory for those who wait.
 	NoRoom
 )
@@ -101,6 +104,8 @@ func (r Refusal) String() string {
 		return "there are more than 100 targets: pick some with target or group; all of them can be asked for where a check interval is set"
 	case NoSummary:
 		return "there are more than 100 targets, and their summary has no part for each service: pick targets"
+	case NotConfigured:
+		return "the health check is not configured: its log says what is wrong"
 	case NoRoom:
 		return "too many requests wait for an answer: ask again"
 	}
@@ -147,11 +152,11 @@ func (a *Asker) Begin(r *http.Request) (context.Context, context.CancelFunc, Ref
 		return ctx, cancel, refusal
 	}
 	if took := time.Since(began); took > slowAuthorize {
-		budget := a.fleet(ctx).budget
-		if budget <= 0 {
+		fleet := a.fleet(ctx)
+		if fleet == nil || fleet.budget <= 0 {
 			return ctx, cancel, NotRefused
 		}
-		timed, stop := context.WithDeadline(ctx, began.Add(budget))
+		timed, stop := context.WithDeadline(ctx, began.Add(fleet.budget))
 		return timed, func() { stop(); cancel() }, NotRefused
 	}
 	return ctx, cancel, NotRefused
@@ -161,6 +166,9 @@ func (a *Asker) Begin(r *http.Request) (context.Context, context.CancelFunc, Ref
 // allocated; room may be nil. ctx is that of Begin.
 func (a *Asker) Ask(ctx context.Context, r *http.Request, q Question, room []health.Verdict) (Answer, Refusal) {
 	fleet := a.fleet(ctx)
+	if fleet == nil {
+		return Answer{}, NotConfigured
+	}
 	chosen, refusal := fleet.choose(q)
 	summary := refusal == TooMany && a.interval > 0 && len(q.Targets)+len(q.Groups) == 0
 	switch {

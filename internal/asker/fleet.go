@@ -31,6 +31,8 @@ type Upstream struct {
 	Services []string
 	// Latest returns the latest verdict about each configured service, in their order, without At where there is none yet. It is needed for summaries.
 	Latest func() []health.Verdict
+	// History returns the verdicts about a configured service that are remembered, the oldest first; nil where none are.
+	History func(service string) []health.Past
 	// CertificateEnds says when the upstream's certificate ends, as it was seen last; zero, or nil,
 	// where none was seen.
 	CertificateEnds func() time.Time

@@ -72,9 +72,11 @@ func New(o Options, next http.Handler) http.Handler {
 	}
 	byCode := f.begins(http.HandlerFunc(f.code))
 	f.methods[everything+codeOnly] = observe(everything+codeOnly, byCode)
-	for _, service := range o.Asker.Configured() {
-		path := "/" + service + codeOnly
-		f.methods[path] = observe(path, byCode)
+	if fleet := o.Asker.Fleet(context.Background()); fleet != nil && !fleet.Named() { // the names of targets come and go
+		for _, service := range fleet.Configured() {
+			path := "/" + service + codeOnly
+			f.methods[path] = observe(path, byCode)
+		}
 	}
 	f.other = observe("other", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, codeOnly) {
@@ -164,7 +166,7 @@ func (f *front) message(next http.Handler) http.Handler {
 
 // check answers Check.
 func (f *front) check(ctx context.Context, in *connect.Request[healthpb.HealthCheckRequest]) (*connect.Response[healthpb.HealthCheckResponse], error) {
-	verdicts, err := f.ask(ctx, question(in.Msg.GetService()))
+	verdicts, err := f.ask(ctx, f.question(ctx, in.Msg.GetService()))
 	if err != nil {
 		return nil, err
 	}
@@ -210,12 +212,20 @@ func (f *front) list(ctx context.Context, _ *connect.Request[healthpb.HealthList
 	return answer, nil
 }
 
-// question is what a name asks for.
-func question(name string) asker.Question {
+// question is what a name asks for. Where there are targets it is "target/service", or a target alone.
+func (f *front) question(ctx context.Context, name string) asker.Question {
 	if name == "" {
 		return asker.Question{}
 	}
-	return asker.Question{Services: []string{name}}
+	if fleet := f.asker.Fleet(ctx); fleet == nil || !fleet.Named() {
+		return asker.Question{Services: []string{name}}
+	}
+	target, service, _ := strings.Cut(name, "/")
+	question := asker.Question{Targets: []string{target}}
+	if service != "" {
+		question.Services = []string{service}
+	}
+	return question
 }
 
 // ask asks, and makes an error of a refusal.
@@ -228,14 +238,18 @@ func (f *front) ask(ctx context.Context, question asker.Question) ([]health.Verd
 			return nil, connect.NewError(connect.CodeInvalidArgument, errors.New(fault))
 		}
 	}
-	verdicts, refusal := f.asker.Ask(ctx, q.Request, question, nil)
+	found, refusal := f.asker.Ask(ctx, q.Request, question, nil)
 	switch refusal {
 	case asker.NotRefused:
-		return verdicts, nil
+		return found.Verdicts, nil
 	case asker.NoList:
 		return nil, connectError(q, codes.Unimplemented, refusal.String())
-	case asker.NoService:
+	case asker.NoService, asker.NoTarget:
 		return nil, connectError(q, codes.NotFound, refusal.String())
+	case asker.TooMany:
+		return nil, connectError(q, codes.FailedPrecondition, refusal.String())
+	case asker.NotConfigured:
+		return nil, connectError(q, codes.Unavailable, refusal.String())
 	}
 	return nil, connectError(q, codes.ResourceExhausted, refusal.String())
 }

@@ -76,15 +76,17 @@ func timeoutOf(r *http.Request) (timeout time.Duration, ok bool) {
 func (f *front) code(w http.ResponseWriter, r *http.Request) {
 	question := asker.Question{}
 	if name := strings.TrimSuffix(r.URL.Path, codeOnly); name != everything && name != "" {
-		question.Services = []string{name[1:]}
-		if health.NameFault(name[1:]) != "" {
+		question = f.question(r.Context(), name[1:])
+	}
+	for _, name := range question.Services {
+		if fault := health.NameFault(name); fault != "" {
 			f.asker.Reject("query")
-			refuse(w, r, codes.Unavailable, health.NameFault(name[1:]))
+			refuse(w, r, codes.Unavailable, fault)
 			return
 		}
 	}
 	var room [1]health.Verdict
-	verdicts, refusal := f.asker.Ask(r.Context(), r, question, room[:])
+	found, refusal := f.asker.Ask(r.Context(), r, question, room[:])
 	switch refusal {
 	case asker.NotRefused:
 	case asker.NoRoom:
@@ -94,8 +96,8 @@ func (f *front) code(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, codes.Unavailable, refusal.String())
 		return
 	}
-	decisive := decisive(verdicts)
-	setMetadata(w.Header(), decisive, verdicts)
+	decisive := decisive(found.Verdicts)
+	setMetadata(w.Header(), decisive, found.Verdicts)
 	if code := CodeOnly(decisive.Status); code != codes.OK {
 		refuse(w, r, code, Message(decisive))
 		return

@@ -78,6 +78,12 @@ type Verdict struct {
 	Err error
 }
 
+// Past is what a verdict was.
+type Past struct {
+	At     time.Time
+	Status Status
+}
+
 // EvidenceIDs are those of the verdicts that are not SERVING, each once.
 func EvidenceIDs(verdicts []Verdict) []string {
 	var ids []string

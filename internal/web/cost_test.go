@@ -34,7 +34,7 @@ func TestAnswerCost(t *testing.T) {
 					case formatHTML:
 						body = loadPage().render(newPage(q, health.Timeout, verdicts, newPageCertificate(time.Now(), time.Now()), time.Now(), true))
 					case formatJSON:
-						body = answer.JSON(verdicts, true)
+						body = answer.JSON(verdicts, false, true)
 					default:
 						body = answer.Text(verdicts)
 					}

@@ -60,7 +60,7 @@ func Limited(share *memory.Share, cost int64, rejected func(reason string), next
 // What an overloaded process answers is ready-made, so that it takes nothing. It is about no service in particular.
 var (
 	overloadText = ready(answer.Text([]health.Verdict{{Status: health.Overloaded}}))
-	overloadJSON = ready(answer.JSON([]health.Verdict{{Status: health.Overloaded}}, false))
+	overloadJSON = ready(answer.JSON([]health.Verdict{{Status: health.Overloaded}}, false, false))
 )
 
 func ready(body []byte) page { return page{body: body, length: []string{strconv.Itoa(len(body))}} }

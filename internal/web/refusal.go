@@ -86,7 +86,11 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, code int, reaso
 	if at == "" {
 		hints[0].Link, hints[0].Name = "?", "no query"
 	}
-	services := h.asker.Configured()
+	var services []string
+	fleet := h.asker.Fleet(r.Context())
+	if fleet != nil {
+		services = fleet.Configured()
+	}
 	if letIn && len(services) > 1 && len(services) <= maxAsked {
 		for _, s := range slices.Compact(services) {
 			hints = append(hints, hint{Link: show(url.Values{"service": {s}}), Name: "?service=" + s, Meaning: "the health of this service"})
@@ -98,7 +102,10 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, code int, reaso
 		}
 		hints = append(hints, hint{Name: "?service=NAME", Meaning: meaning})
 	}
-	if h.asker.Lists() {
+	if fleet != nil && fleet.Named() {
+		hints = append(hints, hint{Name: "?target=NAME", Meaning: "the health of a target; repeatable"}, hint{Name: "?group=NAME", Meaning: "the health of the targets of a group; repeatable"})
+	}
+	if fleet != nil && fleet.Lists() {
 		hints = append(hints, hint{Link: show(url.Values{"list": {""}}), Name: "?list", Meaning: "the health of all services of the server"})
 	}
 	for _, f := range []format{formatText, formatJSON, formatHTML} {

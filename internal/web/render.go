@@ -39,8 +39,9 @@ func makeStatusValues() (values [len(httpCodes)][]string) {
 	return values
 }
 
-// render answers a query with the verdicts. Where it asks for no format the Accept header decides.
-func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdicts []health.Verdict) {
+// render answers a query with what was found. Where it asks for no format the Accept header decides.
+func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, found asker.Answer) {
+	verdicts := found.Verdicts
 	header := w.Header()
 	asked := q.format
 	if asked == "" {
@@ -78,12 +79,12 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 		contentType = contentHTML
 		header["Content-Security-Policy"] = loadPage().policy
 		now = time.Now()
-		certificate = newPageCertificate(h.asker.CertificateEnds(), now)
+		certificate = newPageCertificate(found.Fleet.CertificateEnds(), now)
 	}
 	body := func() []byte {
 		switch asked {
 		case formatJSON:
-			return answer.JSON(verdicts, h.showCause)
+			return answer.JSON(verdicts, found.Summary, h.showCause)
 		case formatHTML:
 			return loadPage().render(newPage(q, worst, verdicts, certificate, now, h.showCause))
 		}
@@ -95,7 +96,7 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, verdic
 	case cost < worthSharing:
 		sent = h.sendOwn(w, r, httpCodes[worst], contentType, cost, body)
 	default:
-		sent = h.sendShared(w, r, httpCodes[worst], contentType, newBodyKey(asked, q, verdicts, certificate, now), cost, body)
+		sent = h.sendShared(w, r, httpCodes[worst], contentType, newBodyKey(asked, q, found, certificate, now), cost, body)
 	}
 	if sent {
 		return

@@ -33,7 +33,7 @@ type query struct {
 // service and its alias.)
 func parseQuery(raw string) (query, error) {
 	var q query
-	asked := 0
+	services, targets := 0, 0
 	for parameter := range strings.SplitSeq(raw, "&") {
 		key, value, err := ourParameter(parameter)
 		if err != nil {
@@ -41,14 +41,24 @@ func parseQuery(raw string) (query, error) {
 		}
 		switch key {
 		case "service", "serviceName":
-			if asked++; asked > health.MaxServices {
+			if services++; services > health.MaxServices {
 				return query{}, fmt.Errorf("more than %d services are asked for: ask in several requests", health.MaxServices)
 			}
 			if fault := health.NameFault(value); fault != "" {
 				return query{}, errors.New(fault)
 			}
-			if !slices.Contains(q.Services, value) {
-				q.Services = append(q.Services, value)
+			add(&q.Services, value)
+		case "target", "group":
+			if targets++; targets > asker.MaxTargets {
+				return query{}, fmt.Errorf("more than %d targets and groups are asked for: ask in several requests", asker.MaxTargets)
+			}
+			if value == "" {
+				return query{}, fmt.Errorf("%s is empty: name one, or leave it out to ask for all", key)
+			}
+			if key == "target" {
+				add(&q.Targets, value)
+			} else {
+				add(&q.Groups, value)
 			}
 		case "list":
 			q.List = true
@@ -61,10 +71,17 @@ func parseQuery(raw string) (query, error) {
 			}
 		}
 	}
-	if q.List && asked > 0 {
+	if q.List && services > 0 {
 		return query{}, errors.New("list and service are both asked for: ask for one of them")
 	}
 	return q, nil
+}
+
+// add appends a name that is not there yet.
+func add(names *[]string, name string) {
+	if !slices.Contains(*names, name) {
+		*names = append(*names, name)
+	}
 }
 
 // ourParameter decodes a parameter. The key is empty if it is not ours.
@@ -72,7 +89,7 @@ func ourParameter(parameter string) (key, value string, err error) {
 	key, value, _ = strings.Cut(parameter, "=")
 	key, _, cut := strings.Cut(key, ";") // some take a semicolon for an ampersand
 	key, err = url.QueryUnescape(key)
-	if err != nil || !slices.Contains([]string{"service", "serviceName", "list", "format"}, key) {
+	if err != nil || !slices.Contains([]string{"service", "serviceName", "target", "group", "list", "format"}, key) {
 		return "", "", nil
 	}
 	if cut || strings.Contains(value, ";") {
@@ -87,8 +104,10 @@ func ourParameter(parameter string) (key, value string, err error) {
 // link asks the same in another format.
 func (q query) link(f format) string {
 	values := url.Values{"format": {string(f)}}
-	if len(q.Services) > 0 {
-		values["service"] = q.Services
+	for key, names := range map[string][]string{"target": q.Targets, "group": q.Groups, "service": q.Services} {
+		if len(names) > 0 {
+			values[key] = names
+		}
 	}
 	if q.List {
 		values["list"] = []string{""}

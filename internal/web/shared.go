@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/memory"
 )
 
@@ -88,7 +88,7 @@ func (b *sharedBody) wait() page {
 // newBodyKey is the key of the body that answers a query with the verdicts. Bodies with the same key are the same, and come of the same
 // checks: a verdict has the time at which it was reached, in nanoseconds. certificate and now are what a page shows, and the time that
 // it is relative to.
-func newBodyKey(f format, q query, verdicts []health.Verdict, certificate pageCertificate, now time.Time) bodyKey {
+func newBodyKey(f format, q query, found asker.Answer, certificate pageCertificate, now time.Time) bodyKey {
 	sum := sha256.New()
 	var b []byte
 	text := func(t string) { b = append(binary.AppendUvarint(b, uint64(len(t))), t...) }
@@ -106,18 +106,21 @@ func newBodyKey(f format, q query, verdicts []health.Verdict, certificate pageCe
 		b = b[:0]
 	}
 	text(string(f))
+	flag(found.Summary)
 	if f == formatHTML { // the only one that says how it was asked for
 		flag(q.List)
-		number(int64(len(q.Services)))
-		for _, service := range q.Services {
-			text(service)
+		for _, names := range [][]string{q.Services, q.Targets, q.Groups} {
+			number(int64(len(names)))
+			for _, name := range names {
+				text(name)
+			}
 		}
 		text(certificate.Text)
 		text(certificate.Tone)
 		moment(certificate.Ends)
 	}
-	for i := range verdicts {
-		v := &verdicts[i]
+	for i := range found.Verdicts {
+		v := &found.Verdicts[i]
 		text(v.Target)
 		text(v.Service)
 		flag(v.List)

@@ -3,6 +3,7 @@
 package web
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 
@@ -26,8 +27,10 @@ type Options struct {
 // New returns the handler. Its Asker counts each request that is refused, here with the reasons "path", "method" and "query".
 func New(o Options) http.Handler {
 	h := &handler{asker: o.Asker, path: o.Path, showCause: o.ShowCause, answerMemory: o.Answers}
-	if only, ok := o.Asker.Only(); ok {
-		h.ready, h.readyFor = readyPages(only), only
+	if f := o.Asker.Fleet(context.Background()); f != nil && !f.Named() {
+		if only, ok := f.Only(); ok {
+			h.ready, h.readyFor = readyPages(only), only
+		}
 	}
 	return h
 }
@@ -75,12 +78,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	var one [1]health.Verdict // the usual request's verdict stays on the stack
-	verdicts, refusal := h.asker.Ask(ctx, r, q.Question, one[:])
+	found, refusal := h.asker.Ask(ctx, r, q.Question, one[:])
 	if refusal != asker.NotRefused {
 		h.refuseAsk(w, r, q, refusal)
 		return
 	}
-	h.render(w, r, q, verdicts)
+	h.render(w, r, q, found)
 }
 
 // refuseAsk answers a request that the Asker has refused, and counted.
@@ -90,6 +93,10 @@ func (h *handler) refuseAsk(w http.ResponseWriter, r *http.Request, q query, ref
 		overloaded(w, r, q.format)
 	case asker.NoToken:
 		refuse(w, r, http.StatusServiceUnavailable, refusal.String())
+	case asker.NotConfigured:
+		refuse(w, r, http.StatusInternalServerError, refusal.String())
+	case asker.TooMany, asker.NoSummary:
+		h.refuse(w, r, http.StatusBadRequest, refusal.String(), true)
 	case asker.Unauthorized:
 		w.Header()["Www-Authenticate"] = challenges
 		h.refuse(w, r, http.StatusUnauthorized, refusal.String(), false)
