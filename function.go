@@ -44,5 +44,8 @@ func build(w io.Writer) http.Handler {
 	if err != nil {
 		return app.Misconfigured(logger, err)
 	}
+	if s.TargetsFile != "" {
+		return app.WithCloudTrace(app.AtRequests(a.TargetsFile(nil), a.Handler))
+	}
 	return app.WithCloudTrace(a.Handler)
 }

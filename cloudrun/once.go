@@ -8,6 +8,7 @@ import (
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/app"
+	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/near"
 	"example.com/grpc-health-http/internal/settings"
@@ -55,10 +56,16 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 		return exitSettings
 	}
 	defer a.Close()
+	if s.TargetsFile != "" {
+		if err := a.TargetsFile(nil).Load(ctx); err != nil {
+			fmt.Fprintf(stderr, "wrong targets file:\n%v\n", indented(err))
+			return exitSettings
+		}
+	}
 	// What names are near is asked within the budget of the check.
-	within, cancel := context.WithTimeout(ctx, a.Budget)
+	within, cancel := context.WithTimeout(ctx, a.Budget())
 	defer cancel()
-	verdicts := a.Check(ctx)
+	verdicts := a.Check(ctx, s.Names...)
 	switch {
 	case ctx.Err() != nil: // nothing timed out: the exit code says how far the check came
 		fmt.Fprintln(stderr, "interrupted before the verdict")
@@ -71,9 +78,19 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 		if v.Status != health.ServiceUnknown {
 			continue
 		}
-		if names := near.Names(v.Service, a.Upstreams[0].Checker.Names(within)); len(names) > 0 {
+		if names := near.Names(v.Service, checkerOf(a, v).Names(within)); len(names) > 0 {
 			fmt.Fprintf(stderr, "the server does not know %q: did you mean %s?\n", v.Service, near.Choice(names))
 		}
 	}
 	return answer.ExitCode(verdicts, exitCode)
+}
+
+// checkerOf is the checker of the verdict's upstream.
+func checkerOf(a *app.App, v health.Verdict) *check.Checker {
+	for _, u := range a.Upstreams() {
+		if u.Target().Name == v.Target {
+			return u.Checker
+		}
+	}
+	panic("a verdict about no upstream")
 }

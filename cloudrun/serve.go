@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,8 +18,10 @@ import (
 	"example.com/grpc-health-http/internal/grpcfront"
 	"example.com/grpc-health-http/internal/memory"
 	"example.com/grpc-health-http/internal/metrics"
+	"example.com/grpc-health-http/internal/schedule"
 	"example.com/grpc-health-http/internal/serve"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/internal/targets"
 	"example.com/grpc-health-http/internal/version"
 	"example.com/grpc-health-http/internal/web"
 )
@@ -47,8 +52,8 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 			},
 			Expiry: func(_ creds.Kind, notAfter time.Time) { m.ListenerCertificateExpires(notAfter) },
 		},
-		Observe: func(services []string) app.Observer {
-			u := m.NewUpstream(s.ShownAddr(), services)
+		Observe: func(t *settings.Target) app.Observer {
+			u := m.NewUpstream(t.ShownAddr(), t.Services)
 			return app.Observer{Trace: u.Trace(), Verdict: u.Observe, ClientCertificate: u.ClientCertificateExpires}
 		},
 	})
@@ -63,6 +68,15 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 	}()
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
+	checks := schedule.New(s.CheckInterval, func(ctx context.Context, u *app.Upstream) { u.CheckAll(ctx) })
+	var file *targets.File
+	if s.TargetsFile != "" {
+		file = a.TargetsFile(func(error) { checks.Set(a.Upstreams()) })
+		if err := file.Load(starting); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.Name("TARGETS_FILE"), err)
+		}
+	}
+	checks.Set(a.Upstreams())
 	https, admit, err := creds.Listener(starting, s, a.Credentials)
 	if err != nil {
 		return nil, err
@@ -80,22 +94,48 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 		grpcfront.Options{Asker: a.Asker, Observe: m.GRPCHandler, Answers: budget.Answers}, m.Handler(s.ListenPath, a.Handler))))
 	overloaded := withLivez(web.Overloaded(m.Rejected))
 	servers := []serve.Server{{
-		Name: "health", Listener: listeners[0], Handler: health, TLS: https, Admit: admit, Budget: a.Budget,
+		Name: "health", Listener: listeners[0], Handler: health, TLS: https, Admit: admit, Budget: budgetOf(s, a),
 		Memory: budget.Connections, HeaderMemory: budget.Headers, Overloaded: grpcfront.Overloaded(m.Rejected, overloaded), Refused: a.RefusedCertificate,
 	}}
-	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", s.ShownAddr(), "version", build.String())
+	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", checked(s, a), "version", build.String())
 	if len(listeners) > 1 {
 		exposition := web.Limited(budget.Metrics, memory.Scrape, m.Rejected, m.ExpositionHandler())
 		servers = append(servers, serve.Server{
-			Name: "metrics", Listener: listeners[1], Handler: withLivez(web.Only(s.MetricsPath, exposition)), Budget: a.Budget, Secondary: true,
+			Name: "metrics", Listener: listeners[1], Handler: withLivez(web.Only(s.MetricsPath, exposition)), Budget: budgetOf(s, a), Secondary: true,
 			Memory: budget.SecondaryConnections, HeaderMemory: budget.Headers, Overloaded: overloaded,
 		})
 		logger.Info("answering Prometheus", "url", url(listeners[1], nil, s.MetricsPath))
 	}
 	return func(ctx context.Context) error {
 		defer a.Close()
+		var beside sync.WaitGroup
+		defer beside.Wait()
+		besides, stop := context.WithCancel(ctx)
+		defer stop()
+		if file != nil {
+			beside.Go(func() { file.Watch(besides) })
+		}
+		if s.CheckInterval > 0 {
+			beside.Go(func() { checks.Run(besides) })
+		}
 		return serve.Run(ctx, logger, s.ShutdownGrace, servers...)
 	}, nil
+}
+
+// budgetOf is the longest time that an answer takes. Targets that take longer may come with the targets file.
+func budgetOf(s *settings.Settings, a *app.App) time.Duration {
+	if s.TargetsFile == "" {
+		return a.Budget()
+	}
+	return max(a.Budget(), settings.MaxTargetBudget)
+}
+
+// checked names the upstream, or says how many targets there are.
+func checked(s *settings.Settings, a *app.App) string {
+	if s.TargetsFile == "" {
+		return s.ShownAddr()
+	}
+	return strconv.Itoa(len(a.Upstreams())) + " targets"
 }
 
 // withLivez answers settings.LivenessPath, and leaves the rest to next.

@@ -33,7 +33,7 @@ type function struct {
 	// settle waits for fetches of secrets that are still under way: the platform freezes the process after the last answer, and
 	// the next invocation needs them.
 	settle func(ctx context.Context)
-	budget time.Duration // of a whole answer, settle included
+	budget func() time.Duration // of a whole answer, settle included
 	close  func()
 }
 
@@ -71,7 +71,7 @@ func newFunction(stdout, stderr io.Writer) *function {
 		return misconfigured(logger, err)
 	}
 	logger.Info("answering health checks", "upstream", s.ShownAddr(), "version", version.Get().String())
-	return &function{
+	f := &function{
 		logger: a.Logger,
 		http:   a.Handler,
 		direct: a.Open,
@@ -79,12 +79,17 @@ func newFunction(stdout, stderr io.Writer) *function {
 		budget: a.Budget,
 		close:  a.Close,
 	}
+	if s.TargetsFile != "" {
+		file := a.TargetsFile(nil)
+		f.http, f.direct = app.AtRequests(file, f.http), app.AtRequests(file, f.direct)
+	}
+	return f
 }
 
 // misconfigured is a function that answers every invocation with an error about its settings.
 func misconfigured(logger *slog.Logger, err error) *function {
 	handler := app.Misconfigured(logger, err)
-	return &function{logger: logger, http: handler, direct: handler, settle: func(context.Context) {}, close: func() {}}
+	return &function{logger: logger, http: handler, direct: handler, settle: func(context.Context) {}, budget: func() time.Duration { return settleFor }, close: func() {}}
 }
 
 // Invoke answers one invocation with the JSON that its kind of event needs. It never returns an error:
@@ -94,7 +99,7 @@ func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	defer cancel()
 	began := time.Now()
 	result, err := json.Marshal(f.result(ctx, payload))
-	ctx, cancel = context.WithTimeout(ctx, min(settleFor, f.budget-time.Since(began)))
+	ctx, cancel = context.WithTimeout(ctx, min(settleFor, f.budget()-time.Since(began)))
 	defer cancel()
 	f.settle(ctx)
 	return result, err

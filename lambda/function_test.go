@@ -20,7 +20,7 @@ import (
 
 // quiet is a function over a handler, without a log.
 func quiet(handler http.Handler) *function {
-	return &function{logger: slog.New(slog.DiscardHandler), http: handler, direct: handler, settle: func(context.Context) {}}
+	return &function{logger: slog.New(slog.DiscardHandler), http: handler, direct: handler, settle: func(context.Context) {}, budget: func() time.Duration { return 0 }}
 }
 
 // TestRequest checks what an event becomes before the handler sees it.
@@ -97,9 +97,9 @@ func TestRequest(t *testing.T) {
 // TestMethodAndQueryOfEvents: HAProxy's OPTIONS, and parameters that are not ours, are answered in every form of event.
 func TestMethodAndQueryOfEvents(t *testing.T) {
 	t.Parallel()
-	f := quiet(web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{{Check: func(context.Context, string) health.Verdict {
+	f := quiet(web.New(web.Options{Asker: asker.New(asker.Options{Fleet: asker.One(&asker.Upstream{Check: func(context.Context, string) health.Verdict {
 		return health.Verdict{Status: health.Serving}
-	}}}})}))
+	}})})}))
 	const (
 		payload2 = `{"version":"2.0","rawPath":"/","rawQueryString":%q,"requestContext":{"http":{"method":%q}}}`
 		single   = `{"requestContext":%s,"httpMethod":%q,"path":"/","queryStringParameters":{%q:%q}}`

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -85,14 +86,14 @@ func FuzzEvent(f *testing.F) {
 	var log, metrics lockedBuffer
 	logger := slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s := &settings.Settings{Upstream: settings.Upstream{Addr: up.Addr(), Headers: []settings.Header{{Name: "x-key", Value: secret}}}, Process: settings.Process{AllowList: true}}
-	a, err := app.New(s, app.Platform{Logger: logger, Observe: func(services []string) app.Observer {
-		return app.Observer{Verdict: newMetrics(&metrics, "health", services).observe}
+	a, err := app.New(s, app.Platform{Logger: logger, Observe: func(t *settings.Target) app.Observer {
+		return app.Observer{Verdict: newMetrics(&metrics, "health", t.Services).observe}
 	}})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(a.Close)
-	function := &function{logger: logger, http: a.Handler, direct: a.Open, settle: func(context.Context) {}, close: a.Close}
+	function := &function{logger: logger, http: a.Handler, direct: a.Open, settle: func(context.Context) {}, budget: func() time.Duration { return 0 }, close: a.Close}
 	legal := []int{200, 400, 404, 405, 503}
 
 	f.Fuzz(func(t *testing.T, payload []byte) {

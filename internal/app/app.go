@@ -141,15 +141,27 @@ func Misconfigured(logger *slog.Logger, err error) http.Handler {
 	})
 }
 
-// Announce logs what is checked, and then what Warn logs. What is checked comes first: a setting that was left out shows there.
+// Announce logs what is checked, and then what Warn logs. What is checked comes first: a setting that was left out shows there. Where it is in a targets
+// file, TargetsFile logs it.
 func Announce(logger *slog.Logger, s *settings.Settings) {
-	services := strings.Join(s.Services, ",")
-	if services == "" {
-		services = wholeServer
+	if s.TargetsFile == "" {
+		services := strings.Join(s.Services, ",")
+		if services == "" {
+			services = wholeServer
+		}
+		attributes := []any{"upstream", s.ShownAddr(), "services", services, "tls", tlsOf(&s.Upstream),
+			"connect_timeout_seconds", s.ConnectTimeout.Seconds(), "rpc_timeout_seconds", s.RPCTimeout.Seconds()}
+		logger.Info("checking", append(attributes, interval(s)...)...)
 	}
-	logger.Info("checking", "upstream", s.ShownAddr(), "services", services, "tls", tlsOf(s),
-		"connect_timeout_seconds", s.ConnectTimeout.Seconds(), "rpc_timeout_seconds", s.RPCTimeout.Seconds())
 	Warn(logger, s)
+}
+
+// interval is what lines about what is checked have where it is checked regularly.
+func interval(s *settings.Settings) []any {
+	if s.CheckInterval <= 0 {
+		return nil
+	}
+	return []any{"check_interval_seconds", s.CheckInterval.Seconds()}
 }
 
 // Warn logs the warnings about the settings, and which were taken from the environment.
@@ -163,7 +175,7 @@ func Warn(logger *slog.Logger, s *settings.Settings) {
 }
 
 // tlsOf says how the upstream is proven to be itself.
-func tlsOf(s *settings.Settings) string {
+func tlsOf(s *settings.Upstream) string {
 	switch {
 	case s.SPIFFE:
 		return "spiffe"

@@ -57,7 +57,7 @@ func TestListIsAllowedAndObserved(t *testing.T) {
 	up.SetStatus("a", healthpb.HealthCheckResponse_NOT_SERVING)
 	var seen []health.Verdict
 	observe := func(v health.Verdict) { seen = append(seen, v) }
-	a, _ := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AllowList: true}}, Platform{Observe: func([]string) Observer { return Observer{Verdict: observe} }})
+	a, _ := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AllowList: true}}, Platform{Observe: func(*settings.Target) Observer { return Observer{Verdict: observe} }})
 	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 503 {
 		t.Errorf("?list: %d", r.StatusCode)
 	}
@@ -78,7 +78,7 @@ func TestListIsAllowedAndObserved(t *testing.T) {
 func TestFailedListIsNoVerdictOnTheServer(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t, healthtest.WithoutHealth())
-	a, log := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AllowList: true}}, Platform{Observe: func([]string) Observer {
+	a, log := newApp(t, settings.Settings{Upstream: settings.Upstream{Addr: up.Addr()}, Process: settings.Process{AllowList: true}}, Platform{Observe: func(*settings.Target) Observer {
 		return Observer{Verdict: func(v health.Verdict) { t.Errorf("observed %+v", v) }}
 	}})
 	if r := get(t, a.Handler, "/?list", ""); r.StatusCode != 503 {
@@ -87,7 +87,7 @@ func TestFailedListIsNoVerdictOnTheServer(t *testing.T) {
 	if !strings.Contains(log.String(), "list=true") {
 		t.Errorf("log: %s", log)
 	}
-	list := a.Upstreams[0].Checker.List(t.Context())
+	list := a.Upstreams()[0].Checker.List(t.Context())
 	if len(list) != 1 || !list[0].Since.IsZero() {
 		t.Errorf("%+v", list)
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/settings"
 )
 
 // reported is a reporter of a test with what it has written.
@@ -26,7 +27,8 @@ type reported struct {
 
 func newReported(t *testing.T, level slog.Level, configured ...string) *reported {
 	r := &reported{t: t, out: new(bytes.Buffer), at: time.Unix(1700000000, 0)}
-	r.reporter = newReporter(slog.New(slog.NewJSONHandler(r.out, &slog.HandlerOptions{Level: level})), "grpc.example.com:443", configured)
+	r.reporter = newReporter(Platform{Logger: slog.New(slog.NewJSONHandler(r.out, &slog.HandlerOptions{Level: level})), lines: newLimiter(), linesOfMadeUp: newLimiter()},
+		&settings.Target{Upstream: settings.Upstream{Addr: "grpc.example.com:443", Services: configured}})
 	r.now = func() time.Time { return r.at }
 	return r
 }
@@ -89,31 +91,36 @@ func TestLine(t *testing.T) {
 	at := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
 	long := errors.New("tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time …")
 	for _, test := range []struct {
+		target     string
 		configured []string
 		v          health.Verdict
 		want       string
 	}{
-		{[]string{"echo.EchoServer"}, health.Verdict{Service: "echo.EchoServer", Status: health.ConnectionFailed, Phase: health.PhaseTLS,
+		{"", []string{"echo.EchoServer"}, health.Verdict{Service: "echo.EchoServer", Status: health.ConnectionFailed, Phase: health.PhaseTLS,
 			Err: fmt.Errorf("wrapped: %w", &health.TLSError{Fault: health.CertificateExpired, At: at, Err: long})},
 			`{"level":"WARN","msg":"echo.EchoServer CONNECTION_FAILED: the server's certificate expired 2026-11-24","upstream":"u:1","grpc_service":"echo.EchoServer","health_status":"CONNECTION_FAILED","phase":"tls","evidence":"ID","duration_seconds":1.5}`},
-		{nil, health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC, Asked: true, Code: codes.DeadlineExceeded, Err: errors.New("no answer to the RPC within 1s")},
+		{"", nil, health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC, Asked: true, Code: codes.DeadlineExceeded, Err: errors.New("no answer to the RPC within 1s")},
 			`{"level":"WARN","msg":"(server) TIMEOUT: no answer to the RPC within 1s","upstream":"u:1","health_status":"TIMEOUT","phase":"rpc","grpc_code":"DEADLINE_EXCEEDED","evidence":"ID","duration_seconds":1.5}`},
-		{[]string{"a", "b"}, health.Verdict{Service: "b", Status: health.NotServing, Asked: true},
+		{"", []string{"a", "b"}, health.Verdict{Service: "b", Status: health.NotServing, Asked: true},
 			`{"level":"WARN","msg":"b NOT_SERVING: the server answers, and says that it is not serving","upstream":"u:1","grpc_service":"b","health_status":"NOT_SERVING","grpc_code":"OK","evidence":"ID","duration_seconds":1.5}`},
-		{[]string{"a"}, health.Verdict{Service: "a", Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound, Err: errors.New("rpc error: unknown")},
+		{"", []string{"a"}, health.Verdict{Service: "a", Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound, Err: errors.New("rpc error: unknown")},
 			`{"level":"WARN","msg":"a SERVICE_UNKNOWN: rpc error: unknown","upstream":"u:1","grpc_service":"a","health_status":"SERVICE_UNKNOWN","grpc_code":"NOT_FOUND","evidence":"ID","duration_seconds":1.5}`},
-		{nil, health.Verdict{Service: "made.Up", Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound},
+		{"", nil, health.Verdict{Service: "made.Up", Status: health.ServiceUnknown, Asked: true, Code: codes.NotFound},
 			`{"level":"INFO","msg":"made.Up SERVICE_UNKNOWN: the server answers, and does not know this service","upstream":"u:1","grpc_service":"made.Up","health_status":"SERVICE_UNKNOWN","grpc_code":"NOT_FOUND","evidence":"ID","duration_seconds":1.5}`},
-		{nil, health.Verdict{List: true, Status: health.RPCFailed, Asked: true, Code: codes.PermissionDenied, Err: errors.New("no")},
+		{"", nil, health.Verdict{List: true, Status: health.RPCFailed, Asked: true, Code: codes.PermissionDenied, Err: errors.New("no")},
 			`{"level":"WARN","msg":"(list) RPC_FAILED: no","upstream":"u:1","health_status":"RPC_FAILED","grpc_code":"PERMISSION_DENIED","evidence":"ID","duration_seconds":1.5,"list":true}`},
+		{"checkout", []string{"a"}, health.Verdict{Service: "a", Status: health.NotServing, Asked: true},
+			`{"level":"WARN","msg":"checkout/a NOT_SERVING: the server answers, and says that it is not serving","target":"checkout","upstream":"u:1","grpc_service":"a","health_status":"NOT_SERVING","grpc_code":"OK","evidence":"ID","duration_seconds":1.5}`},
+		{"checkout", nil, health.Verdict{Status: health.NotServing, Asked: true},
+			`{"level":"WARN","msg":"checkout NOT_SERVING: the server answers, and says that it is not serving","target":"checkout","upstream":"u:1","health_status":"NOT_SERVING","grpc_code":"OK","evidence":"ID","duration_seconds":1.5}`},
 	} {
 		var out bytes.Buffer
-		r := newReporter(slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		r := newReporter(Platform{lines: newLimiter(), linesOfMadeUp: newLimiter(), Logger: slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
 				return slog.Attr{}
 			}
 			return a
-		}})), "u:1", test.configured)
+		}}))}, &settings.Target{Name: test.target, Upstream: settings.Upstream{Addr: "u:1", Services: test.configured}})
 		test.v.Duration = 1500 * time.Millisecond
 		_, id := r.verdict(t.Context(), test.v, health.Evidence{})
 		if got := strings.TrimSpace(out.String()); got != strings.Replace(test.want, "ID", id, 1) {

@@ -74,6 +74,9 @@ func (o Options) setting(name string) string {
 	return name
 }
 
+// Content returns what a setting's value that is no PEM text names.
+func (o Options) Content(ctx context.Context, name string) ([]byte, error) { return o.read(ctx, name) }
+
 func (o Options) read(ctx context.Context, name string) ([]byte, error) {
 	if o.Read != nil {
 		return o.Read(ctx, name)

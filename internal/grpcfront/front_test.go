@@ -78,7 +78,7 @@ func (s *server) rejections() []string {
 func start(t *testing.T, up asker.Upstream, change func(*asker.Options, *grpcfront.Options)) *server {
 	t.Helper()
 	s := new(server)
-	asks := asker.Options{Upstreams: []asker.Upstream{up}, Rejected: func(reason string) {
+	asks := asker.Options{Fleet: asker.One(&up), Rejected: func(reason string) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.rejected = append(s.rejected, reason)

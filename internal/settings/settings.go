@@ -56,6 +56,10 @@ type Upstream struct {
 	MinHealthyAddresses string // MIN_HEALTHY_ADDRESSES: a number, or "67%"; empty is all
 }
 
+// MaxTargetBudget is the longest that CONNECT_TIMEOUT and RPC_TIMEOUT of a target may be together: targets change while the process runs, and the time that its
+// listener gives an answer does not.
+const MaxTargetBudget = time.Minute
+
 // Target is one upstream of a targets file, or the only one where there is no file.
 type Target struct {
 	Name  string // empty where there is no file
@@ -67,6 +71,7 @@ type Target struct {
 type Process struct {
 	TargetsFile   string        // TARGETS_FILE: a path or (Lambda) a secret's ARN; empty where Upstream is the only one
 	CheckInterval time.Duration // CHECK_INTERVAL; 0 checks only when somebody asks
+	Names         []string      // the words after the flags: the targets that -runcli checks; none is all
 
 	MaxConcurrentChecks int  // MAX_CONCURRENT_CHECKS
 	AllowList           bool // ALLOW_LIST

@@ -48,7 +48,7 @@ func newBounded(configured, others, answers int64, services ...string) *bounded 
 		}
 		return health.Verdict{Status: health.Serving, Asked: true, At: time.Now()} // a check of its own
 	}}
-	b.serve(asker.Options{Upstreams: []asker.Upstream{up}, Rejected: func(reason string) {
+	b.serve(asker.Options{Fleet: asker.One(&up), Rejected: func(reason string) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.rejected = append(b.rejected, reason)
@@ -177,10 +177,10 @@ func TestManyRequestsOfAConnectionLeaveRoomForOthers(t *testing.T) {
 	b := newBounded(8*one, 0, 1<<20)
 	defer b.release()
 	b.memory.SideBySide = func(r *http.Request) int { return len(r.Header.Values("Beside")) }
-	b.serve(asker.Options{Upstreams: []asker.Upstream{{Check: func(context.Context, string) health.Verdict {
+	b.serve(asker.Options{Fleet: asker.One(&asker.Upstream{Check: func(context.Context, string) health.Verdict {
 		b.waiting <- ""
 		return health.Verdict{Status: health.Serving}
-	}}}})
+	}})})
 	if !b.memory.Configured.Take(4 * one) {
 		t.Fatal("no memory")
 	}
@@ -209,9 +209,9 @@ func TestCrowdsLeaveRoomForOthers(t *testing.T) {
 		b := newBounded(8*one, 0, 1<<20)
 		b.memory.Configured.Take(test.taken * one)
 		b.memory.Crowds = func(*http.Request) bool { return test.crowds }
-		b.serve(asker.Options{Upstreams: []asker.Upstream{{Check: func(context.Context, string) health.Verdict {
+		b.serve(asker.Options{Fleet: asker.One(&asker.Upstream{Check: func(context.Context, string) health.Verdict {
 			return health.Verdict{Status: health.Serving}
-		}}}})
+		}})})
 		if r := b.ask("/"); r.StatusCode != test.want {
 			t.Errorf("%+v: %d", test, r.StatusCode)
 		}
@@ -235,7 +235,7 @@ func TestCallersWhoLeaveMakeRoom(t *testing.T) {
 	} {
 		b := newBounded(10*one, 10*one, 1<<20)
 		release := make(chan struct{})
-		b.serve(asker.Options{Upstreams: []asker.Upstream{{Check: func(ctx context.Context, _ string) health.Verdict {
+		b.serve(asker.Options{Fleet: asker.One(&asker.Upstream{Check: func(ctx context.Context, _ string) health.Verdict {
 			b.waiting <- ""
 			select {
 			case <-ctx.Done():
@@ -243,7 +243,7 @@ func TestCallersWhoLeaveMakeRoom(t *testing.T) {
 			case <-time.After(10 * time.Second): // it should have left
 			}
 			return health.Verdict{Status: health.Serving}
-		}}}})
+		}})})
 		share := b.memory.Configured
 		if name == "short, several" || name == "enough, several" {
 			share = b.memory.Others

@@ -144,7 +144,7 @@ func TestSameVerdictsShareOneBody(t *testing.T) {
 				return list
 			}
 		}
-		h := web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{up}}), Answers: answers, ShowCause: true})
+		h := web.New(web.Options{Asker: asker.New(asker.Options{Fleet: asker.One(&up)}), Answers: answers, ShowCause: true})
 		a := newAudience()
 		for i := range callers {
 			a.ask(h, test.target, i%3 == 0)
@@ -183,7 +183,7 @@ func TestOtherVerdictsShareNothing(t *testing.T) {
 	at, ends := time.Now(), time.Now().Add(30*24*time.Hour)
 	var mu sync.Mutex
 	verdict, certificate := health.Verdict{Status: health.Serving, Asked: true, At: at}, ends
-	h := web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{{
+	h := web.New(web.Options{Asker: asker.New(asker.Options{Fleet: asker.One(&asker.Upstream{
 		Check: func(context.Context, string) health.Verdict {
 			mu.Lock()
 			defer mu.Unlock()
@@ -194,7 +194,7 @@ func TestOtherVerdictsShareNothing(t *testing.T) {
 			defer mu.Unlock()
 			return certificate
 		},
-	}}})})
+	})})})
 	a := newAudience()
 	for n, step := range []struct {
 		target      string
@@ -239,7 +239,7 @@ func TestCallersOfAnUpstreamShareBodies(t *testing.T) {
 	checker := check.New(check.Options{Options: dial.Options{Target: parse(t, up.Addr())}, RPCTimeout: 5 * time.Second})
 	t.Cleanup(checker.Close)
 	answers := memory.NewShare(1 << 20)
-	h := web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{{Check: checker.Check}}}), Answers: answers})
+	h := web.New(web.Options{Asker: asker.New(asker.Options{Fleet: asker.One(&asker.Upstream{Check: checker.Check})}), Answers: answers})
 	a := newAudience()
 	for range 400 {
 		a.ask(h, "/?format=html", false)

@@ -64,7 +64,7 @@ type options struct {
 
 func newHandler(o options) http.Handler {
 	up := asker.Upstream{Check: o.Check, List: o.List, Services: o.Services, CertificateEnds: o.CertificateEnds, Budget: o.Budget}
-	return web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{up}, Authorize: o.Authorize}), Path: o.Path, ShowCause: o.ShowCause})
+	return web.New(web.Options{Asker: asker.New(asker.Options{Fleet: asker.One(&up), Authorize: o.Authorize}), Path: o.Path, ShowCause: o.ShowCause})
 }
 
 // start serves the options on loopback and returns the address, "http://127.0.0.1:1234".
@@ -1136,7 +1136,7 @@ func TestRejected(t *testing.T) {
 		return health.Verdict{Status: health.Serving, At: time.Now()}
 	}}
 	h := web.New(web.Options{Path: "/health", Asker: asker.New(asker.Options{
-		Upstreams: []asker.Upstream{upstream},
+		Fleet: asker.One(&upstream),
 		Authorize: func(_ context.Context, token string) (bool, error) {
 			if token == "unreadable" {
 				return false, errors.New("the file is gone")
@@ -1235,7 +1235,7 @@ func TestSeveralUpstreams(t *testing.T) {
 	ends := time.Now().Add(40*24*time.Hour + time.Hour)
 	var mu sync.Mutex
 	var asked []string
-	up := func(name string, status health.Status, o asker.Upstream) asker.Upstream {
+	up := func(name string, status health.Status, o asker.Upstream) *asker.Upstream {
 		o.Name = name
 		o.Check = func(_ context.Context, service string) health.Verdict {
 			mu.Lock()
@@ -1244,17 +1244,27 @@ func TestSeveralUpstreams(t *testing.T) {
 			return health.Verdict{Status: status}
 		}
 		o.List = func(context.Context) []health.Verdict { return []health.Verdict{{Service: name, Status: status}} }
-		return o
+		return &o
 	}
-	open := web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{
-		up("a", health.Serving, asker.Upstream{}),
-		up("b", health.NotServing, asker.Upstream{CertificateEnds: func() time.Time { return ends.Add(time.Hour * 240) }}),
+	handler := func(upstreams ...*asker.Upstream) http.Handler {
+		fleet := asker.NewFleet(upstreams, true, time.Now())
+		return web.New(web.Options{Asker: asker.New(asker.Options{Fleet: func(context.Context) *asker.Fleet { return fleet }})})
+	}
+	open := handler(
+		up("a", health.Serving, asker.Upstream{Group: "g"}),
+		up("b", health.NotServing, asker.Upstream{Group: "g", CertificateEnds: func() time.Time { return ends.Add(time.Hour * 240) }}),
 		up("c", health.Serving, asker.Upstream{CertificateEnds: func() time.Time { return ends }}),
-	}})})
-	configured := web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{
+	)
+	configured := handler(
 		up("a", health.Serving, asker.Upstream{Services: []string{"x", "y"}}),
 		up("b", health.Serving, asker.Upstream{Services: []string{"x"}}),
-	}})})
+	)
+	var many []*asker.Upstream
+	for i := range 101 {
+		many = append(many, up(fmt.Sprintf("t%d", i), health.Serving, asker.Upstream{Group: "all"}))
+	}
+	crowd := handler(many...)
+	one := newHandler(options{Check: says(health.Serving)})
 	for _, test := range []struct {
 		h        http.Handler
 		target   string
@@ -1262,14 +1272,35 @@ func TestSeveralUpstreams(t *testing.T) {
 		contains string
 		asked    string
 	}{
-		{open, "/", 503, "SERVING\nNOT_SERVING\nSERVING\n", "a/ b/ c/"},
-		{open, "/?service=s", 503, "s SERVING\ns NOT_SERVING\ns SERVING\n", "a/s b/s c/s"},
-		{open, "/?list", 503, "a SERVING\nb NOT_SERVING\nc SERVING\n", ""},
+		{open, "/", 503, "a SERVING\nb NOT_SERVING\nc SERVING\n", "a/ b/ c/"},
+		{open, "/?service=s", 503, "a s SERVING\nb s NOT_SERVING\nc s SERVING\n", "a/s b/s c/s"},
+		{open, "/?list", 503, "a a SERVING\nb b NOT_SERVING\nc c SERVING\n", ""},
 		{open, "/?format=html", 503, ">40 days left<", "a/ b/ c/"},
-		{configured, "/", 200, "x SERVING\ny SERVING\nx SERVING\n", "a/x a/y b/x"},
-		{configured, "/?service=x", 200, "x SERVING\nx SERVING\n", "a/x b/x"},
+		{open, "/?format=json", 503, `{"target":"b","service":"","status":"NOT_SERVING"`, "a/ b/ c/"},
+		{open, "/?target=c&target=a&target=c", 200, "c SERVING\na SERVING\n", "a/ c/"},
+		{open, "/?target=b&service=s", 503, "b s NOT_SERVING\n", "b/s"},
+		{open, "/?target=b&list", 503, "b b NOT_SERVING\n", ""},
+		{open, "/?group=g", 503, "a SERVING\nb NOT_SERVING\n", "a/ b/"},
+		{open, "/?group=g&target=a&target=c", 503, "a SERVING\nc SERVING\nb NOT_SERVING\n", "a/ b/ c/"},
+		{open, "/?target=d", 404, "a target or group was asked for that is not there", ""},
+		{open, "/?target=a&target=A", 404, "not there", ""},
+		{open, "/?group=a", 404, "not there", ""},
+		{open, "/?target=default", 404, "not there", ""},
+		{open, "/?target=", 400, "target is empty", ""},
+		{open, "/?group=&target=a", 400, "group is empty", ""},
+		{open, "/?" + strings.Repeat("target=a&", 101), 400, "more than 100 targets", ""},
+		{configured, "/", 200, "a x SERVING\na y SERVING\nb x SERVING\n", "a/x a/y b/x"},
+		{configured, "/?service=x", 200, "a x SERVING\nb x SERVING\n", "a/x b/x"},
 		{configured, "/?service=y", 404, "not offered", ""},
+		{configured, "/?service=y&target=a", 200, "a y SERVING\n", "a/y"},
 		{configured, "/?list", 404, "not offered", ""},
+		{crowd, "/", 400, "there are more than 100 targets", ""},
+		{crowd, "/?group=all", 400, "there are more than 100 targets", ""},
+		{crowd, "/?target=t7", 200, "t7 SERVING\n", "t7/"},
+		{one, "/?target=default", 200, "SERVING\n", ""},
+		{one, "/?target=default&service=s", 200, "s SERVING\n", ""},
+		{one, "/?target=x", 404, "not there", ""},
+		{one, "/?group=x", 404, "not there", ""},
 	} {
 		asked = nil
 		recorder := httptest.NewRecorder()

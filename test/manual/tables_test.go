@@ -61,9 +61,9 @@ func TestStatuses(t *testing.T) {
 		documented = append(documented, strings.Trim(row[0], "`")+" "+row[1])
 	}
 	for _, status := range health.Statuses() {
-		handler := web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{{Check: func(context.Context, string) health.Verdict {
+		handler := web.New(web.Options{Asker: asker.New(asker.Options{Fleet: asker.One(&asker.Upstream{Check: func(context.Context, string) health.Verdict {
 			return health.Verdict{Status: status}
-		}}}})})
+		}})})})
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
 		there = append(there, status.String()+" "+strconv.Itoa(answer.Code))

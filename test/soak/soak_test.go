@@ -100,7 +100,7 @@ func naive(keep string) error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, `{"msg":"answering health checks","url":"http://%s/"}`+"\n", listener.Addr())
-	go http.Serve(listener, web.New(web.Options{Asker: asker.New(asker.Options{Upstreams: []asker.Upstream{{Check: n.check}}})}))
+	go http.Serve(listener, web.New(web.Options{Asker: asker.New(asker.Options{Fleet: asker.One(&asker.Upstream{Check: n.check})})}))
 	<-ctx.Done()
 	return nil
 }

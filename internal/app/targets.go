@@ -1,0 +1,67 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/internal/targets"
+)
+
+// TargetsFile returns the file that the settings name as the one that says what the App checks. Nothing is read yet. changed, which may be nil, is called
+// for each content that is new, with the error why it is not used.
+func (a *App) TargetsFile(changed func(err error)) *targets.File {
+	s := a.fleet.settings
+	return targets.New(targets.Options{
+		Read:  func(ctx context.Context) ([]byte, error) { return a.Credentials.Content(ctx, s.TargetsFile) },
+		Parse: s.ReadTargets,
+		Set:   a.SetTargets,
+		Loaded: func(n int, warnings []string, err error) {
+			a.loaded(n, warnings, err)
+			if changed != nil {
+				changed(err)
+			}
+		},
+	})
+}
+
+// loaded logs what came of a targets file.
+func (a *App) loaded(n int, warnings []string, err error) {
+	goesOn := a.fleet.current.Load() != nil
+	switch {
+	case err == nil:
+		a.Logger.Info("checking", append([]any{"targets", n}, interval(a.fleet.settings)...)...)
+	default:
+		attributes := []any{}
+		if goesOn {
+			attributes = append(attributes, "checked_as_before", len(a.fleet.all()))
+		}
+		a.Logger.Error("cannot use the targets file", attributes...)
+		for _, problem := range problemsOf(err) {
+			a.Logger.Error("wrong targets file", "problem", problem)
+		}
+	}
+	for _, warning := range warnings {
+		a.Logger.Warn("targets file", "warning", warning)
+	}
+}
+
+// maxProblems is how many problems of a targets file are logged: a file can have thousands.
+const maxProblems = 20
+
+func problemsOf(err error) []string {
+	var problems settings.Problems
+	if !errors.As(err, &problems) {
+		return []string{err.Error()}
+	}
+	return problems[:min(len(problems), maxProblems)]
+}
+
+// AtRequests has a targets file read again at requests, where it is old.
+func AtRequests(file *targets.File, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = file.Refresh(r.Context()) // without targets the answer says so
+		next.ServeHTTP(w, r)
+	})
+}
