@@ -112,7 +112,7 @@ func Overloaded(rejected func(reason string), next http.Handler) http.Handler {
 		}
 		w.Header()["Cache-Control"] = noStore
 		w.Header()["X-Content-Type-Options"] = noSniff
-		refuse(w, r, codes.ResourceExhausted, asker.NoRoom.String())
+		answerCode(w, r, codes.ResourceExhausted, asker.NoRoom.String())
 	})
 }
 
