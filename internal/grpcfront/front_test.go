@@ -470,6 +470,9 @@ func TestRequestWithoutAnEnd(t *testing.T) {
 		}
 		_, err = io.Copy(io.Discard, answer.Body)
 		answer.Body.Close()
+		if length := answer.Header.Get("Content-Length"); want == "0" && length != "" {
+			t.Errorf("%s: a client may stop reading behind %s bytes, before the trailers", path, length)
+		}
 		if code := cmp.Or(answer.Header.Get("Grpc-Status"), answer.Trailer.Get("Grpc-Status")); err != nil || code != want {
 			t.Errorf("%s: %q, %v", path, code, err)
 		}
