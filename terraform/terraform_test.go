@@ -291,6 +291,7 @@ func copyTree(t *testing.T) (terraformDir string) {
 	for module := range deployments {
 		write(filepath.Join(terraformDir, module, "tests", "program.tftest.hcl"), programTest(module))
 	}
+	write(filepath.Join(terraformDir, ecs, "tests", "readme.tftest.hcl"), readmeTest(t))
 	gcp := filepath.Join(terraformDir, "gcp")
 	write(filepath.Join(gcp, "tests", "both_cloudrun.tftest.hcl"), withImage(t, read(t, "gcp/tests/both.tftest.hcl")))
 	write(filepath.Join(gcp, "tests", "upload.tftest.hcl"), uploadTest(t))
@@ -450,6 +451,25 @@ run %[1]q {
 `, deployment.name, image, list(all), list(files), strings.Join(all, " "))
 	}
 	return text
+}
+
+// readmeTest is a test of Terraform with the variables that the example's README shows.
+func readmeTest(t *testing.T) string {
+	t.Helper()
+	_, text, found := strings.Cut(read(t, filepath.Join(ecs, "README.md")), "```hcl\n")
+	variables, _, ended := strings.Cut(text, "```\n")
+	if !found || !ended {
+		t.Fatal("the README shows no variables")
+	}
+	return mocks(ecs) + "variables {\n" + variables + `}
+
+run "readme" {
+  assert {
+    condition     = aws_lb_target_group.grpc.health_check[0].matcher == "0" && length(var.repository_arns) == 2
+    error_message = "The README's variables are enough."
+  }
+}
+`
 }
 
 // uploadTest is a test of Terraform that compares what the function's archive takes of the repository
