@@ -103,12 +103,14 @@ var messages = map[string]struct {
 		module: "gcp",
 		variables: `
   path                = "/health"
+  http2               = true
   deletion_protection = true
   metrics_sidecar     = true
   load_balancer       = { domain = "health.example.com", client_cas = ["-----BEGIN CERTIFICATE-----"] }
 `,
 		want: []string{
 			"path: the function answers every path: leave path out, or give an image for Cloud Run.",
+			"http2: a function speaks HTTP/1.1 behind its URL, and no gRPC: leave http2 out, or give an image for Cloud Run.",
 			"deletion_protection: a function has none: leave deletion_protection out, or give an image for Cloud Run.",
 			"metrics_sidecar: a function has no metrics port and no sidecar: leave metrics_sidecar out, or give an image for Cloud Run.",
 			"load_balancer: a function takes no ID tokens for a domain: leave load_balancer out, or give an image for Cloud Run.",
