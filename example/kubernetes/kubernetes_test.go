@@ -24,10 +24,34 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// healthCheckPolicy and backendConfig are the parts of two of GKE's types that the manifests use
+// healthCheckPolicy, backendConfig and targetGroupConfiguration are the parts of two of GKE's types, and of one of AWS', that the manifests use
 // (https://googlecloudplatform.github.io/gke-gateway-api/,
-// https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration). Their Go modules contain whole controllers.
+// https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration,
+// https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/gateway/spec/). Their Go modules contain whole controllers.
 type (
+	targetGroupConfiguration struct {
+		meta.TypeMeta   `json:",inline"`
+		meta.ObjectMeta `json:"metadata"`
+		Spec            struct {
+			TargetReference struct {
+				Name string `json:"name"`
+			} `json:"targetReference"`
+			DefaultConfiguration struct {
+				TargetType        string `json:"targetType"`
+				ProtocolVersion   string `json:"protocolVersion"`
+				HealthCheckConfig struct {
+					Protocol string `json:"healthCheckProtocol"`
+					Port     string `json:"healthCheckPort"`
+					Path     string `json:"healthCheckPath"`
+					Matcher  struct {
+						GRPCCode string `json:"grpcCode"`
+					} `json:"matcher"`
+					Interval int32 `json:"healthCheckInterval"`
+					Timeout  int32 `json:"healthCheckTimeout"`
+				} `json:"healthCheckConfig"`
+			} `json:"defaultConfiguration"`
+		} `json:"spec"`
+	}
 	healthCheckPolicy struct {
 		meta.TypeMeta   `json:",inline"`
 		meta.ObjectMeta `json:"metadata"`
@@ -75,15 +99,16 @@ type (
 
 // empty has a function for each kind that returns an object to decode into.
 var empty = map[string]func() any{
-	"apps/v1 Deployment":                     func() any { return new(apps.Deployment) },
-	"cert-manager.io/v1 Certificate":         func() any { return new(certmanager.Certificate) },
-	"cloud.google.com/v1 BackendConfig":      func() any { return new(backendConfig) },
-	"monitoring.coreos.com/v1 PodMonitor":    func() any { return new(monitoring.PodMonitor) },
-	"networking.gke.io/v1 HealthCheckPolicy": func() any { return new(healthCheckPolicy) },
-	"networking.k8s.io/v1 Ingress":           func() any { return new(networking.Ingress) },
-	"networking.k8s.io/v1 NetworkPolicy":     func() any { return new(networking.NetworkPolicy) },
-	"v1 Pod":                                 func() any { return new(core.Pod) },
-	"v1 Service":                             func() any { return new(core.Service) },
+	"apps/v1 Deployment":                          func() any { return new(apps.Deployment) },
+	"cert-manager.io/v1 Certificate":              func() any { return new(certmanager.Certificate) },
+	"cloud.google.com/v1 BackendConfig":           func() any { return new(backendConfig) },
+	"gateway.k8s.aws/v1 TargetGroupConfiguration": func() any { return new(targetGroupConfiguration) },
+	"monitoring.coreos.com/v1 PodMonitor":         func() any { return new(monitoring.PodMonitor) },
+	"networking.gke.io/v1 HealthCheckPolicy":      func() any { return new(healthCheckPolicy) },
+	"networking.k8s.io/v1 Ingress":                func() any { return new(networking.Ingress) },
+	"networking.k8s.io/v1 NetworkPolicy":          func() any { return new(networking.NetworkPolicy) },
+	"v1 Pod":                                      func() any { return new(core.Pod) },
+	"v1 Service":                                  func() any { return new(core.Service) },
 }
 
 // objects decodes every manifest, by file. It fails for unknown fields and duplicate fields, as an API server can.
@@ -310,16 +335,14 @@ func TestPorts(t *testing.T) {
 			case *backendConfig:
 				healthPorts[file] = o.Spec.HealthCheck.Port
 			case *networking.Ingress:
-				n, err := strconv.ParseInt(o.Annotations["alb.ingress.kubernetes.io/healthcheck-port"], 10, 32)
-				if err != nil {
-					t.Errorf("%s: %v", file, err)
-				}
-				healthPorts[file] = int32(n)
+				healthPorts[file] = parsePort(t, o.Annotations["alb.ingress.kubernetes.io/healthcheck-port"])
+			case *targetGroupConfiguration:
+				healthPorts[file] = parsePort(t, o.Spec.DefaultConfiguration.HealthCheckConfig.Port)
 			}
 		}
 	}
-	if len(healthPorts) != 5 {
-		t.Errorf("%d load balancers ask, want 5: %v", len(healthPorts), healthPorts)
+	if len(healthPorts) != 6 {
+		t.Errorf("%d load balancers ask, want 6: %v", len(healthPorts), healthPorts)
 	}
 	for _, p := range all {
 		want := port("health", p.containers()...)
@@ -334,11 +357,21 @@ func TestPorts(t *testing.T) {
 	}
 }
 
-// TestIngress checks what makes an AWS load balancer ask the proxy, judge by its code, and send traffic to the server.
-func TestIngress(t *testing.T) {
+func parsePort(t *testing.T, text string) int32 {
+	t.Helper()
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		t.Errorf("a port: %v", err)
+	}
+	return int32(n)
+}
+
+// TestAWS checks what makes an AWS load balancer ask the proxy, judge by its code, and send traffic to the server.
+func TestAWS(t *testing.T) {
 	t.Parallel()
 	services := make(map[string][]string) // the names of their ports
 	var ingresses []*networking.Ingress
+	var groups []*targetGroupConfiguration
 	for _, objects := range objects(t) {
 		for _, object := range objects {
 			switch o := object.(type) {
@@ -348,11 +381,21 @@ func TestIngress(t *testing.T) {
 				}
 			case *networking.Ingress:
 				ingresses = append(ingresses, o)
+			case *targetGroupConfiguration:
+				groups = append(groups, o)
 			}
 		}
 	}
-	if len(ingresses) != 1 {
-		t.Fatalf("%d Ingresses, want 1", len(ingresses))
+	if len(ingresses) != 1 || len(groups) != 1 {
+		t.Fatalf("%d Ingresses and %d TargetGroupConfigurations, want 1 each", len(ingresses), len(groups))
+	}
+	group := groups[0].Spec.DefaultConfiguration
+	check := group.HealthCheckConfig
+	if got := []string{group.TargetType, group.ProtocolVersion, check.Protocol, check.Path, check.Matcher.GRPCCode}; !slices.Equal(got, []string{"ip", "GRPC", "HTTP", "/AWS.ALB/healthcheck", "0"}) {
+		t.Errorf("the target group: %q", got)
+	}
+	if name := groups[0].Spec.TargetReference.Name; services[name] == nil {
+		t.Errorf("there is no Service %s", name)
 	}
 	ingress := ingresses[0]
 	for name, want := range map[string]string{
