@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -117,13 +116,21 @@ func rawClients(p programs) []checker {
 		{"grpc-go with TLS", columnGRPC, func(t *testing.T, d *deployment, service string) string {
 			return conclude(t, d, askGo(t, d.secure, credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}), service))
 		}},
-		{"curl --http2-prior-knowledge", columnHTTP, func(t *testing.T, d *deployment, service string) string {
-			return curl(t, p.curl, d, service, "--http2-prior-knowledge", "http://"+d.plain)
-		}},
-		{"curl --http2 with TLS", columnHTTP, func(t *testing.T, d *deployment, service string) string {
-			return curl(t, p.curl, d, service, "--http2", "--cacert", d.ca, "https://"+d.secure)
-		}},
 	}
+	byCurl := func(name string, args func(d *deployment, path string) []string) checker {
+		return checker{name, columnHTTP, func(t *testing.T, d *deployment, service string) string {
+			code, line := curl(t, p.curl, args(d, d.httpPath(service))...)
+			if !strings.HasSuffix(line, d.state.status) {
+				t.Errorf("the answer is %q, want it to end with %s", line, d.state.status)
+			}
+			return code
+		}}
+	}
+	found = append(found, byCurl("curl --http2-prior-knowledge", func(d *deployment, path string) []string {
+		return []string{"--http2-prior-knowledge", "http://" + d.plain + path}
+	}), byCurl("curl --http2 with TLS", func(d *deployment, path string) []string {
+		return []string{"--http2", "--cacert", d.ca, "https://" + d.secure + path}
+	}))
 	for _, proto := range []protocol{{}, {http2: true}, {tls: true}, {http2: true, tls: true}} {
 		name := "gRPC-Web over " + proto.String()
 		found = append(found, checker{name, columnGRPC, func(t *testing.T, d *deployment, service string) string {
@@ -185,26 +192,25 @@ func (d *deployment) at(secure bool) string {
 	return d.plain
 }
 
-// curl returns the status code, of an answer over HTTP/2 whose body has the proxy's status.
-func curl(t *testing.T, program string, d *deployment, service string, args ...string) string {
+// curl returns the HTTP code of an answer and its first line. It fails the test unless the answer came over HTTP/2.
+func curl(t *testing.T, program string, args ...string) (code, line string) {
 	t.Helper()
-	last := len(args) - 1
-	args[last] += d.httpPath(service)
-	args = append([]string{"--silent", "--show-error", "--max-time", strconv.Itoa(int(patience.Seconds())), "--write-out", "\n%{http_version} %{http_code}"}, args...)
+	args = append([]string{
+		"--silent", "--show-error", "--max-time", strconv.Itoa(int(patience.Seconds())), "--write-out", "\n%{http_version} %{http_code}",
+	}, args...)
 	out, err := exec.CommandContext(t.Context(), program, args...).Output()
 	if err != nil {
-		var failed *exec.ExitError
-		if errors.As(err, &failed) {
-			t.Fatalf("curl %v: %v\n%s", args, err, failed.Stderr)
+		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+			t.Fatalf("curl %q: %v\n%s", args, err, failed.Stderr)
 		}
-		t.Fatalf("curl %v: %v", args, err)
+		t.Fatalf("curl %q: %v", args, err)
 	}
 	lines := strings.Split(string(out), "\n")
 	version, code, _ := strings.Cut(lines[len(lines)-1], " ")
-	if version != "2" || !strings.HasSuffix(strings.TrimSpace(lines[0]), d.state.status) {
-		t.Errorf("curl %v: got %q", args, out)
+	if version != "2" {
+		t.Errorf("curl %q: the answer came over HTTP/%s", args, version)
 	}
-	return code
+	return code, lines[0]
 }
 
 // frame puts a message into a gRPC frame: no compression, and the length.
@@ -319,8 +325,4 @@ func exit(t *testing.T, program string, args ...string) (int, string) {
 		t.Fatal(err)
 	}
 	return cmd.ProcessState.ExitCode(), strings.TrimSpace(string(out))
-}
-
-func basic(password string) string {
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(":"+password))
 }

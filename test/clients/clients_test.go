@@ -247,6 +247,14 @@ type checker struct {
 func TestClients(t *testing.T) {
 	t.Parallel()
 	shared := start(t)
+	for name, test := range map[string]func(*testing.T, programs){
+		"token": testToken, "client certificate": testClientCertificate, "mistyped path": testMistypedPath,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, shared)
+		})
+	}
 	for _, s := range states {
 		t.Run(s.name(), func(t *testing.T) {
 			t.Parallel()
