@@ -138,8 +138,8 @@ func start(t *testing.T) programs {
 		haproxy: needs(t, "haproxy", "Debian: apt-get install haproxy"),
 		nginx:   needs(t, "nginx", "Debian: apt-get install nginx"),
 	}
-	node := needs(t, "node", "Node.js 20 or later")
-	npm := needs(t, "npm", "it comes with Node.js")
+	node := needs(t, "node", "Node.js 18 or later")
+	npm := needs(t, "npm", "it comes with Node.js, or Debian: apt-get install npm")
 	needs(t, debianPython, "Debian: apt-get install python3-grpcio")
 	if err := exec.Command(debianPython, "-c", "import grpc").Run(); err != nil {
 		t.Skipf("these tests need grpcio (Debian: apt-get install python3-grpcio): %v", err)

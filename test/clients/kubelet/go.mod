@@ -30,6 +30,7 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.2 // indirect
 )
 
+// Kubernetes replaces these modules by folders of its own, which its module lacks: version v1.X.Y of it is built of their v0.X.Y.
 replace (
 	k8s.io/api => k8s.io/api v0.37.2
 	k8s.io/apimachinery => k8s.io/apimachinery v0.37.2
