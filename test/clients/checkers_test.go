@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 const checkPath = "/grpc.health.v1.Health/Check"
@@ -290,8 +293,7 @@ func byHand() []checker {
 		}
 		if *grpcurl != "" {
 			found = append(found, checker{title("grpcurl", secure), columnGRPC, func(t *testing.T, d *deployment, service string) string {
-				// Without server reflection grpcurl needs the protocol's file.
-				args := []string{"-max-time", "30", "-import-path", "testdata", "-proto", "health.proto", "-d", fmt.Sprintf(`{"service":%q}`, service)}
+				args := []string{"-max-time", strconv.Itoa(int(patience.Seconds())), "-protoset", protoset(t), "-d", fmt.Sprintf(`{"service":%q}`, service)}
 				if secure {
 					args = append(args, "-cacert", d.ca)
 				} else {
@@ -303,6 +305,9 @@ func byHand() []checker {
 				if code >= 64 {
 					return "`" + codeName(codes.Code(code-64)) + "`"
 				}
+				if code != 0 {
+					return out
+				}
 				_, status, _ := strings.Cut(out, `"status": "`)
 				status, _, _ = strings.Cut(status, `"`)
 				if status == "" {
@@ -313,6 +318,19 @@ func byHand() []checker {
 		}
 	}
 	return found
+}
+
+// protoset writes the protocol for grpcurl, which asks the server for it by reflection otherwise, and returns the path.
+func protoset(t *testing.T) string {
+	t.Helper()
+	file := protodesc.ToFileDescriptorProto(healthpb.File_grpc_health_v1_health_proto)
+	bytes, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "protoset")
+	writeFile(t, path, string(bytes))
+	return path
 }
 
 // exit runs a program, and returns its exit code and what it printed.

@@ -303,7 +303,7 @@ func conclude(t *testing.T, d *deployment, a answer) string {
 		t.Errorf("the metadata health-status is %q, want %q", got, s.status)
 	}
 	if got := a.Metadata["health-evidence"]; (got == "") != (s.status == "SERVING") {
-		t.Errorf("the metadata health-evidence is %q", got)
+		t.Errorf("the metadata health-evidence is %q with %s", got, s.status)
 	}
 	if a.Code == 0 {
 		return fmt.Sprintf("`OK`, %s", healthpb.HealthCheckResponse_ServingStatus(a.Status))
