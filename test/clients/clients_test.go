@@ -249,6 +249,7 @@ func TestClients(t *testing.T) {
 	shared := start(t)
 	for name, test := range map[string]func(*testing.T, programs){
 		"token": testToken, "client certificate": testClientCertificate, "mistyped path": testMistypedPath,
+		"mutual TLS behind": testMutualTLSBehind,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -261,7 +262,7 @@ func TestClients(t *testing.T) {
 			d := deploy(t, shared.proxy, s)
 			for _, c := range slices.Concat(libraries(shared), throughFronts(t, shared, d), rawClients(shared), byHand()) {
 				want := s.want[slices.Index(columns, c.column)]
-				t.Run(c.name, func(t *testing.T) {
+				t.Run(strings.ReplaceAll(c.name, "/", " "), func(t *testing.T) {
 					t.Parallel()
 					for _, service := range s.services {
 						if got := c.ask(t, d, service); got != strings.Trim(want, "*") {

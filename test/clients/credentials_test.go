@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -116,6 +117,43 @@ func testClientCertificate(t *testing.T, p programs) {
 	creds := credentials.NewTLS(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{client.TLS}})
 	if got := conclude(t, d, askGo(t, d.secure, creds, "")); got != "`OK`, SERVING" {
 		t.Errorf("grpc-go: got %s", got)
+	}
+}
+
+// testMutualTLSBehind lets checkers that know no TLS ask about a server that wants a client certificate.
+func testMutualTLSBehind(t *testing.T, p programs) {
+	ca, dir := healthtest.NewCA(t), t.TempDir()
+	up := healthtest.Start(t, healthtest.TLS(ca.MutualTLS(t)))
+	cert, key := ca.Client(t).WriteFiles(t, dir, "client")
+	settings := []string{
+		"GRPC_HEALTH_ADDR=" + up.Target(), "GRPC_HEALTH_CONNECT_TIMEOUT=30s", "GRPC_HEALTH_RPC_TIMEOUT=30s",
+		"GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT=" + ca.WriteFile(t, dir, "ca"),
+	}
+	with := append(slices.Clone(settings), "GRPC_HEALTH_CLIENT_CERT="+cert, "GRPC_HEALTH_CLIENT_KEY="+key)
+	for _, c := range []struct {
+		name, status string
+		env          []string
+		code         codes.Code
+	}{
+		{"with a client certificate", "SERVING", with, codes.OK},
+		{"without", "CONNECTION_FAILED", settings, codes.Unavailable},
+	} {
+		target := address(t, proxytest.Start(t, p.proxy, c.env...))
+		d := &deployment{state: state{status: c.status}, plain: target}
+		for name, library := range map[string]*program{"grpc-js": p.node, "grpcio": p.python} {
+			var a answer
+			if library.ask(t, question{Target: target}, &a); codes.Code(a.Code) != c.code {
+				t.Errorf("%s: %s: got %+v, want %v", c.name, name, a, c.code)
+			}
+			conclude(t, d, a)
+		}
+		var a probed
+		if p.kubelet.ask(t, question{Target: target}, &a); a.Healthy != (c.code == codes.OK) {
+			t.Errorf("%s: the kubelet's prober: got %+v", c.name, a)
+		}
+		if code := (loadBalancer{target: target}).grpc(t, albPath, frame(nil)); code != c.code {
+			t.Errorf("%s: a load balancer: got %v, want %v", c.name, code, c.code)
+		}
 	}
 }
 
