@@ -155,7 +155,9 @@ func (f *front) message(next http.Handler) http.Handler {
 		q := &request{header: w.Header()}
 		defer func() { f.answers.Give(q.taken) }()
 		q.Request = r.WithContext(context.WithValue(r.Context(), requestKey{}, q))
-		next.ServeHTTP(w, q.Request)
+		answer := &trailersOnly{ResponseWriter: w}
+		next.ServeHTTP(answer, q.Request)
+		answer.end()
 		if !q.asked {
 			f.asker.Reject("query")
 		}

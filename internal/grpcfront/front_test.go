@@ -756,3 +756,29 @@ func (r *recorder) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// TestTrailersOnly looks for the code in the headers of all answers without a message, since not every proxy passes on trailers after no body.
+func TestTrailersOnly(t *testing.T) {
+	t.Parallel()
+	s := start(t, asker.Upstream{Check: says(health.ConnectionFailed)}, nil)
+	for name, q := range map[string]rawRequest{
+		"a verdict":              {},
+		"no message":             {body: []byte{}},
+		"a message that is none": {body: frame(0, []byte{0xff})},
+		"too large":              {body: frame(0, make([]byte, 1<<20))},
+		"an illegal name":        {body: frame(0, []byte("\x0a\x01\x07"))},
+		"unknown compression":    {header: http.Header{"Grpc-Encoding": {"zstd"}}},
+		"no list":                {path: "/grpc.health.v1.Health/List"},
+		"another method":         {path: "/grpc.health.v1.Health/Watch"},
+		"the code only":          {path: "/AWS.ALB/healthcheck"},
+	} {
+		a := s.raw(t, q)
+		if a.code == "" || a.header.Get("Grpc-Status") != a.code || len(a.body) > 0 {
+			t.Errorf("%s: the code is %q, the headers are %v", name, a.code, a.header)
+		}
+	}
+	serving := start(t, asker.Upstream{Check: says(health.Serving)}, nil)
+	if a := serving.raw(t, rawRequest{}); a.code != "0" || a.header.Get("Grpc-Status") != "" || len(a.body) == 0 {
+		t.Errorf("with a message: the code is %q, the headers are %v", a.code, a.header)
+	}
+}

@@ -103,6 +103,40 @@ func (f *front) code(w http.ResponseWriter, r *http.Request) {
 	succeed(w, r)
 }
 
+// trailersOnly makes an answer of connect's that has no message one of headers alone, as gRPC's servers do (in gRPC's words, Trailers-Only). connect
+// sends the code in trailers, after headers that it flushes; where it cannot flush, net/http gives the headers a Content-Length of 0, after which nginx
+// and HAProxy pass no trailers on.
+type trailersOnly struct {
+	http.ResponseWriter // and no Flusher
+	begun               bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *trailersOnly) WriteHeader(status int) {
+	w.begun = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *trailersOnly) Write(p []byte) (int, error) {
+	w.begun = true
+	return w.ResponseWriter.Write(p)
+}
+
+// end is called when connect is done.
+func (w *trailersOnly) end() {
+	if w.begun {
+		return
+	}
+	header := w.Header()
+	for key, values := range header {
+		if name, is := strings.CutPrefix(key, http.TrailerPrefix); is {
+			delete(header, key)
+			header[name] = values
+		}
+	}
+}
+
 // finish waits for the end of a request whose message does not matter. net/http resets the stream of a request that it has not read to its
 // end, with NO_ERROR behind the answer, which the protocol allows; a client that is about to send its message then loses the answer
 // (curl 7.88 does). The message is 5 bytes for what checkers ask here, and comes with the headers or just behind them.
