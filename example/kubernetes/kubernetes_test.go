@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -23,10 +24,34 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// healthCheckPolicy and backendConfig are the parts of two of GKE's types that the manifests use
+// healthCheckPolicy, backendConfig and targetGroupConfiguration are the parts of two of GKE's types, and of one of AWS', that the manifests use
 // (https://googlecloudplatform.github.io/gke-gateway-api/,
-// https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration). Their Go modules contain whole controllers.
+// https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration,
+// https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/gateway/spec/). Their Go modules contain whole controllers.
 type (
+	targetGroupConfiguration struct {
+		meta.TypeMeta   `json:",inline"`
+		meta.ObjectMeta `json:"metadata"`
+		Spec            struct {
+			TargetReference struct {
+				Name string `json:"name"`
+			} `json:"targetReference"`
+			DefaultConfiguration struct {
+				TargetType        string `json:"targetType"`
+				ProtocolVersion   string `json:"protocolVersion"`
+				HealthCheckConfig struct {
+					Protocol string `json:"healthCheckProtocol"`
+					Port     string `json:"healthCheckPort"`
+					Path     string `json:"healthCheckPath"`
+					Matcher  struct {
+						GRPCCode string `json:"grpcCode"`
+					} `json:"matcher"`
+					Interval int32 `json:"healthCheckInterval"`
+					Timeout  int32 `json:"healthCheckTimeout"`
+				} `json:"healthCheckConfig"`
+			} `json:"defaultConfiguration"`
+		} `json:"spec"`
+	}
 	healthCheckPolicy struct {
 		meta.TypeMeta   `json:",inline"`
 		meta.ObjectMeta `json:"metadata"`
@@ -39,12 +64,10 @@ type (
 			Default struct {
 				timing `json:",inline"`
 				Config struct {
-					Type            string `json:"type"`
-					HTTPHealthCheck struct {
-						PortSpecification string `json:"portSpecification"`
-						Port              int32  `json:"port"`
-						RequestPath       string `json:"requestPath"`
-					} `json:"httpHealthCheck"`
+					Type             string     `json:"type"`
+					HTTPHealthCheck  *portCheck `json:"httpHealthCheck"`
+					HTTP2HealthCheck *portCheck `json:"http2HealthCheck"`
+					GRPCHealthCheck  *portCheck `json:"grpcHealthCheck"`
 				} `json:"config"`
 			} `json:"default"`
 		} `json:"spec"`
@@ -61,6 +84,11 @@ type (
 			} `json:"healthCheck"`
 		} `json:"spec"`
 	}
+	portCheck struct {
+		PortSpecification string `json:"portSpecification"`
+		Port              int32  `json:"port"`
+		RequestPath       string `json:"requestPath"` // not with gRPC
+	}
 	timing struct {
 		CheckIntervalSec   int64 `json:"checkIntervalSec"`
 		TimeoutSec         int64 `json:"timeoutSec"`
@@ -71,14 +99,16 @@ type (
 
 // empty has a function for each kind that returns an object to decode into.
 var empty = map[string]func() any{
-	"apps/v1 Deployment":                     func() any { return new(apps.Deployment) },
-	"cert-manager.io/v1 Certificate":         func() any { return new(certmanager.Certificate) },
-	"cloud.google.com/v1 BackendConfig":      func() any { return new(backendConfig) },
-	"monitoring.coreos.com/v1 PodMonitor":    func() any { return new(monitoring.PodMonitor) },
-	"networking.gke.io/v1 HealthCheckPolicy": func() any { return new(healthCheckPolicy) },
-	"networking.k8s.io/v1 NetworkPolicy":     func() any { return new(networking.NetworkPolicy) },
-	"v1 Pod":                                 func() any { return new(core.Pod) },
-	"v1 Service":                             func() any { return new(core.Service) },
+	"apps/v1 Deployment":                          func() any { return new(apps.Deployment) },
+	"cert-manager.io/v1 Certificate":              func() any { return new(certmanager.Certificate) },
+	"cloud.google.com/v1 BackendConfig":           func() any { return new(backendConfig) },
+	"gateway.k8s.aws/v1 TargetGroupConfiguration": func() any { return new(targetGroupConfiguration) },
+	"monitoring.coreos.com/v1 PodMonitor":         func() any { return new(monitoring.PodMonitor) },
+	"networking.gke.io/v1 HealthCheckPolicy":      func() any { return new(healthCheckPolicy) },
+	"networking.k8s.io/v1 Ingress":                func() any { return new(networking.Ingress) },
+	"networking.k8s.io/v1 NetworkPolicy":          func() any { return new(networking.NetworkPolicy) },
+	"v1 Pod":                                      func() any { return new(core.Pod) },
+	"v1 Service":                                  func() any { return new(core.Service) },
 }
 
 // objects decodes every manifest, by file. It fails for unknown fields and duplicate fields, as an API server can.
@@ -231,11 +261,16 @@ func TestPorts(t *testing.T) {
 	for _, p := range all {
 		for _, c := range p.containers() {
 			for _, probe := range probes(c) {
-				if probe.HTTPGet == nil {
+				// A name must be of the probed container's port; a number may be of another container's.
+				var probed intstr.IntOrString
+				switch {
+				case probe.HTTPGet != nil:
+					probed = probe.HTTPGet.Port
+				case probe.GRPC != nil:
+					probed = intstr.FromInt32(probe.GRPC.Port)
+				default:
 					continue
 				}
-				// A name must be of the probed container's port; a number may be of another container's.
-				probed := probe.HTTPGet.Port
 				number := cmp.Or(probed.IntVal, port(probed.StrVal, c))
 				if !slices.ContainsFunc(p.containers(), func(c core.Container) bool {
 					return slices.ContainsFunc(c.Ports, func(port core.ContainerPort) bool { return port.ContainerPort == number })
@@ -256,7 +291,7 @@ func TestPorts(t *testing.T) {
 			return slices.Contains(numbers(p), cmp.Or(wanted.IntVal, port(wanted.StrVal, p.containers()...)))
 		})
 	}
-	var healthPorts []int32
+	healthPorts := make(map[string]int32) // whom load balancers ask, by file
 	for file, objects := range objects(t) {
 		for _, object := range objects {
 			switch o := object.(type) {
@@ -281,15 +316,106 @@ func TestPorts(t *testing.T) {
 					}
 				}
 			case *healthCheckPolicy:
-				healthPorts = append(healthPorts, o.Spec.Default.Config.HTTPHealthCheck.Port)
+				c := o.Spec.Default.Config
+				checks := map[string]*portCheck{"HTTP": c.HTTPHealthCheck, "HTTP2": c.HTTP2HealthCheck, "GRPC": c.GRPCHealthCheck}
+				for kind, check := range checks {
+					if (check != nil) != (kind == c.Type) {
+						t.Errorf("%s: the type is %s, and the check of type %s is there: %t", file, c.Type, kind, check != nil)
+					}
+				}
+				if check := checks[c.Type]; check != nil {
+					healthPorts[file] = check.Port
+					if check.PortSpecification != "USE_FIXED_PORT" {
+						t.Errorf("%s: %s: the port of the proxy is not that of the traffic", file, check.PortSpecification)
+					}
+					if isGRPC := c.Type == "GRPC"; (check.RequestPath == "") != isGRPC {
+						t.Errorf("%s: a check of type %s with the path %q", file, c.Type, check.RequestPath)
+					}
+				}
 			case *backendConfig:
-				healthPorts = append(healthPorts, o.Spec.HealthCheck.Port)
+				healthPorts[file] = o.Spec.HealthCheck.Port
+			case *networking.Ingress:
+				healthPorts[file] = parsePort(t, o.Annotations["alb.ingress.kubernetes.io/healthcheck-port"])
+			case *targetGroupConfiguration:
+				healthPorts[file] = parsePort(t, o.Spec.DefaultConfiguration.HealthCheckConfig.Port)
 			}
 		}
 	}
+	if len(healthPorts) != 6 {
+		t.Errorf("%d load balancers ask, want 6: %v", len(healthPorts), healthPorts)
+	}
 	for _, p := range all {
-		if want := port("health", p.containers()...); want != 0 && (len(healthPorts) != 2 || healthPorts[0] != want || healthPorts[1] != want) {
-			t.Errorf("GKE asks the ports %d, and %s has %d", healthPorts, p.file, want)
+		want := port("health", p.containers()...)
+		if want == 0 {
+			continue // no proxy
+		}
+		for file, got := range healthPorts {
+			if got != want {
+				t.Errorf("%s asks the port %d, and %s has %d", file, got, p.file, want)
+			}
+		}
+	}
+}
+
+func parsePort(t *testing.T, text string) int32 {
+	t.Helper()
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		t.Errorf("a port: %v", err)
+	}
+	return int32(n)
+}
+
+// TestAWS checks what makes an AWS load balancer ask the proxy, judge by its code, and send traffic to the server.
+func TestAWS(t *testing.T) {
+	t.Parallel()
+	services := make(map[string][]string) // the names of their ports
+	var ingresses []*networking.Ingress
+	var groups []*targetGroupConfiguration
+	for _, objects := range objects(t) {
+		for _, object := range objects {
+			switch o := object.(type) {
+			case *core.Service:
+				for _, port := range o.Spec.Ports {
+					services[o.Name] = append(services[o.Name], port.Name)
+				}
+			case *networking.Ingress:
+				ingresses = append(ingresses, o)
+			case *targetGroupConfiguration:
+				groups = append(groups, o)
+			}
+		}
+	}
+	if len(ingresses) != 1 || len(groups) != 1 {
+		t.Fatalf("%d Ingresses and %d TargetGroupConfigurations, want 1 each", len(ingresses), len(groups))
+	}
+	group := groups[0].Spec.DefaultConfiguration
+	check := group.HealthCheckConfig
+	if got := []string{group.TargetType, group.ProtocolVersion, check.Protocol, check.Path, check.Matcher.GRPCCode}; !slices.Equal(got, []string{"ip", "GRPC", "HTTP", "/AWS.ALB/healthcheck", "0"}) {
+		t.Errorf("the target group: %q", got)
+	}
+	if name := groups[0].Spec.TargetReference.Name; services[name] == nil {
+		t.Errorf("there is no Service %s", name)
+	}
+	ingress := ingresses[0]
+	for name, want := range map[string]string{
+		"backend-protocol-version": "GRPC",
+		"healthcheck-path":         "/AWS.ALB/healthcheck",
+		"success-codes":            "0",
+		"healthcheck-protocol":     "HTTP",
+		"target-type":              "ip",
+		"listen-ports":             `[{"HTTPS":443}]`,
+	} {
+		if got := ingress.Annotations["alb.ingress.kubernetes.io/"+name]; got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	for _, rule := range ingress.Spec.Rules {
+		for _, path := range rule.HTTP.Paths {
+			to := path.Backend.Service
+			if !slices.Contains(services[to.Name], to.Port.Name) {
+				t.Errorf("there is no Service %s with a port %s", to.Name, to.Port.Name)
+			}
 		}
 	}
 }
@@ -340,8 +466,8 @@ func TestPolicies(t *testing.T) {
 			t.Errorf("%s: no NetworkPolicy says who may connect to the proxy", p.file)
 		}
 	}
-	if proxies != 2 {
-		t.Errorf("%d pods with a proxy, want 2", proxies)
+	if proxies != 3 {
+		t.Errorf("%d pods with a proxy, want 3", proxies)
 	}
 }
 

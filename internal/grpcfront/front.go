@@ -114,7 +114,7 @@ func Overloaded(rejected func(reason string), next http.Handler) http.Handler {
 		}
 		w.Header()["Cache-Control"] = noStore
 		w.Header()["X-Content-Type-Options"] = noSniff
-		refuse(w, r, codes.ResourceExhausted, asker.NoRoom.String())
+		answerCode(w, r, codes.ResourceExhausted, asker.NoRoom.String())
 	})
 }
 
@@ -157,7 +157,9 @@ func (f *front) message(next http.Handler) http.Handler {
 		q := &request{header: w.Header()}
 		defer func() { f.answers.Give(q.taken) }()
 		q.Request = r.WithContext(context.WithValue(r.Context(), requestKey{}, q))
-		next.ServeHTTP(w, q.Request)
+		answer := &trailersOnly{ResponseWriter: w}
+		next.ServeHTTP(answer, q.Request)
+		answer.end()
 		if !q.asked {
 			f.asker.Reject("query")
 		}

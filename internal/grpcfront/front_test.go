@@ -2,6 +2,7 @@ package grpcfront_test
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/binary"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -407,6 +409,76 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// An answer waits for the end of its request: a stream that net/http resets behind the answer costs some clients the answer.
+func TestAnswersWaitForTheRequest(t *testing.T) {
+	t.Parallel()
+	for name, q := range map[string]struct{ path, token, code string }{
+		"the code OK":            {"/AWS.ALB/healthcheck", "right", "0"},
+		"another code":           {"/down/healthcheck", "right", "14"},
+		"an illegal name":        {"/" + strings.Repeat("a", 256) + "/healthcheck", "right", "14"},
+		"a method that is not":   {"/a.B/C", "right", "12"},
+		"a token that is wrong":  {"/AWS.ALB/healthcheck", "wrong", "16"},
+		"a token cannot be read": {"/AWS.ALB/healthcheck", "unreadable", "14"},
+	} {
+		asks := asker.New(asker.Options{
+			Upstreams: []asker.Upstream{{Check: func(_ context.Context, name string) health.Verdict {
+				if name == "down" {
+					return verdict(health.NotServing)
+				}
+				return verdict(health.Serving)
+			}}},
+			Authorize: func(_ context.Context, presented string) (bool, error) {
+				if presented == "unreadable" {
+					return false, errors.New(secret)
+				}
+				return presented == "right", nil
+			},
+		})
+		message := bytes.NewReader(make([]byte, 5))
+		r := httptest.NewRequest("POST", q.path, message)
+		r.ProtoMajor = 2
+		r.Header = http.Header{"Content-Type": {"application/grpc"}, "Authorization": {"Bearer " + q.token}}
+		left := -1
+		w := recorder{header: make(http.Header), begun: func() { left = message.Len() }}
+		grpcfront.New(grpcfront.Options{Asker: asks}, http.NotFoundHandler()).ServeHTTP(&w, r)
+		code := cmp.Or(w.header.Get("Grpc-Status"), w.header.Get(http.TrailerPrefix+"Grpc-Status"))
+		if left != 0 || code != q.code {
+			t.Errorf("%s: the answer with code %q, want %q, began with %d bytes of the request left", name, code, q.code, left)
+		}
+	}
+}
+
+// A request without an end gets its answer all the same.
+func TestRequestWithoutAnEnd(t *testing.T) {
+	t.Parallel()
+	s := start(t, asker.Upstream{Check: says(health.Serving)}, nil)
+	h2 := &http.Transport{Protocols: new(http.Protocols)}
+	h2.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(h2.CloseIdleConnections)
+	for path, want := range map[string]string{"/AWS.ALB/healthcheck": "0", "/a.B/C": "12"} {
+		body, end := io.Pipe()
+		t.Cleanup(func() { end.Close() })
+		r, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+s.address+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/grpc")
+		answer, err := h2.RoundTrip(r)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		_, err = io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+		if length := answer.Header.Get("Content-Length"); want == "0" && length != "" {
+			t.Errorf("%s: a client may stop reading behind %s bytes, before the trailers", path, length)
+		}
+		if code := cmp.Or(answer.Header.Get("Grpc-Status"), answer.Trailer.Get("Grpc-Status")); err != nil || code != want {
+			t.Errorf("%s: %q, %v", path, code, err)
+		}
+	}
+}
+
 // The caller's deadline ends the wait, and the check can tell whose it is.
 func TestDeadline(t *testing.T) {
 	t.Parallel()
@@ -669,8 +741,44 @@ func TestOverloaded(t *testing.T) {
 	}
 }
 
-type recorder struct{ header http.Header }
+type recorder struct {
+	header http.Header
+	begun  func() // called when the answer begins; nil calls nothing
+}
 
-func (r *recorder) Header() http.Header         { return r.header }
-func (r *recorder) WriteHeader(int)             {}
-func (r *recorder) Write(p []byte) (int, error) { return len(p), nil }
+func (r *recorder) Header() http.Header { return r.header }
+
+func (r *recorder) WriteHeader(int) { _, _ = r.Write(nil) }
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.begun != nil {
+		r.begun()
+	}
+	return len(p), nil
+}
+
+// TestTrailersOnly looks for the code in the headers of all answers without a message, since not every proxy passes on trailers after no body.
+func TestTrailersOnly(t *testing.T) {
+	t.Parallel()
+	s := start(t, asker.Upstream{Check: says(health.ConnectionFailed)}, nil)
+	for name, q := range map[string]rawRequest{
+		"a verdict":              {},
+		"no message":             {body: []byte{}},
+		"a message that is none": {body: frame(0, []byte{0xff})},
+		"too large":              {body: frame(0, make([]byte, 1<<20))},
+		"an illegal name":        {body: frame(0, []byte("\x0a\x01\x07"))},
+		"unknown compression":    {header: http.Header{"Grpc-Encoding": {"zstd"}}},
+		"no list":                {path: "/grpc.health.v1.Health/List"},
+		"another method":         {path: "/grpc.health.v1.Health/Watch"},
+		"the code only":          {path: "/AWS.ALB/healthcheck"},
+	} {
+		a := s.raw(t, q)
+		if a.code == "" || a.header.Get("Grpc-Status") != a.code || len(a.body) > 0 {
+			t.Errorf("%s: the code is %q, the headers are %v", name, a.code, a.header)
+		}
+	}
+	serving := start(t, asker.Upstream{Check: says(health.Serving)}, nil)
+	if a := serving.raw(t, rawRequest{}); a.code != "0" || a.header.Get("Grpc-Status") != "" || len(a.body) == 0 {
+		t.Errorf("with a message: the code is %q, the headers are %v", a.code, a.header)
+	}
+}

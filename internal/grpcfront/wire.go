@@ -2,6 +2,7 @@ package grpcfront
 
 import (
 	"encoding/binary"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -71,8 +72,7 @@ func timeoutOf(r *http.Request) (timeout time.Duration, ok bool) {
 	return time.Duration(n) * unit, true
 }
 
-// code answers a method of which the path ends in codeOnly by the code alone. The request's message is not read: whatever it is, the
-// code is about the upstream.
+// code answers a method of which the path ends in codeOnly by the code alone. Whatever the request's message is, the code is about the upstream.
 func (f *front) code(w http.ResponseWriter, r *http.Request) {
 	question := asker.Question{}
 	if name := strings.TrimSuffix(r.URL.Path, codeOnly); name != everything && name != "" {
@@ -105,9 +105,59 @@ func (f *front) code(w http.ResponseWriter, r *http.Request) {
 	succeed(w, r)
 }
 
-// refuse answers with a code alone: in gRPC's words, Trailers-Only. The text must be printable ASCII without a percent sign, and repeat nothing of
-// the request.
+// trailersOnly makes an answer of connect's that has no message one of headers alone, as gRPC's servers do (in gRPC's words, Trailers-Only). connect
+// sends the code in trailers, after headers that it flushes; where it cannot flush, net/http gives the headers a Content-Length of 0, after which nginx
+// and HAProxy pass no trailers on.
+type trailersOnly struct {
+	http.ResponseWriter // and no Flusher
+	begun               bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *trailersOnly) WriteHeader(status int) {
+	w.begun = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *trailersOnly) Write(p []byte) (int, error) {
+	w.begun = true
+	return w.ResponseWriter.Write(p)
+}
+
+// end is called when connect is done.
+func (w *trailersOnly) end() {
+	if w.begun {
+		return
+	}
+	header := w.Header()
+	for key, values := range header {
+		if name, is := strings.CutPrefix(key, http.TrailerPrefix); is {
+			delete(header, key)
+			header[name] = values
+		}
+	}
+}
+
+// finish waits for the end of a request whose message does not matter. net/http resets the stream of a request that it has not read to its
+// end, with NO_ERROR behind the answer, which the protocol allows; a client that is about to send its message then loses the answer
+// (curl 7.88 does). The message is 5 bytes for what checkers ask here, and comes with the headers or just behind them.
+func finish(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience)) // an error is one of the body's, too
+	_, _ = io.CopyN(io.Discard, r.Body, maxMessage)                             // what does not end is not waited for
+}
+
+// patience is how long an answer waits for the end of its request.
+const patience = time.Second
+
+// refuse answers with a code alone. The text must be printable ASCII without a percent sign, and repeat nothing of the request.
 func refuse(w http.ResponseWriter, r *http.Request, code codes.Code, text string) {
+	finish(w, r)
+	answerCode(w, r, code, text)
+}
+
+// answerCode is refuse for a request whose end is not waited for: in gRPC's words, Trailers-Only.
+func answerCode(w http.ResponseWriter, r *http.Request, code codes.Code, text string) {
 	if code == codes.ResourceExhausted {
 		w.Header()["Retry-After"] = retrySoon
 	}
@@ -120,6 +170,7 @@ func refuse(w http.ResponseWriter, r *http.Request, code codes.Code, text string
 
 // succeed answers with an empty message and the code OK.
 func succeed(w http.ResponseWriter, r *http.Request) {
+	finish(w, r)
 	header := w.Header()
 	header["Content-Type"] = contentType(r)
 	message := make([]byte, 5) // not compressed, and 0 bytes long
@@ -131,7 +182,10 @@ func succeed(w http.ResponseWriter, r *http.Request) {
 	} else {
 		header[http.TrailerPrefix+"Grpc-Status"] = []string{"0"}
 	}
-	_, _ = w.Write(message) // an error means that the caller has gone
+	// As gRPC's servers, without a Content-Length, behind which a client could stop reading before the trailers (curl 7.88 does). An error means
+	// that the caller has gone.
+	_, _ = w.Write(message)
+	_ = http.NewResponseController(w).Flush()
 }
 
 func contentType(r *http.Request) []string {

@@ -37,6 +37,9 @@ resource "google_cloud_run_v2_service" "proxy" {
       image = var.image
 
       ports {
+        # The name makes it HTTP/2 without TLS, which the proxy speaks on the same port
+        # (https://docs.cloud.google.com/run/docs/configuring/http2). Probes stay HTTP/1.1.
+        name           = var.http2 ? "h2c" : "http1"
         container_port = 8080
       }
 

@@ -368,6 +368,17 @@ variable "path" {
   }
 }
 
+variable "http2" {
+  description = "Cloud Run only: whether requests reach the container over HTTP/2, end to end. gRPC callers want it; HTTP callers notice nothing."
+  type        = bool
+  default     = false
+
+  validation {
+    condition     = !var.http2 || var.image != null
+    error_message = "http2: a function speaks HTTP/1.1 behind its URL, and no gRPC: leave http2 out, or give an image for Cloud Run."
+  }
+}
+
 variable "deletion_protection" {
   description = "Cloud Run only: whether Terraform refuses to delete the service. null is true; a function has no such protection."
   type        = bool

@@ -37,10 +37,14 @@ var notRun = map[string]string{
 	`cosign verify-blob checksums.txt --bundle checksums.txt.sigstore.json \`:                       "wants a release",
 	`gcloud functions deploy health --gen2 --region=europe-west1 --runtime=go126 --source=. --entry-point=HealthCheck \`: "wants a " +
 		"project on Google Cloud; function_test.go does what the build pack does",
-	`gcloud run deploy health --region=europe-west1 --no-allow-unauthenticated \`:        "wants a project on Google Cloud",
-	`aws lambda create-function --function-name grpc-health \`:                           "wants an account on AWS; lambda's tests run the package",
-	"aws lambda create-function-url-config --function-name grpc-health --auth-type NONE": "wants an account on AWS",
-	`gcloud monitoring uptime create "echo" --resource-type=uptime-url \`:                "wants a project on Google Cloud",
+	`gcloud run deploy health --region=europe-west1 --no-allow-unauthenticated \`:             "wants a project on Google Cloud",
+	`aws lambda create-function --function-name grpc-health \`:                                "wants an account on AWS; lambda's tests run the package",
+	"aws lambda create-function-url-config --function-name grpc-health --auth-type NONE":      "wants an account on AWS",
+	`gcloud monitoring uptime create "echo" --resource-type=uptime-url \`:                     "wants a project on Google Cloud",
+	`gcloud run deploy health --region=europe-west1 --no-allow-unauthenticated --use-http2 \`: "wants a project on Google Cloud",
+	`gcloud compute health-checks create grpc echo --global --port=8080 --check-interval=5s --timeout=3s --unhealthy-threshold=2`: "wants a " +
+		"project on Google Cloud",
+	`aws elbv2 create-target-group --name echo --target-type ip --vpc-id "$VPC_ID" \`: "wants an account on AWS; example/ecs is tested with its mock",
 }
 
 const (
@@ -127,7 +131,7 @@ func everyBlockIsKnown(t *testing.T, all []page) {
 				switch b.language {
 				case "sh", "bash":
 					listed[b.first()] = true
-				case "text", "dockerfile", "yaml", "mermaid":
+				case "text", "dockerfile", "yaml", "mermaid", "hcl", "haproxy", "nginx":
 				default:
 					t.Errorf("%s, line %d: a block of %q: neither run nor known", p.path, b.line, b.language)
 				}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/asker"
+	"example.com/grpc-health-http/internal/grpcfront"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/metrics"
 	"example.com/grpc-health-http/internal/web"
@@ -67,6 +68,35 @@ func TestStatuses(t *testing.T) {
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
 		there = append(there, status.String()+" "+strconv.Itoa(answer.Code))
+	}
+	same(t, documented, there)
+}
+
+// TestCodes compares the table of what callers get over gRPC with what is there, for every status.
+func TestCodes(t *testing.T) {
+	t.Parallel()
+	var documented, there []string
+	for _, row := range rows(t, "docs/load-balancers.md", "What it answers over gRPC", regexp.MustCompile("^`[A-Z_]+`$")) {
+		documented = append(documented, strings.Join(row, " | "))
+	}
+	name := func(c codes.Code) string {
+		if c == codes.OK {
+			return "OK"
+		}
+		return strings.ToUpper(regexp.MustCompile("([a-z])([A-Z])").ReplaceAllString(c.String(), "${1}_$2"))
+	}
+	for _, status := range health.Statuses() {
+		check := name(grpcfront.Code(health.Verdict{Status: status, Code: codes.PermissionDenied}))
+		switch {
+		case check == "OK":
+			check += ", " + status.String()
+		case status == health.RPCFailed:
+			if check != "PERMISSION_DENIED" {
+				t.Errorf("%s: %s, want the server's code", status, check)
+			}
+			check = "the server's own code"
+		}
+		there = append(there, "`"+status.String()+"` | "+check+" | "+name(grpcfront.CodeOnly(status)))
 	}
 	same(t, documented, there)
 }

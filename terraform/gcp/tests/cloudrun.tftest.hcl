@@ -27,6 +27,10 @@ run "service" {
     error_message = "One container of the image, and no sidecar that nothing asks for."
   }
   assert {
+    condition     = google_cloud_run_v2_service.proxy[0].template[0].containers[0].ports[0].name == "http1" && google_cloud_run_v2_service.proxy[0].template[0].containers[0].ports[0].container_port == 8080
+    error_message = "HTTP/1.1 unless it is asked for otherwise, on the image's port."
+  }
+  assert {
     condition     = google_cloud_run_v2_service.proxy[0].ingress == "INGRESS_TRAFFIC_ALL"
     error_message = "Uptime checkers come from outside: IAM keeps others out, not the ingress."
   }
@@ -95,6 +99,7 @@ run "tuned" {
     concurrency         = 10
     min_instances       = 1
     max_instances       = 1
+    http2               = true
     deletion_protection = false
     settings            = { GRPC_HEALTH_TLS = true, GRPC_HEALTH_SHUTDOWN_GRACE = "5s" }
     secrets = {
@@ -102,6 +107,10 @@ run "tuned" {
       GRPC_HEALTH_CLIENT_KEY  = { secret = "client-key" }
     }
     vpc = { network = "backend", subnetwork = "run", tags = ["health"] }
+  }
+  assert {
+    condition     = google_cloud_run_v2_service.proxy[0].template[0].containers[0].ports[0].name == "h2c"
+    error_message = "gRPC callers reach the proxy over HTTP/2."
   }
   assert {
     condition     = local.paths == { quiz = "/health?service=quiz&format=json" } && local.environment.GRPC_HEALTH_HTTP_LISTEN_PATH == "/health"

@@ -176,12 +176,13 @@ run "refused" {
     source_dir            = "./tests"                                  # not the repository
     build_service_account = "build@my-project.iam.gserviceaccount.com" # an address alone
     path                  = "/health"                                  # of Cloud Run, as the rest
+    http2                 = true
     deletion_protection   = true
     metrics_sidecar       = true
     load_balancer         = { domain = "health.example.com", client_cas = ["-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"] }
   }
   expect_failures = [
-    var.source_dir, var.build_service_account, var.path, var.deletion_protection, var.metrics_sidecar, var.load_balancer,
+    var.source_dir, var.build_service_account, var.path, var.http2, var.deletion_protection, var.metrics_sidecar, var.load_balancer,
   ]
 }
 

@@ -47,3 +47,34 @@ mock_resource "aws_route53_health_check" {
     id = "0123abcd-01ab-01ab-01ab-0123456789ab"
   }
 }
+
+mock_resource "aws_ecs_cluster" {
+  defaults = {
+    arn = "arn:aws:ecs:eu-central-1:123456789012:cluster/grpc-server"
+  }
+}
+
+mock_resource "aws_ecs_task_definition" {
+  defaults = {
+    arn = "arn:aws:ecs:eu-central-1:123456789012:task-definition/grpc-server:1"
+  }
+}
+
+mock_resource "aws_lb" {
+  defaults = {
+    arn      = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/grpc-server/0123456789abcdef"
+    dns_name = "internal-grpc-server-1234567890.eu-central-1.elb.amazonaws.com"
+  }
+}
+
+mock_resource "aws_lb_listener" {
+  defaults = {
+    arn = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/grpc-server/0123456789abcdef/0123456789abcdef"
+  }
+}
+
+mock_resource "aws_lb_target_group" {
+  defaults = {
+    arn = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/grpc-server/0123456789abcdef"
+  }
+}
