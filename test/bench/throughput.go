@@ -33,13 +33,22 @@ func cells() []cell {
 			}
 		}
 	}
+	for _, callers := range []int{1, 64} {
+		for _, k := range []kind{relay, nginx, itself} {
+			all = append(all, cell{grpcIn, callers, k})
+		}
+	}
 	return all
 }
 
 // throughput makes the table of requests, and compares it with the goals.
 func (b *bench) throughput(ctx context.Context) error {
 	rounds := make(map[cell][]figures)
-	all := cells()
+	all := slices.DeleteFunc(cells(), func(c cell) bool { return b.only != "" && c.transport != b.only })
+	if b.programs.nginx == "" {
+		fmt.Fprintf(b.out, "\nnginx is not installed: without the rows of %s\n", nginx)
+		all = slices.DeleteFunc(all, func(c cell) bool { return c.kind == nginx })
+	}
 	for range b.rounds {
 		for _, c := range all {
 			f, err := b.under(ctx, c, b.window)
@@ -58,7 +67,7 @@ func (b *bench) throughput(ctx context.Context) error {
 	for _, c := range all {
 		f := results[c]
 		ratio := ""
-		if c.kind != ours {
+		if own := (cell{c.transport, c.callers, ours}); c.kind != ours && rounds[own] != nil {
 			ratio = fmt.Sprintf("%.2f×", ratios(rounds[cell{c.transport, c.callers, ours}], rounds[c], rate))
 		}
 		fmt.Fprintf(b.out, "| %s | %d | %s | %.0f | %s | %s | %.3f | %.2f | %s | %s |\n",
@@ -88,6 +97,9 @@ func (b *bench) under(ctx context.Context, c cell, window time.Duration) (figure
 		return figures{}, err
 	}
 	l := newLoad(s.addr, config, "/", serving)
+	if c.transport == grpcIn {
+		l = newGRPCLoad(s.addr)
+	}
 	f, err := l.measure(ctx, s, u, c.callers, window)
 	if errors.Is(err, errNoAnswer) { // hundreds of handshakes at once, on a machine that has other work, too
 		const patiently = 4
@@ -107,6 +119,10 @@ func (b *bench) start(ctx context.Context, k kind, t transport, u *upstream, set
 			"GRPC_HEALTH_ADDR=" + u.addr, "GRPC_HEALTH_HTTP_LISTEN_ADDR=127.0.0.1:0", "GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0",
 		})
 		return startServer(ctx, b.programs.proxy, nil, env)
+	case relay:
+		return startServer(ctx, b.programs.relay, []string{u.addr}, settings)
+	case nginx:
+		return startNginx(ctx, b.programs.nginx, b.programs.dir, u.addr)
 	}
 	return startServer(ctx, b.programs.peers, []string{peerCommand, string(k), u.addr, string(t), string(b.certificates)}, settings)
 }
@@ -137,6 +153,7 @@ func goals() []goal {
 		{"ours / (c), 512", of(512, ours), of(512, nothing), rate, true, 0.65, 0.75},
 		{"ours / (a), mTLS on both sides, 64", cell{mutualBoth, 64, ours}, cell{mutualBoth, 64, dialEach}, rate, true, 15, 25},
 		{"ours with `GRPC_HEALTH_CONN_MAX_AGE=0` / (a), 64", of(64, oursDial), of(64, dialEach), rate, true, 3.5, 4.5},
+		{"ours / (d), gRPC, 64", cell{grpcIn, 64, ours}, cell{grpcIn, 64, relay}, rate, true, 1.5, 2},
 		{"p99 of ours / (b), 64", of(64, ours), of(64, oneConn), slowest, false, 1, 0.7},
 	}
 }
@@ -145,6 +162,9 @@ func goals() []goal {
 func (b *bench) compare(rounds map[cell][]figures) {
 	fmt.Fprint(b.out, "\n| ratio | measured | floor | stretch |\n|---|---|---|---|\n")
 	for _, g := range goals() {
+		if rounds[g.of] == nil || rounds[g.to] == nil {
+			continue
+		}
 		ratio := ratios(rounds[g.of], rounds[g.to], g.value)
 		verdict := "**missed**"
 		if g.least == (ratio >= g.floor) || ratio == g.floor {
