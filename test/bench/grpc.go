@@ -25,9 +25,10 @@ type grpcCaller struct {
 	replies     bytes.Buffer // to frames that want one, sent with the next request
 	writer      *http2.Framer
 	fields      *hpack.Decoder
-	message     []byte // what has come of the answer
+	http        string // an answer's HTTP status
+	message     []byte // what has come of it
+	status      string // its grpc-status
 	answer      []byte // the right message
-	status      string // the answer's grpc-status
 }
 
 // newGRPCCaller returns a caller of the server at this address.
@@ -40,7 +41,10 @@ func newGRPCCaller(authority string) (*grpcCaller, error) {
 	g.writer = http2.NewFramer(&g.replies, nil)
 	const tableSize = 4096 // octets, as long as no SETTINGS say another (RFC 9113, 6.5.2)
 	g.fields = hpack.NewDecoder(tableSize, func(f hpack.HeaderField) {
-		if f.Name == "grpc-status" {
+		switch f.Name {
+		case ":status":
+			g.http = f.Value
+		case "grpc-status":
 			g.status = f.Value
 		}
 	})
@@ -172,9 +176,9 @@ func (g *grpcCaller) frame(kind http2.FrameType, flags http2.Flags, stream uint3
 
 // ended judges a whole answer, and makes ready for the next.
 func (g *grpcCaller) ended() error {
-	if g.status != "0" || !bytes.Equal(g.message, g.answer) {
-		return fmt.Errorf("a wrong answer: grpc-status %q, message %x", g.status, g.message)
+	if g.http != "200" || g.status != "0" || !bytes.Equal(g.message, g.answer) {
+		return fmt.Errorf("a wrong answer: HTTP status %q, grpc-status %q, message %x", g.http, g.status, g.message)
 	}
-	g.status, g.message = "", g.message[:0]
+	g.http, g.status, g.message = "", "", g.message[:0]
 	return nil
 }

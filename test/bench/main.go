@@ -46,6 +46,7 @@ type plan struct {
 	window time.Duration // of one measurement
 	rounds int
 	only   transport // "" is all, and the other tables
+	before string    // a grpc_health_proxy that was built earlier, or ""
 }
 
 // run is main without the process.
@@ -62,6 +63,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return nil
 	})
+	flags.StringVar(&p.before, "before", "", "a grpc_health_proxy that was built earlier in the same way: how ours is beside it")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0

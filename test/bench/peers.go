@@ -32,6 +32,7 @@ const (
 	nothing  kind = "(c) nothing"
 	ours     kind = "ours"
 	oursDial kind = "ours, `GRPC_HEALTH_CONN_MAX_AGE=0`"
+	before   kind = "ours before" // the program that -before names
 	relay    kind = "(d) gRPC relay"
 	nginx    kind = "(e) nginx, `grpc_pass`"
 	itself   kind = "(f) the gRPC server itself"

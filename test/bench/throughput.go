@@ -23,9 +23,10 @@ func cells() []cell {
 	var all []cell
 	for _, t := range []transport{plain, tlsBehind, mutualBoth} {
 		for _, callers := range []int{1, 8, 64, 512} {
-			for _, k := range []kind{dialEach, oneConn, nothing, ours, oursDial} {
+			for _, k := range []kind{dialEach, oneConn, nothing, before, ours, oursDial} {
 				switch {
 				case k == oursDial && t != plain:
+				case k == before && t == tlsBehind: // it has no goal there
 				case k == nothing && t == tlsBehind: // it has no upstream, and so no such line
 				default:
 					all = append(all, cell{t, callers, k})
@@ -34,7 +35,7 @@ func cells() []cell {
 		}
 	}
 	for _, callers := range []int{1, 64} {
-		for _, k := range []kind{relay, nginx, itself} {
+		for _, k := range []kind{relay, nginx, itself, ours} {
 			all = append(all, cell{grpcIn, callers, k})
 		}
 	}
@@ -44,10 +45,11 @@ func cells() []cell {
 // throughput makes the table of requests, and compares it with the goals.
 func (b *bench) throughput(ctx context.Context) error {
 	rounds := make(map[cell][]figures)
-	all := slices.DeleteFunc(cells(), func(c cell) bool { return b.only != "" && c.transport != b.only })
+	all := slices.DeleteFunc(cells(), func(c cell) bool {
+		return b.only != "" && c.transport != b.only || c.kind == before && b.before == "" || c.kind == nginx && b.programs.nginx == ""
+	})
 	if b.programs.nginx == "" {
 		fmt.Fprintf(b.out, "\nnginx is not installed: without the rows of %s\n", nginx)
-		all = slices.DeleteFunc(all, func(c cell) bool { return c.kind == nginx })
 	}
 	for range b.rounds {
 		for _, c := range all {
@@ -67,7 +69,7 @@ func (b *bench) throughput(ctx context.Context) error {
 	for _, c := range all {
 		f := results[c]
 		ratio := ""
-		if own := (cell{c.transport, c.callers, ours}); c.kind != ours && rounds[own] != nil {
+		if c.kind != ours {
 			ratio = fmt.Sprintf("%.2f×", ratios(rounds[cell{c.transport, c.callers, ours}], rounds[c], rate))
 		}
 		fmt.Fprintf(b.out, "| %s | %d | %s | %.0f | %s | %s | %.3f | %.2f | %s | %s |\n",
@@ -114,11 +116,15 @@ func (b *bench) start(ctx context.Context, k kind, t transport, u *upstream, set
 	case oursDial:
 		settings = append(settings, "GRPC_HEALTH_CONN_MAX_AGE=0s")
 		fallthrough
-	case ours:
+	case ours, before:
+		program := b.programs.proxy
+		if k == before {
+			program = b.before
+		}
 		env := slices.Concat(b.certificates.settings(t), settings, []string{
 			"GRPC_HEALTH_ADDR=" + u.addr, "GRPC_HEALTH_HTTP_LISTEN_ADDR=127.0.0.1:0", "GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0",
 		})
-		return startServer(ctx, b.programs.proxy, nil, env)
+		return startServer(ctx, program, nil, env)
 	case relay:
 		return startServer(ctx, b.programs.relay, []string{u.addr}, settings)
 	case nginx:
@@ -142,7 +148,7 @@ func slowest(f figures) float64 { return f.p99.Seconds() }
 
 func goals() []goal {
 	of := func(callers int, k kind) cell { return cell{plain, callers, k} }
-	return []goal{
+	all := []goal{
 		{"ours / (a), 1 caller", of(1, ours), of(1, dialEach), rate, true, 2.4, 3},
 		{"ours / (a), 64", of(64, ours), of(64, dialEach), rate, true, 8, 10},
 		{"ours / (a), 512", of(512, ours), of(512, dialEach), rate, true, 11, 14},
@@ -156,6 +162,13 @@ func goals() []goal {
 		{"ours / (d), gRPC, 64", cell{grpcIn, 64, ours}, cell{grpcIn, 64, relay}, rate, true, 1.5, 2},
 		{"p99 of ours / (b), 64", of(64, ours), of(64, oneConn), slowest, false, 1, 0.7},
 	}
+	for _, c := range cells() {
+		if c.kind == before {
+			now := cell{c.transport, c.callers, ours}
+			all = append(all, goal{fmt.Sprintf("ours / ours before, %s, %d", c.transport, c.callers), now, c, rate, true, 0.9, 1})
+		}
+	}
+	return all
 }
 
 // compare makes the table of the goals.
