@@ -67,7 +67,7 @@ func New(o Options, next http.Handler) http.Handler {
 		connect.WithCompressMinBytes(1 << 10),
 	}
 	f.methods = map[string]http.Handler{
-		checkPath: observe(checkPath, f.begins(f.message(connect.NewUnaryHandler(checkPath, f.check, options...)))),
+		checkPath: observe(checkPath, f.begins(f.usual(f.message(connect.NewUnaryHandler(checkPath, f.check, options...))))),
 		listPath:  observe(listPath, f.begins(f.message(connect.NewUnaryHandler(listPath, f.list, options...)))),
 	}
 	byCode := f.begins(http.HandlerFunc(f.code))
@@ -145,7 +145,10 @@ func (f *front) begins(next http.Handler) http.Handler {
 			ctx, stop = context.WithTimeoutCause(ctx, timeout, health.ErrCallerDeadline)
 			defer stop()
 		}
-		next.ServeHTTP(w, r.WithContext(ctx))
+		if ctx != r.Context() {
+			r = r.WithContext(ctx)
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 
