@@ -244,9 +244,18 @@ const (
 	evidenceKey = "Health-Evidence"
 )
 
+// statusValues are the values of statusKey, made once and only read.
+var statusValues = func() map[string][]string {
+	values := make(map[string][]string)
+	for _, s := range health.Statuses() {
+		values[s.String()] = []string{s.String()}
+	}
+	return values
+}()
+
 // setMetadata says what HTTP's headers say about verdicts.
 func setMetadata(header http.Header, decisive health.Verdict, verdicts []health.Verdict) {
-	header[statusKey] = []string{decisive.Status.String()}
+	header[statusKey] = statusValues[decisive.Status.String()]
 	if ids := health.EvidenceIDs(verdicts); decisive.Status != health.Serving && len(ids) > 0 {
 		header[evidenceKey] = []string{strings.Join(ids, ", ")}
 	}

@@ -237,10 +237,8 @@ func answer(w http.ResponseWriter, r *http.Request, out proto.Message) {
 	} else {
 		header[http.TrailerPrefix+"Grpc-Status"] = codeOK
 	}
-	// As gRPC's servers, without a Content-Length, behind which a client could stop reading before the trailers (curl 7.88 does). An error means
-	// that the caller has gone.
-	_, _ = w.Write(body)
-	_ = http.NewResponseController(w).Flush()
+	header["Content-Length"] = nil // none, as gRPC's servers: behind it a client could stop reading before the trailers (curl 7.88 does)
+	_, _ = w.Write(body)           // an error means that the caller has gone
 }
 
 var (
