@@ -2,20 +2,21 @@
 // checkers that speak gRPC and still cannot ask the upstream itself. A checker that judges the gRPC code alone asks a method of which the path
 // ends in /healthcheck.
 //
-// connectrpc.com/connect speaks the protocols: it is made for net/http, on which grpc-go's ServeHTTP is experimental.
+// The protocols are spoken here, on net/http: grpc-go's ServeHTTP is experimental, and package connect sends the code of an error in trailers behind headers,
+// where nginx and HAProxy lose it, and takes as long as all else that an answer needs. What remains of gRPC for a method with one short message each way is in
+// wire.go.
 package grpcfront
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
-	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/proto"
 
 	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
@@ -61,14 +62,9 @@ func New(o Options, next http.Handler) http.Handler {
 	if observe == nil {
 		observe = func(_ string, next http.Handler) http.Handler { return next }
 	}
-	options := []connect.HandlerOption{
-		connect.WithReadMaxBytes(maxMessage),
-		// An answer about one service is smaller than a compressed one.
-		connect.WithCompressMinBytes(1 << 10),
-	}
 	f.methods = map[string]http.Handler{
-		checkPath: observe(checkPath, f.begins(f.message(connect.NewUnaryHandler(checkPath, f.check, options...)))),
-		listPath:  observe(listPath, f.begins(f.message(connect.NewUnaryHandler(listPath, f.list, options...)))),
+		checkPath: observe(checkPath, f.begins(http.HandlerFunc(f.check))),
+		listPath:  observe(listPath, f.begins(http.HandlerFunc(f.list))),
 	}
 	byCode := f.begins(http.HandlerFunc(f.code))
 	f.methods[everything+codeOnly] = observe(everything+codeOnly, byCode)
@@ -118,16 +114,6 @@ func Overloaded(rejected func(reason string), next http.Handler) http.Handler {
 	})
 }
 
-// request is a request whose caller has been let in.
-type request struct {
-	*http.Request
-	header http.Header // of the answer
-	asked  bool        // a message was read, so that it is counted
-	taken  int64       // of Answers
-}
-
-type requestKey struct{}
-
 // begins lets a request in, and passes it on with the context of its work, which has the caller's deadline.
 func (f *front) begins(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -142,51 +128,47 @@ func (f *front) begins(next http.Handler) http.Handler {
 			refuse(w, r, codes.Unavailable, refusal.String())
 			return
 		}
-		if timeout, ok := timeoutOf(r); ok {
+		if timeout, _ := timeoutOf(r); timeout > 0 {
 			var stop context.CancelFunc
 			ctx, stop = context.WithTimeoutCause(ctx, timeout, health.ErrCallerDeadline)
 			defer stop()
 		}
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
-// message lets the methods of a connect handler find the request, and counts one of which the message could not be read.
-func (f *front) message(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q := &request{header: w.Header()}
-		defer func() { f.answers.Give(q.taken) }()
-		q.Request = r.WithContext(context.WithValue(r.Context(), requestKey{}, q))
-		answer := &trailersOnly{ResponseWriter: w}
-		next.ServeHTTP(answer, q.Request)
-		answer.end()
-		if !q.asked {
-			f.asker.Reject("query")
+		if ctx != r.Context() {
+			r = r.WithContext(ctx)
 		}
+		next.ServeHTTP(w, r)
 	})
 }
 
 // check answers Check.
-func (f *front) check(ctx context.Context, in *connect.Request[healthpb.HealthCheckRequest]) (*connect.Response[healthpb.HealthCheckResponse], error) {
-	verdicts, err := f.ask(ctx, f.question(ctx, in.Msg.GetService()))
-	if err != nil {
-		return nil, err
+func (f *front) check(w http.ResponseWriter, r *http.Request) {
+	var in healthpb.HealthCheckRequest
+	if !f.read(w, r, &in) {
+		return
+	}
+	var room [1]health.Verdict
+	verdicts, ok := f.ask(w, r, f.question(r.Context(), in.GetService()), room[:])
+	if !ok {
+		return
 	}
 	decisive := decisive(verdicts)
+	setMetadata(w.Header(), decisive, verdicts)
 	status, ok := protocolStatus(decisive.Status)
 	if !ok {
-		return nil, failure(decisive, verdicts)
+		refuse(w, r, Code(decisive), Message(decisive))
+		return
 	}
-	out := connect.NewResponse(&healthpb.HealthCheckResponse{Status: status})
-	setMetadata(out.Header(), decisive, verdicts)
-	return out, nil
+	answer(w, r, &healthpb.HealthCheckResponse{Status: status})
 }
 
 // list answers List.
-func (f *front) list(ctx context.Context, _ *connect.Request[healthpb.HealthListRequest]) (*connect.Response[healthpb.HealthListResponse], error) {
-	verdicts, err := f.ask(ctx, asker.Question{List: true})
-	if err != nil {
-		return nil, err
+func (f *front) list(w http.ResponseWriter, r *http.Request) {
+	if !f.read(w, r, new(healthpb.HealthListRequest)) {
+		return
+	}
+	verdicts, ok := f.ask(w, r, asker.Question{List: true}, nil)
+	if !ok {
+		return
 	}
 	out := &healthpb.HealthListResponse{Statuses: make(map[string]*healthpb.HealthCheckResponse, len(verdicts))}
 	cost := int64(1 << 10)
@@ -194,24 +176,26 @@ func (f *front) list(ctx context.Context, _ *connect.Request[healthpb.HealthList
 		status, ok := protocolStatus(v.Status)
 		switch {
 		case v.List || !ok && v.Status != health.ServiceUnknown:
-			return nil, failure(v, verdicts)
+			setMetadata(w.Header(), v, verdicts)
+			refuse(w, r, Code(v), Message(v))
+			return
 		case !ok:
 			status = healthpb.HealthCheckResponse_SERVICE_UNKNOWN
 		case v.LeftOut > 0: // as the protocol says; what is left out must not seem not to be there
-			return nil, connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("the server lists more than %d services: Check one", health.MaxServices))
+			refuse(w, r, codes.ResourceExhausted, fmt.Sprintf("the server lists more than %d services: Check one", health.MaxServices))
+			return
 		}
 		out.Statuses[v.Service] = &healthpb.HealthCheckResponse{Status: status}
 		cost += 256 + 2*int64(len(v.Service))
 	}
-	q := ctx.Value(requestKey{}).(*request)
 	if !f.answers.Take(cost) {
 		f.asker.Reject("overload")
-		return nil, connectError(q, codes.ResourceExhausted, asker.NoRoom.String())
+		refuse(w, r, codes.ResourceExhausted, asker.NoRoom.String())
+		return
 	}
-	q.taken = cost
-	answer := connect.NewResponse(out)
-	setMetadata(answer.Header(), decisive(verdicts), verdicts)
-	return answer, nil
+	defer f.answers.Give(cost)
+	setMetadata(w.Header(), decisive(verdicts), verdicts)
+	answer(w, r, out)
 }
 
 // question is what a name asks for. Where there are targets it is "target/service", or a target alone.
@@ -230,48 +214,42 @@ func (f *front) question(ctx context.Context, name string) asker.Question {
 	return question
 }
 
-// ask asks, and makes an error of a refusal.
-func (f *front) ask(ctx context.Context, question asker.Question) ([]health.Verdict, error) {
-	q := ctx.Value(requestKey{}).(*request)
-	q.asked = true
+// read reads the message of a request. It answers a request of which it cannot be read.
+func (f *front) read(w http.ResponseWriter, r *http.Request, in proto.Message) bool {
+	code, fault := readMessage(w, r, in)
+	if code == codes.OK {
+		return true
+	}
+	f.asker.Reject("query")
+	refuse(w, r, code, fault)
+	return false
+}
+
+// ask asks. It answers a request that is refused.
+func (f *front) ask(w http.ResponseWriter, r *http.Request, question asker.Question, room []health.Verdict) (verdicts []health.Verdict, ok bool) {
 	for _, name := range question.Services {
 		if fault := health.NameFault(name); fault != "" {
 			f.asker.Reject("query")
-			return nil, connect.NewError(connect.CodeInvalidArgument, errors.New(fault))
+			refuse(w, r, codes.InvalidArgument, fault)
+			return nil, false
 		}
 	}
-	found, refusal := f.asker.Ask(ctx, q.Request, question, nil)
+	found, refusal := f.asker.Ask(r.Context(), r, question, room)
+	code := codes.ResourceExhausted
 	switch refusal {
 	case asker.NotRefused:
-		return found.Verdicts, nil
+		return found.Verdicts, true
 	case asker.NoList:
-		return nil, connectError(q, codes.Unimplemented, refusal.String())
+		code = codes.Unimplemented
 	case asker.NoService, asker.NoTarget:
-		return nil, connectError(q, codes.NotFound, refusal.String())
+		code = codes.NotFound
 	case asker.TooMany:
-		return nil, connectError(q, codes.FailedPrecondition, refusal.String())
+		code = codes.FailedPrecondition
 	case asker.NotConfigured:
-		return nil, connectError(q, codes.Unavailable, refusal.String())
+		code = codes.Unavailable
 	}
-	return nil, connectError(q, codes.ResourceExhausted, refusal.String())
-}
-
-// connectError is an error of the front itself.
-func connectError(q *request, code codes.Code, text string) error {
-	if code == codes.ResourceExhausted {
-		q.header["Retry-After"] = retrySoon
-	}
-	return connect.NewError(connect.Code(code), errors.New(text))
-}
-
-// failure is a verdict that is no status of the protocol, as an error.
-func failure(decisive health.Verdict, verdicts []health.Verdict) error {
-	err := connect.NewError(connect.Code(Code(decisive)), errors.New(Message(decisive)))
-	setMetadata(err.Meta(), decisive, verdicts)
-	if decisive.Status == health.Overloaded {
-		err.Meta()["Retry-After"] = retrySoon
-	}
-	return err
+	refuse(w, r, code, refusal.String())
+	return nil, false
 }
 
 // The metadata about a verdict. Names that begin with grpc- are gRPC's own.
@@ -280,9 +258,18 @@ const (
 	evidenceKey = "Health-Evidence"
 )
 
+// statusValues are the values of statusKey, made once and only read.
+var statusValues = func() map[string][]string {
+	values := make(map[string][]string)
+	for _, s := range health.Statuses() {
+		values[s.String()] = []string{s.String()}
+	}
+	return values
+}()
+
 // setMetadata says what HTTP's headers say about verdicts.
 func setMetadata(header http.Header, decisive health.Verdict, verdicts []health.Verdict) {
-	header[statusKey] = []string{decisive.Status.String()}
+	header[statusKey] = statusValues[decisive.Status.String()]
 	if ids := health.EvidenceIDs(verdicts); decisive.Status != health.Serving && len(ids) > 0 {
 		header[evidenceKey] = []string{strings.Join(ids, ", ")}
 	}

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -421,12 +422,12 @@ func TestAnswersWaitForTheRequest(t *testing.T) {
 		"a token cannot be read": {"/AWS.ALB/healthcheck", "unreadable", "14"},
 	} {
 		asks := asker.New(asker.Options{
-			Upstreams: []asker.Upstream{{Check: func(_ context.Context, name string) health.Verdict {
+			Fleet: asker.One(&asker.Upstream{Check: func(_ context.Context, name string) health.Verdict {
 				if name == "down" {
 					return verdict(health.NotServing)
 				}
 				return verdict(health.Serving)
-			}}},
+			}}),
 			Authorize: func(_ context.Context, presented string) (bool, error) {
 				if presented == "unreadable" {
 					return false, errors.New(secret)
@@ -501,8 +502,18 @@ func TestDeadline(t *testing.T) {
 			t.Errorf("%s: %+v", method, a)
 		}
 	}
-	if a := s.raw(t, rawRequest{path: "/grpc.health.v1.Health/Check", header: http.Header{"Grpc-Timeout": {"soon"}}}); a.code != "3" {
-		t.Errorf("an illegal time-out: %+v", a)
+	for _, timeout := range []string{"soon", "1", "S", "-1S", "1s", "1.5S", "123456789S", "1 S", "x1S"} {
+		if a := s.raw(t, rawRequest{path: "/grpc.health.v1.Health/Check", header: http.Header{"Grpc-Timeout": {timeout}}}); a.code != "3" || !strings.Contains(a.message, "grpc-timeout") {
+			t.Errorf("time-out %q: %+v", timeout, a)
+		}
+	}
+	for _, timeout := range []string{"0S", "0n", "1n", "1u", "00000001m"} { // they are over at once
+		if a := s.raw(t, rawRequest{header: http.Header{"Grpc-Timeout": {timeout}}}); a.code != "4" {
+			t.Errorf("time-out %q: %+v", timeout, a)
+		}
+		if cause := <-causes; !errors.Is(cause, health.ErrCallerDeadline) {
+			t.Errorf("time-out %q: the check ended with %v", timeout, cause)
+		}
 	}
 	// A caller who leaves ends its wait.
 	ctx, cancel := context.WithCancel(t.Context())
@@ -604,8 +615,8 @@ func TestBadInput(t *testing.T) {
 		rawRequest
 		code, message string
 	}{
-		"no message":           {rawRequest{body: []byte{}}, "12", "zero messages"},
-		"two messages":         {rawRequest{body: make([]byte, 10)}, "12", "multiple messages"},
+		"no message":           {rawRequest{body: []byte{}}, "12", "has no message"},
+		"two messages":         {rawRequest{body: make([]byte, 10)}, "12", "more than one message"},
 		"half a prefix":        {rawRequest{body: make([]byte, 3)}, "13", ""},
 		"half a message":       {rawRequest{body: []byte{0, 0, 0, 0, 9, 1}}, "13", ""},
 		"rubbish":              {rawRequest{body: frame(0, []byte("\xff\xff\xff"))}, "3", ""},
@@ -618,7 +629,11 @@ func TestBadInput(t *testing.T) {
 		"gzip that is none":    {rawRequest{body: frame(1, named), header: compressed("gzip")}, "3", ""},
 		"compressed, not said": {rawRequest{body: frame(1, packed.Bytes())}, "13", ""},
 		"unknown compression":  {rawRequest{body: frame(1, named), header: compressed("snappy")}, "12", "gzip"},
-		"JSON":                 {rawRequest{contentType: "application/grpc+json", body: frame(0, []byte(`{"service":"a"}`))}, "0", ""},
+		"identity":             {rawRequest{body: frame(0, named), header: compressed("identity")}, "0", ""},
+		"identity, compressed": {rawRequest{body: frame(1, named), header: compressed("identity")}, "13", ""},
+		"another flag":         {rawRequest{body: frame(2, named)}, "13", ""},
+		"gzip cut short":       {rawRequest{body: frame(1, packed.Bytes()[:packed.Len()-3]), header: compressed("gzip")}, "3", ""},
+		"a charset":            {rawRequest{contentType: "application/grpc+proto;charset=utf-8", body: frame(0, named)}, "0", ""},
 	} {
 		a := s.raw(t, row.rawRequest)
 		if a.http != 200 || a.code != row.code || !strings.Contains(a.message, row.message) {
@@ -659,6 +674,7 @@ func TestNotGRPC(t *testing.T) {
 		"Connect's JSON":       {contentType: "application/json"},
 		"Connect's proto":      {contentType: "application/proto"},
 		"another type":         {contentType: "application/grpcx"},
+		"gRPC with JSON":       {contentType: "application/grpc+json"},
 		"gRPC over HTTP/1.1":   {http1: true},
 		"gRPC-Web in base64":   {contentType: "application/grpc-web-text"},
 		"HTTP, the code alone": {path: "/AWS.ALB/healthcheck", method: "GET"},
@@ -781,4 +797,41 @@ func TestTrailersOnly(t *testing.T) {
 	if a := serving.raw(t, rawRequest{}); a.code != "0" || a.header.Get("Grpc-Status") != "" || len(a.body) == 0 {
 		t.Errorf("with a message: the code is %q, the headers are %v", a.code, a.header)
 	}
+}
+
+// A time-out that is longer than any budget is no bound.
+func TestLongDeadline(t *testing.T) {
+	t.Parallel()
+	s := start(t, asker.Upstream{Check: func(ctx context.Context, _ string) health.Verdict {
+		if _, ok := ctx.Deadline(); ok {
+			t.Error("the check has a deadline")
+		}
+		return verdict(health.Serving)
+	}}, nil)
+	for _, timeout := range []string{"99999999H", "8760H", "99999999M", "00000025H"} {
+		if a := s.raw(t, rawRequest{header: http.Header{"Grpc-Timeout": {timeout}}}); a.code != "0" {
+			t.Errorf("time-out %q: %+v", timeout, a)
+		}
+	}
+}
+
+// Whatever a request has, the answer is one of gRPC, and the code alone is about the upstream.
+func FuzzMessage(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 0, 0}, "", "")
+	f.Add([]byte{1, 0, 0, 0, 3, 0x0a, 1, 'a'}, "gzip", "1S")
+	f.Add([]byte{0, 0xff, 0xff, 0xff, 0xff}, "snappy", "99999999H")
+	h := grpcfront.New(grpcfront.Options{Asker: asker.New(asker.Options{Fleet: asker.One(&asker.Upstream{Check: says(health.Serving)})})}, http.NotFoundHandler())
+	f.Fuzz(func(t *testing.T, body []byte, encoding, timeout string) {
+		for _, path := range []string{"/grpc.health.v1.Health/Check", "/AWS.ALB/healthcheck"} {
+			r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+			r.URL.Path, r.ProtoMajor = path, 2
+			r.Header = http.Header{"Content-Type": {"application/grpc"}, "Grpc-Encoding": {encoding}, "Grpc-Timeout": {timeout}}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			code := w.Header().Get("Grpc-Status") + w.Header().Get(http.TrailerPrefix+"Grpc-Status")
+			if n, err := strconv.Atoi(code); err != nil || n < 0 || n > 16 || path == "/AWS.ALB/healthcheck" && n != 0 {
+				t.Errorf("%s %q, %q, %q: code %q", path, body, encoding, timeout, code)
+			}
+		}
+	})
 }

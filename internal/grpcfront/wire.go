@@ -1,7 +1,10 @@
 package grpcfront
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -9,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/proto"
 
 	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
@@ -21,7 +26,7 @@ var (
 	retrySoon = []string{"1"} // seconds
 )
 
-// isGRPC reports whether a request is one of gRPC, which needs HTTP/2, or of gRPC-Web.
+// isGRPC reports whether a request is one of gRPC, which needs HTTP/2, or of gRPC-Web, with messages of Protocol Buffers.
 func isGRPC(r *http.Request) bool {
 	if r.Method != http.MethodPost {
 		return false
@@ -33,17 +38,22 @@ func isGRPC(r *http.Request) bool {
 	return ok && r.ProtoMajor > 1 && isFormat(rest)
 }
 
-func isFormat(rest string) bool { return rest == "" || rest[0] == '+' || rest[0] == ';' }
+func isFormat(rest string) bool {
+	return rest == "" || rest == "+proto" || rest[0] == ';' || strings.HasPrefix(rest, "+proto;")
+}
 
 func isWeb(r *http.Request) bool {
 	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc-web")
 }
 
 // timeoutOf is the time that the caller gives the answer
-// (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests); ok is false where it gives none, or so much that it is no bound.
-// Package connect answers requests in which it is not legal.
-func timeoutOf(r *http.Request) (timeout time.Duration, ok bool) {
+// (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests), at least 1 ns; 0 where it gives none, or so much that it is no bound. legal says that it is
+// written as gRPC wants it.
+func timeoutOf(r *http.Request) (timeout time.Duration, legal bool) {
 	text := r.Header.Get("Grpc-Timeout")
+	if text == "" {
+		return 0, true
+	}
 	if len(text) < 2 || len(text) > 9 {
 		return 0, false
 	}
@@ -66,10 +76,83 @@ func timeoutOf(r *http.Request) (timeout time.Duration, ok bool) {
 	}
 	n, err := strconv.ParseUint(text[:len(text)-1], 10, 32)
 	const longest = 24 * time.Hour // far more than any budget
-	if err != nil || time.Duration(n) > longest/unit {
+	switch {
+	case err != nil:
 		return 0, false
+	case time.Duration(n) > longest/unit:
+		return 0, true
 	}
-	return time.Duration(n) * unit, true
+	return max(time.Duration(n)*unit, 1), true
+}
+
+// prefixLength is the length of what precedes a message: whether it is compressed, and its length.
+const prefixLength = 5
+
+// readMessage reads the only message of a request. The code is not OK where that is not possible; fault then says why.
+func readMessage(w http.ResponseWriter, r *http.Request, in proto.Message) (code codes.Code, fault string) {
+	if _, legal := timeoutOf(r); !legal {
+		return codes.InvalidArgument, "grpc-timeout is not 1 to 8 digits and one of H, M, S, m, u, n"
+	}
+	encoding := r.Header.Get("Grpc-Encoding")
+	if encoding != "" && encoding != "identity" && encoding != "gzip" {
+		w.Header()["Grpc-Accept-Encoding"] = accepted
+		return codes.Unimplemented, "this compression is not known here: use gzip, or none"
+	}
+	var prefix [prefixLength]byte
+	switch _, err := io.ReadFull(r.Body, prefix[:]); {
+	case err == io.EOF:
+		return codes.Unimplemented, "the request has no message, and the method takes one"
+	case err != nil:
+		return codes.Internal, cutShort
+	}
+	length := binary.BigEndian.Uint32(prefix[1:])
+	if length > maxMessage {
+		return codes.ResourceExhausted, tooLarge
+	}
+	message := make([]byte, length, length+1)
+	if _, err := io.ReadFull(r.Body, message); err != nil {
+		return codes.Internal, cutShort
+	}
+	if n, _ := io.ReadFull(r.Body, message[length:length+1]); n > 0 {
+		return codes.Unimplemented, "the request has more than one message, and the method takes one"
+	}
+	switch {
+	case prefix[0] == 0:
+	case prefix[0] == 1 && encoding == "gzip":
+		if message, code, fault = unzip(message); code != codes.OK {
+			return code, fault
+		}
+	default:
+		return codes.Internal, "the message is compressed, and grpc-encoding does not say how"
+	}
+	if err := proto.Unmarshal(message, in); err != nil {
+		return codes.InvalidArgument, "the message is not one of this method"
+	}
+	return codes.OK, ""
+}
+
+const cutShort = "the message ends before its length"
+
+var (
+	tooLarge = fmt.Sprintf("the message is larger than %d bytes", maxMessage)
+	accepted = []string{"gzip"}
+)
+
+// unzip decompresses a message, as far as it is not too large.
+func unzip(message []byte) ([]byte, codes.Code, string) {
+	const notGzip = "the message is not gzip, as grpc-encoding says"
+	z, err := gzip.NewReader(bytes.NewReader(message))
+	if err != nil {
+		return nil, codes.InvalidArgument, notGzip
+	}
+	message, err = io.ReadAll(io.LimitReader(z, maxMessage+1))
+	switch {
+	case err != nil:
+		return nil, codes.InvalidArgument, notGzip
+	case len(message) > maxMessage:
+		return nil, codes.ResourceExhausted, tooLarge
+	}
+	return message, codes.OK, ""
 }
 
 // code answers a method of which the path ends in codeOnly by the code alone. Whatever the request's message is, the code is about the upstream.
@@ -102,42 +185,12 @@ func (f *front) code(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, code, Message(decisive))
 		return
 	}
-	succeed(w, r)
+	finish(w, r)
+	answer(w, r, nothing)
 }
 
-// trailersOnly makes an answer of connect's that has no message one of headers alone, as gRPC's servers do (in gRPC's words, Trailers-Only). connect
-// sends the code in trailers, after headers that it flushes; where it cannot flush, net/http gives the headers a Content-Length of 0, after which nginx
-// and HAProxy pass no trailers on.
-type trailersOnly struct {
-	http.ResponseWriter // and no Flusher
-	begun               bool
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (w *trailersOnly) WriteHeader(status int) {
-	w.begun = true
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements http.ResponseWriter.
-func (w *trailersOnly) Write(p []byte) (int, error) {
-	w.begun = true
-	return w.ResponseWriter.Write(p)
-}
-
-// end is called when connect is done.
-func (w *trailersOnly) end() {
-	if w.begun {
-		return
-	}
-	header := w.Header()
-	for key, values := range header {
-		if name, is := strings.CutPrefix(key, http.TrailerPrefix); is {
-			delete(header, key)
-			header[name] = values
-		}
-	}
-}
+// nothing is an empty message.
+var nothing = new(healthpb.HealthCheckRequest)
 
 // finish waits for the end of a request whose message does not matter. net/http resets the stream of a request that it has not read to its
 // end, with NO_ERROR behind the answer, which the protocol allows; a client that is about to send its message then loses the answer
@@ -168,29 +221,37 @@ func answerCode(w http.ResponseWriter, r *http.Request, code codes.Code, text st
 	w.WriteHeader(http.StatusOK)
 }
 
-// succeed answers with an empty message and the code OK.
-func succeed(w http.ResponseWriter, r *http.Request) {
-	finish(w, r)
+// answer answers with a message and the code OK.
+func answer(w http.ResponseWriter, r *http.Request, out proto.Message) {
+	body, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, prefixLength, 64), out)
+	if err != nil {
+		refuse(w, r, codes.Internal, "the answer cannot be written")
+		return
+	}
+	binary.BigEndian.PutUint32(body[1:], uint32(len(body)-prefixLength))
 	header := w.Header()
 	header["Content-Type"] = contentType(r)
-	message := make([]byte, 5) // not compressed, and 0 bytes long
 	if isWeb(r) {
 		const trailer = "grpc-status: 0\r\n"
-		message = append(message, 1<<7)
-		message = binary.BigEndian.AppendUint32(message, uint32(len(trailer)))
-		message = append(message, trailer...)
+		body = append(body, 1<<7)
+		body = binary.BigEndian.AppendUint32(body, uint32(len(trailer)))
+		body = append(body, trailer...)
 	} else {
-		header[http.TrailerPrefix+"Grpc-Status"] = []string{"0"}
+		header[http.TrailerPrefix+"Grpc-Status"] = codeOK
 	}
-	// As gRPC's servers, without a Content-Length, behind which a client could stop reading before the trailers (curl 7.88 does). An error means
-	// that the caller has gone.
-	_, _ = w.Write(message)
-	_ = http.NewResponseController(w).Flush()
+	header["Content-Length"] = nil // none, as gRPC's servers: behind it a client could stop reading before the trailers (curl 7.88 does)
+	_, _ = w.Write(body)           // an error means that the caller has gone
 }
+
+var (
+	codeOK      = []string{"0"}
+	webProto    = []string{"application/grpc-web+proto"}
+	grpcContent = []string{"application/grpc"}
+)
 
 func contentType(r *http.Request) []string {
 	if isWeb(r) {
-		return []string{"application/grpc-web+proto"}
+		return webProto
 	}
-	return []string{"application/grpc"}
+	return grpcContent
 }

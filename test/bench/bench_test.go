@@ -59,7 +59,7 @@ func TestGoalsNameWhatIsMeasured(t *testing.T) {
 
 func TestWrongFlags(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"-rounds", "0"}, {"-window", "0s"}, {"more"}} {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-window", "0s"}, {"-only", "QUIC"}, {"more"}} {
 		var stderr strings.Builder
 		if code := run(t.Context(), args, io.Discard, &stderr); code != 2 || stderr.Len() == 0 {
 			t.Errorf("%v: exit code %d, %q", args, code, stderr.String())

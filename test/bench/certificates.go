@@ -19,7 +19,10 @@ const (
 	plain      transport = "plain"
 	tlsBehind  transport = "TLS"  // the upstream's
 	mutualBoth transport = "mTLS" // both sides', with client certificates
+	grpcIn     transport = "gRPC" // none, and callers speak gRPC
 )
+
+func (t transport) secured() bool { return t == tlsBehind || t == mutualBoth }
 
 // certificates is the directory of a set that example/certs has made. Its methods return what one end of a
 // connection needs, nil where that connection is not secured.
@@ -35,7 +38,7 @@ func (c certificates) path(name string) string { return filepath.Join(string(c),
 
 // upstream is the upstream's end.
 func (c certificates) upstream(t transport) (*tls.Config, error) {
-	if t == plain {
+	if !t.secured() {
 		return nil, nil
 	}
 	return c.server("grpc_server", t == mutualBoth)
@@ -44,12 +47,12 @@ func (c certificates) upstream(t transport) (*tls.Config, error) {
 // toUpstream is the end of the server under test towards the upstream.
 func (c certificates) toUpstream(t transport) (*tls.Config, error) {
 	switch t {
-	case plain:
-		return nil, nil
 	case tlsBehind:
 		return c.client("", upstreamName)
+	case mutualBoth:
+		return c.client("proxy_client", upstreamName)
 	}
-	return c.client("proxy_client", upstreamName)
+	return nil, nil
 }
 
 // listener is the end of the server under test towards its callers.
@@ -70,7 +73,7 @@ func (c certificates) caller(t transport) (*tls.Config, error) {
 
 // settings are those that give grpc_health_proxy the same.
 func (c certificates) settings(t transport) []string {
-	if t == plain {
+	if !t.secured() {
 		return nil
 	}
 	env := []string{"GRPC_HEALTH_TLS=true", "GRPC_HEALTH_CA_CERT=" + c.path("CA_crt"), "GRPC_HEALTH_SNI_SERVER_NAME=" + upstreamName}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -16,14 +15,29 @@ import (
 
 // load is callers that ask one server, each over a connection of its own, again as soon as they have the answer.
 type load struct {
-	addr    string
-	tls     *tls.Config // nil is plain HTTP
-	request []byte
-	body    string // of the right answer
+	addr     string
+	tls      *tls.Config // nil is without
+	protocol func() (protocol, error)
 }
 
+// protocol is how one caller asks. It does no more than it must: the work of callers competes with the server's.
+type protocol interface {
+	// request is the next request; its bytes stay until the call after.
+	request() ([]byte, error)
+	// arrived reads what the server sent and was not used yet, and says whether an answer is whole. An error says that it
+	// is not the right one.
+	arrived(held []byte) (used int, whole bool, err error)
+}
+
+// newLoad is a load of GET requests.
 func newLoad(addr string, config *tls.Config, path, body string) load {
-	return load{addr: addr, tls: config, request: []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\n\r\n"), body: body}
+	p := http1{asks: []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\n\r\n"), body: body}
+	return load{addr: addr, tls: config, protocol: func() (protocol, error) { return p, nil }}
+}
+
+// newGRPCLoad is a load of gRPC's, without TLS.
+func newGRPCLoad(addr string) load {
+	return load{addr: addr, protocol: func() (protocol, error) { return newGRPCCaller(addr) }}
 }
 
 // patience is how long callers wait for a connection, or an answer.
@@ -31,14 +45,19 @@ const patience = 10 * time.Second
 
 // caller is one connection.
 type caller struct {
-	load
+	protocol
+	tls    bool
 	conn   net.Conn
-	buffer []byte // an answer, of which
-	held   int    // so many bytes have come
+	buffer []byte // what the server sent, of which
+	held   int    // so many bytes are not used yet
 }
 
 // connect opens a connection.
 func (l load) connect() (*caller, error) {
+	p, err := l.protocol()
+	if err != nil {
+		return nil, err
+	}
 	conn, err := net.DialTimeout("tcp", l.addr, patience)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the server: %w", err)
@@ -51,7 +70,7 @@ func (l load) connect() (*caller, error) {
 		}
 		conn = secured
 	}
-	return &caller{load: l, conn: conn, buffer: make([]byte, 1<<10)}, nil
+	return &caller{protocol: p, tls: l.tls != nil, conn: conn, buffer: make([]byte, 1<<10)}, nil
 }
 
 // connectAll opens so many connections.
@@ -85,12 +104,16 @@ func closeAll(callers []*caller) {
 
 // ask makes one request, and waits for the answer.
 func (c *caller) ask() error {
-	if _, err := c.conn.Write(c.request); err != nil {
+	request, err := c.request()
+	if err != nil {
+		return err
+	}
+	if _, err := c.conn.Write(request); err != nil {
 		return fmt.Errorf("ask: %w", err)
 	}
 	for {
 		read, err := c.conn.Read(c.room())
-		if whole, wrong := c.arrived(read); whole || wrong != nil {
+		if whole, wrong := c.took(read); whole || wrong != nil {
 			return wrong
 		}
 		if err != nil {
@@ -107,20 +130,12 @@ func (c *caller) room() []byte {
 	return c.buffer[c.held:]
 }
 
-// arrived takes in n more bytes of an answer, and says whether it is whole; an error says that it is not the right
-// one. It reads no more of HTTP than it must: the work of callers competes with the server's.
-func (c *caller) arrived(n int) (whole bool, err error) {
+// took takes in n more bytes, and says whether an answer is whole; an error says that it is not the right one.
+func (c *caller) took(n int) (whole bool, err error) {
 	c.held += n
-	answer := c.buffer[:c.held]
-	header := bytes.Index(answer, []byte("\r\n\r\n"))
-	if header < 0 || len(answer) < header+len("\r\n\r\n")+len(c.body) {
-		return false, nil
-	}
-	if !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")) || string(answer[header+len("\r\n\r\n"):]) != c.body {
-		return true, fmt.Errorf("a wrong answer: %q", answer)
-	}
-	c.held = 0
-	return true, nil
+	used, whole, err := c.arrived(c.buffer[:c.held])
+	c.held = copy(c.buffer, c.buffer[used:c.held])
+	return whole, err
 }
 
 // figures are what a server does under load.
@@ -140,7 +155,7 @@ type counters struct {
 }
 
 func count(s *server, u *upstream) (counters, error) {
-	cpu, err := cpuTime(s.cmd.Process.Pid)
+	cpu, err := s.cpuTime()
 	return counters{at: time.Now(), rpcs: u.rpcs.Load(), cpu: cpu}, err
 }
 
@@ -166,7 +181,7 @@ func (l load) measure(ctx context.Context, s *server, u *upstream, callers int, 
 	first, errFirst := countAt(ctx, from, s, u)
 	last, errLast := countAt(ctx, until, s, u)
 	err = <-asked
-	peak, errPeak := memory(s.cmd.Process.Pid, residentPeak)
+	peak, errPeak := s.peak()
 	if err := errors.Join(err, errFirst, errLast, errPeak, ctx.Err()); err != nil {
 		return figures{}, err
 	}
@@ -188,7 +203,7 @@ func (l load) measure(ctx context.Context, s *server, u *upstream, callers int, 
 
 // askAll lets all ask until the time is over, and returns how long each answer took that came between the two.
 func askAll(callers []*caller, from, until time.Time) ([]time.Duration, error) {
-	if callers[0].tls == nil {
+	if !callers[0].tls {
 		return poll(callers, from, until)
 	}
 	took := make([][]time.Duration, len(callers))

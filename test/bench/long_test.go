@@ -28,9 +28,16 @@ func TestServers(t *testing.T) {
 		{ours, plain, 2, 0.001},
 		{ours, mutualBoth, 2, 0.001},
 		{oursDial, plain, 2, 0.001},
+		{relay, grpcIn, 2, 0.5},
+		{nginx, grpcIn, 2, 0.5},
+		{itself, grpcIn, 0, 0},
+		{ours, grpcIn, 2, 0.001},
 	}
 	for _, tt := range tests {
 		t.Run(string(tt.kind)+" "+string(tt.transport), func(t *testing.T) {
+			if tt.kind == nginx && b.programs.nginx == "" {
+				t.Skip("nginx is not installed")
+			}
 			f, err := b.under(t.Context(), cell{tt.transport, 4, tt.kind}, b.window)
 			if err != nil {
 				t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -44,6 +45,8 @@ func main() {
 type plan struct {
 	window time.Duration // of one measurement
 	rounds int
+	only   transport // "" is all, and the other tables
+	before string    // a grpc_health_proxy that was built earlier, or ""
 }
 
 // run is main without the process.
@@ -53,6 +56,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var p plan
 	flags.DurationVar(&p.window, "window", 500*time.Millisecond, "how long one measurement takes")
 	flags.IntVar(&p.rounds, "rounds", 3, "how often each is made; the median counts")
+	flags.Func("only", "measure throughput alone, of plain, TLS, mTLS or gRPC", func(value string) error {
+		p.only = transport(value)
+		if !slices.ContainsFunc(cells(), func(c cell) bool { return c.transport == p.only }) {
+			return errors.New("there is no such transport")
+		}
+		return nil
+	})
+	flags.StringVar(&p.before, "before", "", "a grpc_health_proxy that was built earlier in the same way: how ours is beside it")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -102,7 +113,11 @@ func (b *bench) close() { os.RemoveAll(b.programs.dir) }
 func (b *bench) all(ctx context.Context) error {
 	fmt.Fprintf(b.out, "%s/%s, %d processors, %s, %d rounds of %v\n",
 		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), b.rounds, b.window)
-	for _, table := range []func(context.Context) error{b.throughput, b.commands, b.growth} {
+	tables := []func(context.Context) error{b.throughput, b.commands, b.growth}
+	if b.only != "" {
+		tables = tables[:1]
+	}
+	for _, table := range tables {
 		if err := table(ctx); err != nil {
 			return err
 		}

@@ -32,6 +32,10 @@ const (
 	nothing  kind = "(c) nothing"
 	ours     kind = "ours"
 	oursDial kind = "ours, `GRPC_HEALTH_CONN_MAX_AGE=0`"
+	before   kind = "ours before" // the program that -before names
+	relay    kind = "(d) gRPC relay"
+	nginx    kind = "(e) nginx, `grpc_pass`"
+	itself   kind = "(f) the gRPC server itself"
 )
 
 // serving is the answer of all of them.
@@ -54,6 +58,14 @@ func runPeer(args []string, stderr io.Writer) int {
 }
 
 func servePeer(k kind, upstream string, t transport, c certificates, stderr io.Writer) error {
+	if k == itself {
+		u, err := newUpstream(nil, 0)
+		if err != nil {
+			return err
+		}
+		listening(stderr, "http://"+u.addr)
+		select {}
+	}
 	config, err := c.toUpstream(t)
 	if err != nil {
 		return err
@@ -77,9 +89,13 @@ func servePeer(k kind, upstream string, t transport, c certificates, stderr io.W
 	if config != nil {
 		scheme, listener = "https", tls.NewListener(listener, config)
 	}
-	// The line has the form of grpc_health_proxy's.
-	slog.New(slog.NewTextHandler(stderr, nil)).Info("listening", "url", scheme+"://"+listener.Addr().String()+"/")
+	listening(stderr, scheme+"://"+listener.Addr().String())
 	return http.Serve(listener, handler)
+}
+
+// listening says so as grpc_health_proxy does.
+func listening(stderr io.Writer, url string) {
+	slog.New(slog.NewTextHandler(stderr, nil)).Info("listening", "url", url+"/")
 }
 
 // peer is the handler of a kind.

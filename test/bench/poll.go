@@ -35,7 +35,11 @@ func poll(callers []*caller, from, until time.Time) ([]time.Duration, error) {
 	began := make([]time.Time, len(callers))
 	ask := func(i int, now time.Time) error {
 		began[i] = now
-		_, err := syscall.Write(sockets[i], callers[i].request)
+		request, err := callers[i].request()
+		if err != nil {
+			return err
+		}
+		_, err = syscall.Write(sockets[i], request)
 		return os.NewSyscallError("write", err)
 	}
 	for i := range callers {
@@ -65,7 +69,7 @@ func poll(callers []*caller, from, until time.Time) ([]time.Duration, error) {
 			if read == 0 {
 				return nil, errors.New("the server ended a connection before its answer")
 			}
-			whole, err := callers[i].arrived(read)
+			whole, err := callers[i].took(read)
 			if err != nil {
 				return nil, err
 			}

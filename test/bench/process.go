@@ -15,10 +15,11 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
-// server is a process that answers HTTP.
+// server is a process, with those that it starts, that answers HTTP or gRPC.
 type server struct {
 	cmd       *exec.Cmd
 	addr      string
@@ -33,8 +34,8 @@ const startWithin = 10 * time.Second
 
 // startServer runs a program with nothing but env in its environment, and waits until it listens.
 func startServer(ctx context.Context, program string, args, env []string) (*server, error) {
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append([]string{}, env...) // nil would be this process's own
+	cmd := inGroup(ctx, program, args...)
+	cmd.Env = append(cmd.Env, env...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(program), err)
@@ -43,7 +44,7 @@ func startServer(ctx context.Context, program string, args, env []string) (*serv
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(program), err)
 	}
-	late := time.AfterFunc(startWithin, func() { cmd.Process.Kill() })
+	late := time.AfterFunc(startWithin, func() { cmd.Cancel() })
 	defer late.Stop()
 	var said bytes.Buffer
 	lines := bufio.NewReader(io.TeeReader(stderr, &said))
@@ -61,10 +62,61 @@ func startServer(ctx context.Context, program string, args, env []string) (*serv
 	}
 }
 
-// stop kills the process: how servers end is not what is measured.
+// inGroup is a command in a process group of its own, that ends with all that it has started, and has nothing in its environment.
+func inGroup(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = []string{} // nil would be this process's own
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return cmd
+}
+
+// stop kills the processes: how servers end is not what is measured.
 func (s *server) stop() {
-	s.cmd.Process.Kill()
+	s.cmd.Cancel()
 	s.cmd.Wait()
+}
+
+// processes are the server's own, and those that it has started.
+func (s *server) processes() ([]int, error) {
+	pid := s.cmd.Process.Pid
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	if err != nil {
+		return nil, fmt.Errorf("look for a process's children: %w", err)
+	}
+	all := []int{pid}
+	for _, field := range strings.Fields(string(text)) {
+		child, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, fmt.Errorf("look for a process's children: %w", err)
+		}
+		all = append(all, child)
+	}
+	return all, nil
+}
+
+// cpuTime is what all have used of the processors.
+func (s *server) cpuTime() (time.Duration, error) { return sum(s, cpuTime) }
+
+// peak is the most memory that each has had, in bytes: what processes share is counted for each.
+func (s *server) peak() (int64, error) {
+	return sum(s, func(pid int) (int64, error) { return memory(pid, residentPeak) })
+}
+
+func sum[N int64 | time.Duration](s *server, of func(pid int) (N, error)) (N, error) {
+	pids, err := s.processes()
+	if err != nil {
+		return 0, err
+	}
+	var all N
+	for _, pid := range pids {
+		one, err := of(pid)
+		if err != nil {
+			return 0, err
+		}
+		all += one
+	}
+	return all, nil
 }
 
 // tick is the unit of /proc/PID/stat's times; user space sees it as 10 ms everywhere

@@ -23,14 +23,20 @@ func cells() []cell {
 	var all []cell
 	for _, t := range []transport{plain, tlsBehind, mutualBoth} {
 		for _, callers := range []int{1, 8, 64, 512} {
-			for _, k := range []kind{dialEach, oneConn, nothing, ours, oursDial} {
+			for _, k := range []kind{dialEach, oneConn, nothing, before, ours, oursDial} {
 				switch {
 				case k == oursDial && t != plain:
+				case k == before && t == tlsBehind: // it has no goal there
 				case k == nothing && t == tlsBehind: // it has no upstream, and so no such line
 				default:
 					all = append(all, cell{t, callers, k})
 				}
 			}
+		}
+	}
+	for _, callers := range []int{1, 64} {
+		for _, k := range []kind{relay, nginx, itself, ours} {
+			all = append(all, cell{grpcIn, callers, k})
 		}
 	}
 	return all
@@ -39,7 +45,12 @@ func cells() []cell {
 // throughput makes the table of requests, and compares it with the goals.
 func (b *bench) throughput(ctx context.Context) error {
 	rounds := make(map[cell][]figures)
-	all := cells()
+	all := slices.DeleteFunc(cells(), func(c cell) bool {
+		return b.only != "" && c.transport != b.only || c.kind == before && b.before == "" || c.kind == nginx && b.programs.nginx == ""
+	})
+	if b.programs.nginx == "" {
+		fmt.Fprintf(b.out, "\nnginx is not installed: without the rows of %s\n", nginx)
+	}
 	for range b.rounds {
 		for _, c := range all {
 			f, err := b.under(ctx, c, b.window)
@@ -88,6 +99,9 @@ func (b *bench) under(ctx context.Context, c cell, window time.Duration) (figure
 		return figures{}, err
 	}
 	l := newLoad(s.addr, config, "/", serving)
+	if c.transport == grpcIn {
+		l = newGRPCLoad(s.addr)
+	}
 	f, err := l.measure(ctx, s, u, c.callers, window)
 	if errors.Is(err, errNoAnswer) { // hundreds of handshakes at once, on a machine that has other work, too
 		const patiently = 4
@@ -102,11 +116,19 @@ func (b *bench) start(ctx context.Context, k kind, t transport, u *upstream, set
 	case oursDial:
 		settings = append(settings, "GRPC_HEALTH_CONN_MAX_AGE=0s")
 		fallthrough
-	case ours:
+	case ours, before:
+		program := b.programs.proxy
+		if k == before {
+			program = b.before
+		}
 		env := slices.Concat(b.certificates.settings(t), settings, []string{
 			"GRPC_HEALTH_ADDR=" + u.addr, "GRPC_HEALTH_HTTP_LISTEN_ADDR=127.0.0.1:0", "GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR=127.0.0.1:0",
 		})
-		return startServer(ctx, b.programs.proxy, nil, env)
+		return startServer(ctx, program, nil, env)
+	case relay:
+		return startServer(ctx, b.programs.relay, []string{u.addr}, settings)
+	case nginx:
+		return startNginx(ctx, b.programs.nginx, b.programs.dir, u.addr)
 	}
 	return startServer(ctx, b.programs.peers, []string{peerCommand, string(k), u.addr, string(t), string(b.certificates)}, settings)
 }
@@ -126,7 +148,7 @@ func slowest(f figures) float64 { return f.p99.Seconds() }
 
 func goals() []goal {
 	of := func(callers int, k kind) cell { return cell{plain, callers, k} }
-	return []goal{
+	all := []goal{
 		{"ours / (a), 1 caller", of(1, ours), of(1, dialEach), rate, true, 2.4, 3},
 		{"ours / (a), 64", of(64, ours), of(64, dialEach), rate, true, 8, 10},
 		{"ours / (a), 512", of(512, ours), of(512, dialEach), rate, true, 11, 14},
@@ -137,14 +159,25 @@ func goals() []goal {
 		{"ours / (c), 512", of(512, ours), of(512, nothing), rate, true, 0.65, 0.75},
 		{"ours / (a), mTLS on both sides, 64", cell{mutualBoth, 64, ours}, cell{mutualBoth, 64, dialEach}, rate, true, 15, 25},
 		{"ours with `GRPC_HEALTH_CONN_MAX_AGE=0` / (a), 64", of(64, oursDial), of(64, dialEach), rate, true, 3.5, 4.5},
+		{"ours / (d), gRPC, 64", cell{grpcIn, 64, ours}, cell{grpcIn, 64, relay}, rate, true, 1.5, 2},
 		{"p99 of ours / (b), 64", of(64, ours), of(64, oneConn), slowest, false, 1, 0.7},
 	}
+	for _, c := range cells() {
+		if c.kind == before {
+			now := cell{c.transport, c.callers, ours}
+			all = append(all, goal{fmt.Sprintf("ours / ours before, %s, %d", c.transport, c.callers), now, c, rate, true, 0.9, 1})
+		}
+	}
+	return all
 }
 
 // compare makes the table of the goals.
 func (b *bench) compare(rounds map[cell][]figures) {
 	fmt.Fprint(b.out, "\n| ratio | measured | floor | stretch |\n|---|---|---|---|\n")
 	for _, g := range goals() {
+		if rounds[g.of] == nil || rounds[g.to] == nil {
+			continue
+		}
 		ratio := ratios(rounds[g.of], rounds[g.to], g.value)
 		verdict := "**missed**"
 		if g.least == (ratio >= g.floor) || ratio == g.floor {
