@@ -3,6 +3,7 @@ package schedule
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ type Schedule[J comparable] struct {
 type entry[J comparable] struct {
 	job     J
 	phase   time.Duration
+	queued  bool // it is due and has not begun; only Run looks at it
 	running atomic.Bool
 }
 
@@ -54,7 +56,8 @@ func (s *Schedule[J]) Set(jobs []J) {
 		e := before[j]
 		if e == nil {
 			part := float64(s.added) * golden
-			e = &entry[J]{job: j, phase: time.Duration((part - float64(int64(part))) * float64(s.interval))}
+			phase := time.Duration((part - math.Floor(part)) * float64(s.interval))
+			e = &entry[J]{job: j, phase: phase - phase%s.tick()} // so that a job always has the same lateness
 			s.added++
 		}
 		s.jobs = append(s.jobs, e)
@@ -67,17 +70,23 @@ func (s *Schedule[J]) Set(jobs []J) {
 func (s *Schedule[J]) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
-	ticker := time.NewTicker(min(tick, s.interval))
+	ticker := time.NewTicker(s.tick())
 	defer ticker.Stop()
 	began := time.Now()
 	done := -time.Nanosecond // what is due up to then has been looked at
 	var due []*entry[J]      // that could not begin yet
 	for {
 		now := time.Since(began)
-		due = append(due, s.between(max(done, now-s.interval), now)...)
+		for _, e := range s.between(max(done, now-s.interval), now) {
+			if !e.queued {
+				e.queued = true
+				due = append(due, e)
+			}
+		}
 		done = now
 		n := min(len(due), atOnce)
 		for _, e := range due[:n] {
+			e.queued = false
 			if e.running.Swap(true) {
 				continue
 			}
@@ -94,6 +103,8 @@ func (s *Schedule[J]) Run(ctx context.Context) {
 		}
 	}
 }
+
+func (s *Schedule[J]) tick() time.Duration { return min(tick, s.interval) }
 
 // between returns the jobs that are due after one time and not after another, an interval later at most.
 func (s *Schedule[J]) between(after, until time.Duration) (due []*entry[J]) {
