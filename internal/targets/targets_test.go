@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,25 +169,25 @@ func TestWatchEnds(t *testing.T) {
 func TestRefresh(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		reads, slow := 0, time.Duration(0)
+		var reads, slow atomic.Int64
 		read := timed(0*second, "a", 7*second, "b")
 		w := newWorld(func(ctx context.Context) ([]byte, error) {
-			reads++
+			reads.Add(1)
 			select {
-			case <-time.After(slow):
+			case <-time.After(time.Duration(slow.Load())):
 				return read(ctx)
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
 		})
-		ask := func(within time.Duration, reading int) {
+		ask := func(within time.Duration, reading int64) {
 			t.Helper()
 			began := time.Now()
 			if err := w.Refresh(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if took := time.Since(began); took > within || reads != reading {
-				t.Errorf("at %v: took %v, %d readings, want %d", time.Since(w.start), took, reads, reading)
+			if took := time.Since(began); took > within || reads.Load() != reading {
+				t.Errorf("at %v: took %v, %d readings, want %d", time.Since(w.start), took, reads.Load(), reading)
 			}
 		}
 		ask(0, 1)
@@ -194,13 +195,13 @@ func TestRefresh(t *testing.T) {
 		ask(0, 1)
 		time.Sleep(4 * second) // 8 s
 		ask(0, 2)
-		slow = 2 * second
+		slow.Store(int64(2 * second))
 		time.Sleep(6 * second)
 		ask(100*time.Millisecond, 3)
 		ask(100*time.Millisecond, 3)
 		time.Sleep(3 * second)
 		w.want(t, []string{"0s: a", "8s: b"}, []string{"1, <nil>", "1, <nil>"})
-		slow = time.Minute
+		slow.Store(int64(time.Minute))
 		time.Sleep(6 * second)
 		ask(100*time.Millisecond, 4)
 		time.Sleep(11 * second) // a reading ends after 10 s
