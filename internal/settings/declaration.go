@@ -225,13 +225,13 @@ var declaration = [...]setting{
 
 	{
 		group: groupUpstream, name: "ALL_ADDRESSES", flags: []string{"all-addresses"}, fallback: "false",
-		help:  "check each address behind the name on its own; the worst decides",
+		help:  "check each address behind the name on its own; the worst decides; not for unix sockets, nor with `-use-proxy`",
 		field: func(v *values) any { return &v.AllAddresses },
 	},
 	{
 		group: groupUpstream, name: "MIN_HEALTHY_ADDRESSES", flags: []string{"min-healthy-addresses"},
 		placeholder: "N", fallbackNote: "all",
-		help:  "how many addresses must be serving, as a number or as a share of those that can be reached, `67%`",
+		help:  "how many addresses must be serving, as a number or as a share of those that can be reached, `67%`, rounded up; requires `-all-addresses`",
 		field: func(v *values) any { return &v.MinHealthyAddresses },
 	},
 
@@ -244,7 +244,7 @@ var declaration = [...]setting{
 	{
 		group: groupChecks, name: "CHECK_INTERVAL", flags: []string{"check-interval"}, listener: true,
 		placeholder: "DURATION", fallback: "0s",
-		help:  "check everything that is configured this often, also when nobody asks; 0 checks only when somebody does",
+		help:  "check everything that is configured this often, also when nobody asks: `1s` or more; 0 checks only when somebody does",
 		field: func(v *values) any { return &v.CheckInterval },
 	},
 	{
@@ -286,7 +286,7 @@ var declaration = [...]setting{
 	{
 		group: groupHTTP, name: "PAGE_TITLE", flags: []string{"page-title"},
 		placeholder: "TEXT", fallbackNote: "the upstream, or what is checked",
-		help:  "the title of the status page, to tell one page from another",
+		help:  "the title of the status page, to tell one page from another: 100 characters at most",
 		field: func(v *values) any { return &v.PageTitle },
 	},
 	{
@@ -428,6 +428,9 @@ func (s *setting) ofUpstream() bool {
 func (s *setting) ofListeners() bool {
 	return s.group == groupHTTP || s.group == groupHTTPS || s.group == groupMetrics
 }
+
+// key returns the name of an upstream's setting in a targets file.
+func (s *setting) key() string { return strings.ToLower(s.name) }
 
 // names returns the setting's flags in the variant, the preferred one first.
 func (s *setting) names(v variant) []string {

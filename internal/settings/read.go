@@ -24,8 +24,14 @@ type reader struct {
 	problems Problems
 	ignored  []string                 // sentences about arguments that have no effect
 	given    [len(declaration)]bool   // a flag has set the setting
+	present  [len(declaration)]bool   // a flag or a variable has a text for the setting
 	faults   [len(declaration)]string // why the setting's text cannot be used
+	words    []argument               // arguments of the proxy that may be names of targets
+	file     *fileReader              // nil unless the settings are those of a targets file
 }
+
+// argument is one that is not a flag, and the problem that it is where there are no targets.
+type argument struct{ text, problem string }
 
 func newReader(v variant) *reader {
 	r := new(reader)
@@ -114,6 +120,7 @@ func (r *reader) take(i int, text string, variable bool) {
 	s := &declaration[i]
 	field := s.field(&r.values)
 	text = strings.TrimSpace(text)
+	r.present[i] = r.present[i] || text != ""
 	lines, ofHeaders := field.(*headerLines) // each header has its own check
 	switch {
 	case ofHeaders && variable:
@@ -141,7 +148,7 @@ func (s *setting) textFault(field any, text string) string {
 		}
 		return ""
 	}
-	fault := textFault(text, s.name == "USER_AGENT")
+	fault := textFault(text, s.name == "USER_AGENT" || s.name == "PAGE_TITLE")
 	if fault != "" && s.file != noFile && exists(text) {
 		return ""
 	}
@@ -152,7 +159,7 @@ func (s *setting) textFault(field any, text string) string {
 func (r *reader) reportFaults() {
 	for i, fault := range r.faults {
 		if fault != "" && r.reads(i) {
-			r.problem("%s: %s", declaration[i].label(r.variant, r.flagsOnly), fault)
+			r.report(i, fault)
 		}
 	}
 }
@@ -239,7 +246,13 @@ func (r *reader) arguments(args []string) error {
 		default:
 			// What follows a stray argument may belong to a value that was not quoted, so never print it.
 			unknown, stray = false, true
-			r.problem("argument %d is not a flag: %s", i+1, adviceOnWord(args, i, known))
+			advice, afterSwitch := adviceOnWord(args, i, known)
+			text := fmt.Sprintf("argument %d is not a flag: %s", i+1, advice)
+			if _, err := parseBool(args[i]); r.variant == container && legalName(args[i]) && !(afterSwitch && err == nil) {
+				r.words = append(r.words, argument{text: args[i], problem: text}) // readWords decides
+			} else {
+				r.problems = append(r.problems, text)
+			}
 		}
 	}
 	return nil
@@ -264,21 +277,36 @@ func (r *reader) ignore(args []string, i int, known map[string]knownFlag) {
 	if len(lost) > 0 {
 		text += " (" + strings.Join(lost, ", ") + ")"
 	}
-	r.ignored = append(r.ignored, text+": "+adviceOnWord(args, i, known))
+	advice, _ := adviceOnWord(args, i, known)
+	r.ignored = append(r.ignored, text+": "+advice)
 }
 
-// adviceOnWord says what to do about argument i, which is not a flag. It repeats nothing of the argument.
-func adviceOnWord(args []string, i int, known map[string]knownFlag) string {
+// readWords decides what the words after the flags are: the targets to check, where a targets file names some and the proxy is
+// to check once; else they are problems.
+func (r *reader) readWords() {
+	for _, w := range r.words {
+		switch {
+		case r.TargetsFile == "" || !r.RunCLI:
+			r.problems = append(r.problems, w.problem)
+		case !slices.Contains(r.Names, w.text):
+			r.Names = append(r.Names, w.text)
+		}
+	}
+}
+
+// adviceOnWord says what to do about argument i, which is not a flag, and whether the one before is a switch. It repeats nothing of
+// the argument.
+func adviceOnWord(args []string, i int, known map[string]knownFlag) (advice string, afterSwitch bool) {
 	if c, _ := utf8.DecodeRuneInString(args[i]); unicode.Is(unicode.Pd, c) && c != '-' || c == '\u2212' {
-		return "it begins with a dash that is no hyphen (" + fmt.Sprintf("U+%04X", c) + "): write -"
+		return "it begins with a dash that is no hyphen (" + fmt.Sprintf("U+%04X", c) + "): write -", false
 	}
 	if i > 0 {
 		name, dashed := trimDashes(args[i-1])
 		if f, ok := known[name]; ok && dashed && f.isSwitch() {
-			return "-" + name + " is on without a value: write -" + name + "=false to turn it off"
+			return "-" + name + " is on without a value: write -" + name + "=false to turn it off", true
 		}
 	}
-	return "quote a value that holds spaces, and write -flag=false to turn a switch off"
+	return "quote a value that holds spaces, and write -flag=false to turn a switch off", false
 }
 
 // looksLikeFlag reports whether an unknown flag may be printed. Text of another form may be part of a value. The expression is

@@ -18,6 +18,8 @@ type Settings struct {
 
 	// FromEnvironment lists the variables that values were read from, in the order of the declaration.
 	FromEnvironment []string
+	// Names are the targets to check, where -runcli has words after its flags and there is a targets file; empty is all.
+	Names []string
 	// Warnings are sentences to log at the start. They name settings, never values.
 	Warnings []string
 
@@ -71,7 +73,6 @@ type Target struct {
 type Process struct {
 	TargetsFile   string        // TARGETS_FILE: a path or (Lambda) a secret's ARN; empty where Upstream is the only one
 	CheckInterval time.Duration // CHECK_INTERVAL; 0 checks only when somebody asks
-	Names         []string      // the words after the flags: the targets that -runcli checks; none is all
 
 	MaxConcurrentChecks int  // MAX_CONCURRENT_CHECKS
 	AllowList           bool // ALLOW_LIST
@@ -102,10 +103,13 @@ type Process struct {
 }
 
 // Name returns what messages call a setting. For "CA_CERT" it is "-grpc-ca-cert (GRPC_HEALTH_CA_CERT)", or what the user of
-// this variant can set. It returns a name that no setting has unchanged.
+// this variant can set, or the key "ca_cert" where a targets file has the setting. It returns a name that no setting has unchanged.
 func (s *Settings) Name(name string) string {
 	for i := range declaration {
 		if declaration[i].name == name {
+			if s.TargetsFile != "" && declaration[i].ofUpstream() {
+				return declaration[i].key()
+			}
 			return declaration[i].label(s.variant, s.flagsOnly)
 		}
 	}
@@ -168,6 +172,8 @@ func read(v variant, args []string, out io.Writer) (*Settings, error) {
 		return &r.Settings, nil
 	}
 	r.environment()
+	r.readWords()
+	r.upstreamBesideFile()
 	r.reportFaults()
 	r.unknownVariables()
 	r.validate()

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -26,17 +28,25 @@ const LivenessPath = "/livez"
 // maxTimeout is the longest timeout. It guards the sum of several against an overflow.
 const maxTimeout = 365 * 24 * time.Hour
 
+// maxTitle is the length of the longest PAGE_TITLE, in characters.
+const maxTitle = 100
+
 // validate checks each value, and that the values fit together.
 func (r *reader) validate() {
 	if r.RunCLI && r.CheckSelf {
 		r.excludes(&r.RunCLI, &r.CheckSelf)
 	}
 	if !r.CheckSelf {
-		r.validateUpstream()
-		r.validateTLS()
-		r.validateIdentity()
+		if r.TargetsFile == "" {
+			r.validateOneUpstream()
+		}
 		if r.MaxConcurrentChecks < 1 {
 			r.wrong(&r.MaxConcurrentChecks, "must be 1 or more")
+		}
+		if r.CheckInterval != 0 && r.CheckInterval < time.Second {
+			r.wrong(&r.CheckInterval, "must be 1s or more, or 0 to check only when somebody asks")
+		} else if r.CheckInterval > maxTimeout {
+			r.wrong(&r.CheckInterval, "is more than a year: write a duration such as 10s or 1m")
 		}
 	}
 	if !r.RunCLI {
@@ -56,13 +66,38 @@ func (r *reader) index(field any) int {
 
 // label returns the name, for messages, of the setting that has this field.
 func (r *reader) label(field any) string {
-	return declaration[r.index(field)].label(r.variant, r.flagsOnly)
+	return r.labelOf(r.index(field))
+}
+
+func (r *reader) labelOf(i int) string {
+	if r.file != nil {
+		return declaration[i].key()
+	}
+	return declaration[i].label(r.variant, r.flagsOnly)
+}
+
+// report notes a problem with setting i.
+func (r *reader) report(i int, text string) {
+	if r.file != nil {
+		r.file.report(i, text)
+		return
+	}
+	r.problems = append(r.problems, r.labelOf(i)+": "+text)
+}
+
+// warn notes a warning about the setting that has this field.
+func (r *reader) warn(field any, text string) {
+	if r.file != nil {
+		r.file.warn(r.index(field), text)
+		return
+	}
+	r.Warnings = append(r.Warnings, r.label(field)+": "+text)
 }
 
 // wrong reports a problem with the setting that has this field, unless its text could not be used anyway.
 func (r *reader) wrong(field any, text string) {
-	if r.faults[r.index(field)] == "" {
-		r.problems = append(r.problems, r.label(field)+": "+text)
+	if i := r.index(field); r.faults[i] == "" {
+		r.report(i, text)
 	}
 }
 
@@ -71,16 +106,57 @@ func (r *reader) needs(field, needed any) {
 	if r.faults[r.index(needed)] != "" {
 		return // it may well have been meant to be set
 	}
+	if r.file != nil && (r.file.forSome(needed) || r.file.drop(field)) {
+		return
+	}
 	r.wrong(field, "means nothing without "+r.label(needed)+": set both, or neither")
 }
 
 // excludes reports two settings that contradict each other.
 func (r *reader) excludes(field, other any) {
+	if r.file != nil && (r.file.drop(other) || r.file.drop(field)) {
+		return
+	}
 	r.wrong(field, "contradicts "+r.label(other)+": set only one of them")
 }
 
+// inherited reports whether the setting that has this field is a default of a targets file, which was validated with the defaults.
+func (r *reader) inherited(field any) bool {
+	return r.file != nil && r.file.inherited(r.index(field))
+}
+
+// upstreamBesideFile reports the settings of one upstream that stand beside a targets file, where they would have no effect.
+func (r *reader) upstreamBesideFile() {
+	if r.TargetsFile == "" || r.CheckSelf {
+		return
+	}
+	for i := range declaration {
+		s := &declaration[i]
+		if !s.ofUpstream() || !r.present[i] {
+			continue
+		}
+		place := "under defaults"
+		if s.name == "ADDR" {
+			place = "under a target"
+		}
+		r.problem("%s: contradicts %s: put it %s in that file, as %s", r.labelOf(i), r.label(&r.TargetsFile), place, s.key())
+		r.faults[i] = "" // one problem is enough
+	}
+}
+
+// validateOneUpstream checks the settings of one upstream. What decides which others have a meaning comes first.
+func (r *reader) validateOneUpstream() {
+	r.validateCredentials()
+	r.validateUpstream()
+	r.validateTLS()
+	r.validateIdentity()
+	r.validateAddresses()
+}
+
 func (r *reader) validateUpstream() {
-	if r.Addr == "" {
+	if r.Addr == "" && r.file != nil && r.file.inDefaults {
+		// Each target has its own.
+	} else if r.Addr == "" {
 		r.wrong(&r.Addr, "required: write the upstream as host:port")
 	} else if _, err := target.Parse(r.Addr); err != nil {
 		text := err.Error()
@@ -111,6 +187,9 @@ func (r *reader) validateUpstream() {
 }
 
 func (r *reader) validateServices() {
+	if r.inherited(&r.Services) {
+		return
+	}
 	var names []string
 	warned, spaced, faults := false, false, make(map[string]bool)
 	for _, name := range r.Services {
@@ -128,11 +207,11 @@ func (r *reader) validateServices() {
 		}
 		if strings.Contains(name, "/") && !warned {
 			warned = true
-			r.Warnings = append(r.Warnings, r.label(&r.Services)+": service name looks like a method path: use the service's name only")
+			r.warn(&r.Services, "service name looks like a method path: use the service's name only")
 		}
 		if strings.Contains(name, " ") && !spaced {
 			spaced = true
-			r.Warnings = append(r.Warnings, r.label(&r.Services)+": service name has a space: separate names with commas")
+			r.warn(&r.Services, "service name has a space: separate names with commas")
 		}
 		if !slices.Contains(names, name) {
 			names = append(names, name)
@@ -152,11 +231,16 @@ func (r *reader) validateHeaders() {
 			continue
 		}
 		if quoted := textFault(h.Value, true); quoted != "" && !strings.HasSuffix(h.Name, "-bin") {
-			r.Warnings = append(r.Warnings, r.label(&r.headerLines)+": header "+strconv.Itoa(i+1)+": the value is in quotes, which are sent too")
+			r.warn(&r.headerLines, "header "+strconv.Itoa(i+1)+": the value is in quotes, which are sent too")
+		}
+		if h.File != "" && !strings.HasPrefix(h.File, "arn:") {
+			r.validatePath(&r.headerLines, "header "+strconv.Itoa(i+1)+": ", h.File)
 		}
 		r.Headers = append(r.Headers, h)
 	}
 }
+
+const illegalHeaderName = "an illegal character in the name: write it with letters, digits, -, _ and . only"
 
 // parseHeader reads "name: value". fault says what is wrong, or is empty. Names and values follow gRPC's rules
 // (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, Custom-Metadata).
@@ -176,14 +260,14 @@ func (r *reader) parseHeader(line string) (h Header, fault string) {
 	case h.Name == "":
 		return h, "no name before the first colon: write name: value"
 	case strings.ContainsFunc(h.Name, notInHeaderName):
-		return h, "an illegal character in the name: write it with letters, digits, -, _ and . only"
+		return h, illegalHeaderName
 	case reservedHeader(h.Name):
 		return h, "a name that belongs to gRPC or HTTP/2: leave it out (the user agent has a setting of its own)"
 	}
 	switch {
 	case strings.HasPrefix(value, "@/"):
 		h.File = value[1:]
-		return h, r.missingFault(h.File)
+		return h, ""
 	case strings.HasPrefix(value, "@arn:"):
 		h.File = value[1:]
 		return h, r.arnFault(h.File)
@@ -224,7 +308,7 @@ func (r *reader) validateTLS() {
 		if r.CACert != "" {
 			r.excludes(&r.CACert, &r.NoVerify)
 		}
-		r.Warnings = append(r.Warnings, r.label(&r.NoVerify)+": the upstream's certificate is not verified: anyone can pose as the upstream")
+		r.warn(&r.NoVerify, "the upstream's certificate is not verified: anyone can pose as the upstream")
 	}
 	if fault := wordFault(r.ServerName); fault != "" {
 		r.wrong(&r.ServerName, fault+": write a host name")
@@ -240,7 +324,8 @@ func (r *reader) validatePair(cert, key *string) {
 	}
 }
 
-func (r *reader) validateIdentity() {
+// validateCredentials checks that there is one kind of credentials at most.
+func (r *reader) validateCredentials() {
 	if r.TLS && r.ALTS {
 		r.excludes(&r.TLS, &r.ALTS)
 	}
@@ -250,6 +335,9 @@ func (r *reader) validateIdentity() {
 	if r.ALTS && r.SPIFFE {
 		r.excludes(&r.ALTS, &r.SPIFFE)
 	}
+}
+
+func (r *reader) validateIdentity() {
 	if r.SPIFFEServerID != "" {
 		if !r.SPIFFE {
 			r.needs(&r.SPIFFEServerID, &r.SPIFFE)
@@ -279,6 +367,9 @@ func (r *reader) validateAccounts() {
 	if !r.ALTS {
 		r.needs(&r.ALTSTargetServiceAccounts, &r.ALTS)
 	}
+	if r.inherited(&r.ALTSTargetServiceAccounts) {
+		return
+	}
 	for i, account := range r.ALTSTargetServiceAccounts {
 		account = strings.TrimSpace(account)
 		if account == "" || !word(account) {
@@ -286,6 +377,65 @@ func (r *reader) validateAccounts() {
 		}
 		r.ALTSTargetServiceAccounts[i] = account
 	}
+}
+
+// validateAddresses checks what is said about the addresses behind a name.
+func (r *reader) validateAddresses() {
+	if r.AllAddresses && r.UseProxy {
+		r.excludes(&r.AllAddresses, &r.UseProxy) // the proxy looks the name up
+	}
+	if r.AllAddresses && r.Addr != "" {
+		if t, err := target.Parse(r.Addr); err == nil && t.IsUnix() {
+			if r.inherited(&r.AllAddresses) {
+				r.file.drop(&r.AllAddresses)
+			} else {
+				r.wrong(&r.AllAddresses, "a unix socket has no addresses: leave it out")
+			}
+		}
+	}
+	if r.MinHealthyAddresses == "" {
+		return
+	}
+	if !r.AllAddresses {
+		r.needs(&r.MinHealthyAddresses, &r.AllAddresses)
+	}
+	if fault := minHealthyFault(r.MinHealthyAddresses); fault != "" {
+		r.wrong(&r.MinHealthyAddresses, fault)
+	}
+}
+
+// minHealthyFault says what is wrong with a number of addresses, or a share of them; empty where nothing is.
+func minHealthyFault(text string) string {
+	const advice = ": write a number of addresses such as 2, or a share from 1% to 100%"
+	digits, share := strings.CutSuffix(text, "%")
+	n, err := strconv.Atoi(digits)
+	switch {
+	case strings.Contains(text, " "):
+		return "has a space" + advice
+	case digits == "" || strings.Trim(digits, "0123456789") != "" || err != nil:
+		return "not a whole number, with or without %" + advice
+	case n == 0:
+		return "must be above zero" + advice
+	case digits[0] == '0':
+		return "begins with 0, which some take for an octal number" + advice
+	case share && n > 100:
+		return "is more than 100%" + advice
+	}
+	return ""
+}
+
+// MinHealthy is how many addresses must be serving, of those that can be reached: MIN_HEALTHY_ADDRESSES, a share rounded up, or all.
+// It is at least 1, and may be more than can be reached.
+func (u *Upstream) MinHealthy(reachable int) int {
+	if u.MinHealthyAddresses == "" {
+		return max(1, reachable)
+	}
+	digits, share := strings.CutSuffix(u.MinHealthyAddresses, "%")
+	n, _ := strconv.Atoi(digits) // was validated
+	if share {
+		n = (n*reachable + 99) / 100
+	}
+	return max(1, n)
 }
 
 // validateCheckSelf checks that the settings say whom to ask.
@@ -337,6 +487,12 @@ func (r *reader) validateListeners() {
 		if r.HTTPSCert == "" {
 			r.needs(&r.HTTPSVerify, &r.HTTPSCert)
 		}
+	}
+	switch {
+	case utf8.RuneCountInString(r.PageTitle) > maxTitle:
+		r.wrong(&r.PageTitle, "is longer than 100 characters: write a shorter one")
+	case strings.ContainsFunc(r.PageTitle, func(c rune) bool { return !unicode.IsPrint(c) }):
+		r.wrong(&r.PageTitle, "has a character that cannot be printed: write it without")
 	}
 	if r.ShutdownGrace < 0 {
 		r.wrong(&r.ShutdownGrace, "must not be below zero: write a duration such as 8s")
@@ -397,7 +553,7 @@ func (r *reader) validateOutput() {
 func (r *reader) validateFiles() {
 	for i := range declaration {
 		s := &declaration[i]
-		if s.file == noFile || !r.reads(i) || r.CheckSelf {
+		if s.file == noFile || !r.reads(i) || r.CheckSelf || s.ofUpstream() && (r.TargetsFile != "" || r.inherited(s.field(&r.values))) {
 			continue
 		}
 		field := s.field(&r.values).(*string)
@@ -414,9 +570,7 @@ func (r *reader) validateFiles() {
 				r.wrong(field, fault)
 			}
 		default:
-			if fault := r.missingFault(*field); fault != "" {
-				r.wrong(field, fault)
-			}
+			r.validatePath(field, "", *field)
 		}
 	}
 }
@@ -443,11 +597,25 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// missingFault says that a command's file does not exist. It returns "" if the file exists, or if that cannot be found out.
-func (r *reader) missingFault(path string) string {
-	if r.variant != container && r.variant != probe {
-		return ""
+// validatePath reports a file that does not exist, if a command needs it. One that a targets file names is only worth a warning:
+// it must not keep the other targets from being checked. The place begins the report.
+func (r *reader) validatePath(field any, place, path string) {
+	if r.file != nil {
+		if fault := r.file.missing(path); fault != "" {
+			r.warn(field, place+fault)
+		}
+		return
 	}
+	if r.variant != container && r.variant != probe {
+		return
+	}
+	if fault := missingFault(path); fault != "" {
+		r.wrong(field, place+fault)
+	}
+}
+
+// missingFault says that a file does not exist. It returns "" if the file exists, or if that cannot be found out.
+func missingFault(path string) string {
 	_, err := os.Stat(path)
 	// The last three errors are for text that cannot be a file's path.
 	missing := []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ENAMETOOLONG, syscall.EINVAL}
