@@ -44,8 +44,5 @@ func build(w io.Writer) http.Handler {
 	if err != nil {
 		return app.Misconfigured(logger, err)
 	}
-	if s.TargetsFile != "" {
-		return app.WithCloudTrace(app.AtRequests(a.TargetsFile(nil), a.Handler))
-	}
-	return app.WithCloudTrace(a.Handler)
+	return app.WithCloudTrace(a.AtRequests(a.Handler))
 }

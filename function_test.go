@@ -437,6 +437,30 @@ func TestConfiguredServices(t *testing.T) {
 	}
 }
 
+// Many upstreams of a file, which may change between requests; a file that has never been good is 500.
+func TestTargets(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.SetStatus("a", healthpb.HealthCheckResponse_NOT_SERVING)
+	file := filepath.Join(t.TempDir(), "targets.yaml")
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := deploy(t, "GRPC_HEALTH_TARGETS_FILE="+file)
+	d.want("", 500, "the health check is not configured: its log says what is wrong\n")
+	write(fmt.Sprintf("defaults: {service_name: a}\ntargets: {one: {addr: %q, service_name: ''}, two: {addr: %q}}", up.Addr(), up.Addr()))
+	time.Sleep(5100 * time.Millisecond)
+	d.want("", 503, "one SERVING\ntwo a NOT_SERVING\n")
+	d.want("?target=one", 200, "one SERVING\n")
+	d.want("?target=three", 404, "a target or group was asked for that is not there\n")
+	write("targets: {")
+	time.Sleep(5100 * time.Millisecond)
+	d.want("?target=one", 200, "one SERVING\n")
+}
+
 func TestLogLines(t *testing.T) {
 	t.Parallel()
 	up := healthtest.Start(t)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/app"
@@ -61,6 +62,10 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 			fmt.Fprintf(stderr, "wrong targets file:\n%v\n", indented(err))
 			return exitSettings
 		}
+		if fault := unknownTarget(a, s.Names); fault != "" {
+			fmt.Fprintln(stderr, fault)
+			return exitSettings
+		}
 	}
 	// What names are near is asked within the budget of the check.
 	within, cancel := context.WithTimeout(ctx, a.Budget())
@@ -93,4 +98,23 @@ func checkerOf(a *app.App, v health.Verdict) *check.Checker {
 		}
 	}
 	panic("a verdict about no upstream")
+}
+
+// unknownTarget says which of the names is no target; empty where all are.
+func unknownTarget(a *app.App, names []string) string {
+	var targets []string
+	for _, u := range a.Upstreams() {
+		targets = append(targets, u.Target().Name)
+	}
+	for _, name := range names {
+		if slices.Contains(targets, name) {
+			continue
+		}
+		fault := fmt.Sprintf("the targets file has no target %q", name)
+		if close := near.Names(name, targets); len(close) > 0 {
+			fault += ": did you mean " + near.Choice(close) + "?"
+		}
+		return fault
+	}
+	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -22,7 +23,7 @@ type event struct {
 }
 
 // errNotUnderstood says which events are understood.
-var errNotUnderstood = errors.New(`this function does not understand the event: send {"service":"NAME"}, {} for what ` +
+var errNotUnderstood = errors.New(`this function does not understand the event: send {"service":"NAME"}, {"target":"NAME"}, {} for what ` +
 	`is configured, a schedule's event, or a request through a function URL, an API, a load balancer or VPC Lattice`)
 
 // errAuthorizer is for who takes this function for one that lets callers in: no verdict means that.
@@ -61,12 +62,19 @@ func parse(payload []byte) (*event, error) {
 		return parseLattice1(payload)
 	case has(fields, "method") && has(fields, "path") && (has(origin, "serviceArn") || has(origin, "serviceNetworkArn") || has(origin, "targetGroupArn")):
 		return parseLattice2(payload)
-	case fields["service"] != nil:
-		var name *string
-		if err := json.Unmarshal(fields["service"], &name); err != nil || name == nil {
-			return nil, errors.New(`the service is not a string: send {"service":"NAME"}`)
+	case fields["service"] != nil || fields["target"] != nil || fields["group"] != nil:
+		query := make(url.Values)
+		for _, key := range []string{"target", "group", "service"} {
+			if fields[key] == nil {
+				continue
+			}
+			var name *string
+			if err := json.Unmarshal(fields[key], &name); err != nil || name == nil {
+				return nil, fmt.Errorf(`the %s is not a string: send {"%s":"NAME"}`, key, key)
+			}
+			query.Set(key, *name)
 		}
-		return ask(url.Values{"service": {*name}}), nil
+		return ask(query), nil
 	case len(fields) == 0 || isSchedule(fields["source"]):
 		return ask(url.Values{}), nil
 	}

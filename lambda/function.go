@@ -56,7 +56,7 @@ func newFunction(stdout, stderr io.Writer) *function {
 		Memory:      memory.Process(),
 		Credentials: creds.Options{Read: reader.Read},
 		Observe: func(t *settings.Target) app.Observer {
-			m := newMetrics(stdout, os.Getenv("AWS_LAMBDA_FUNCTION_NAME"), t.Services)
+			m := newMetrics(stdout, os.Getenv("AWS_LAMBDA_FUNCTION_NAME"), t)
 			return app.Observer{
 				Trace: health.Trace{
 					Dial:            reader.Dialed,
@@ -70,20 +70,15 @@ func newFunction(stdout, stderr io.Writer) *function {
 	if err != nil {
 		return misconfigured(logger, err)
 	}
-	logger.Info("answering health checks", "upstream", s.ShownAddr(), "version", version.Get().String())
-	f := &function{
+	logger.Info("answering health checks", "version", version.Get().String())
+	return &function{
 		logger: a.Logger,
-		http:   a.Handler,
-		direct: a.Open,
+		http:   a.AtRequests(a.Handler),
+		direct: a.AtRequests(a.Open),
 		settle: reader.Settle,
 		budget: a.Budget,
 		close:  a.Close,
 	}
-	if s.TargetsFile != "" {
-		file := a.TargetsFile(nil)
-		f.http, f.direct = app.AtRequests(file, f.http), app.AtRequests(file, f.direct)
-	}
-	return f
 }
 
 // misconfigured is a function that answers every invocation with an error about its settings.

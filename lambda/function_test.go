@@ -15,6 +15,7 @@ import (
 
 	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/web"
 )
 
@@ -210,6 +211,11 @@ func measure(t *testing.T, m *metrics, w *bytes.Buffer, verdicts ...health.Verdi
 	return lines
 }
 
+// target is a target with these configured services.
+func target(services ...string) *settings.Target {
+	return &settings.Target{Upstream: settings.Upstream{Services: services}}
+}
+
 // A name that a caller made up never looks like the whole server, whose values ring an alarm.
 func TestMadeUpNamesInMetrics(t *testing.T) {
 	t.Parallel()
@@ -225,18 +231,18 @@ func TestMadeUpNamesInMetrics(t *testing.T) {
 		{nil, "", "(server)"}, {nil, "(server)", "other"}, {nil, "(server)\n", "other"}, {nil, "(server)é", "(server)?"}, {nil, "other", "other"}, {nil, " ", "?"},
 		{[]string{"(server)"}, "(server)", "(server)"}, {[]string{"a"}, "a", "a"},
 	} {
-		lines := measure(t, newMetrics(&w, "health", test.configured), &w, acknowledged(test.service))
+		lines := measure(t, newMetrics(&w, "health", target(test.configured...)), &w, acknowledged(test.service))
 		if got := lines[0]["Service"]; got != test.want {
 			t.Errorf("%q of %q: %v, want %s", test.service, test.configured, got, test.want)
 		}
 	}
 	for function, want := range map[string]string{"health": "health", "": "(unnamed)", "backend_health-2": "backend_health-2"} {
-		if got := measure(t, newMetrics(&w, function, nil), &w, acknowledged(""))[0]["Function"]; got != want {
+		if got := measure(t, newMetrics(&w, function, target()), &w, acknowledged(""))[0]["Function"]; got != want {
 			t.Errorf("%q: %v, want %s", function, got, want)
 		}
 	}
 	// 1,000 names, all known to the upstream, are 100 dimensions, other, and not one line is long.
-	m, services := newMetrics(&w, "health", nil), make(map[any]bool)
+	m, services := newMetrics(&w, "health", target()), make(map[any]bool)
 	for i := range 1000 {
 		name := strings.Repeat("n", health.MaxNameLength-4) + strconv.Itoa(i)
 		for _, l := range measure(t, m, &w, acknowledged(name)) {
@@ -254,7 +260,7 @@ func TestMadeUpNamesInMetrics(t *testing.T) {
 func TestCertificateDaysLeft(t *testing.T) {
 	t.Parallel()
 	var w bytes.Buffer
-	m := newMetrics(&w, "health", nil)
+	m := newMetrics(&w, "health", target())
 	now := time.Unix(1795083330, 0)
 	v := health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseTLS, At: now}
 	for _, step := range []struct {

@@ -87,7 +87,7 @@ func FuzzEvent(f *testing.F) {
 	logger := slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s := &settings.Settings{Upstream: settings.Upstream{Addr: up.Addr(), Headers: []settings.Header{{Name: "x-key", Value: secret}}}, Process: settings.Process{AllowList: true}}
 	a, err := app.New(s, app.Platform{Logger: logger, Observe: func(t *settings.Target) app.Observer {
-		return app.Observer{Verdict: newMetrics(&metrics, "health", t.Services).observe}
+		return app.Observer{Verdict: newMetrics(&metrics, "health", t).observe}
 	}})
 	if err != nil {
 		f.Fatal(err)

@@ -28,9 +28,9 @@ const whole = `{}`
 type verdicts struct {
 	Status   string
 	Services []struct {
-		Service, Status, Phase string
-		GRPCCode               string  `json:"grpc_code"`
-		Duration               float64 `json:"duration_seconds"`
+		Target, Service, Status, Phase string
+		GRPCCode                       string  `json:"grpc_code"`
+		Duration                       float64 `json:"duration_seconds"`
 	}
 	Error string
 }

@@ -12,6 +12,7 @@ import (
 
 	"example.com/grpc-health-http/internal/bounded"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/settings"
 )
 
 // namespace is where CloudWatch keeps the metrics.
@@ -29,16 +30,17 @@ const unnamed = "(unnamed)"
 type metrics struct {
 	w        io.Writer
 	function string // the function's name: another function's values never mix with this one's
+	target   string // empty where there is one upstream only
 	services *bounded.Services[string]
 
 	mu   sync.Mutex
 	ends map[string]time.Time // of certificates, as they were seen last, by whose they are
 }
 
-// newMetrics returns the metrics of a function, by its name.
-func newMetrics(w io.Writer, function string, configured []string) *metrics {
-	configured = health.Configured(configured)
-	return &metrics{w: w, function: cmp.Or(dimension(function), unnamed), ends: make(map[string]time.Time),
+// newMetrics returns the metrics of a function, by its name, about a target.
+func newMetrics(w io.Writer, function string, t *settings.Target) *metrics {
+	configured := health.Configured(t.Services)
+	return &metrics{w: w, function: cmp.Or(dimension(function), unnamed), target: t.Name, ends: make(map[string]time.Time),
 		services: bounded.New(configured, func(name string) string {
 			if name == "" {
 				return wholeServer
@@ -74,6 +76,7 @@ func (m *metrics) earliest() (whose string, notAfter time.Time) {
 type line struct {
 	AWS                 directive `json:"_aws"`
 	Function            string
+	Target              string `json:",omitempty"`
 	Service             string
 	Up                  *int     `json:",omitempty"` // 1 or 0
 	Latency             float64  // milliseconds
@@ -98,10 +101,15 @@ type metric struct{ Name, Unit string }
 func (m *metrics) observe(v health.Verdict) {
 	l := line{
 		Function: m.function,
+		Target:   m.target,
 		Service:  m.services.Find(v),
 		Latency:  float64(v.Duration) / float64(time.Millisecond),
 	}
-	set := metricSet{Namespace: namespace, Dimensions: [][]string{{"Function", "Service"}}, Metrics: []metric{{"Latency", "Milliseconds"}}}
+	dimensions := []string{"Function", "Service"}
+	if m.target != "" {
+		dimensions = []string{"Function", "Target", "Service"}
+	}
+	set := metricSet{Namespace: namespace, Dimensions: [][]string{dimensions}, Metrics: []metric{{"Latency", "Milliseconds"}}}
 	if v.Status != health.Overloaded {
 		l.Up = new(int)
 		if v.Status == health.Serving {

@@ -55,9 +55,10 @@ type App struct {
 	// Logger is the Platform's, and takes the secrets of the settings out of what it logs.
 	Logger *slog.Logger
 
-	fleet    *fleet
-	callers  *callers
-	rejected func(reason string)
+	fleet      *fleet
+	atRequests bool // the targets file is read at requests
+	callers    *callers
+	rejected   func(reason string)
 }
 
 // New puts an App together. It makes no connection and reads no file yet: where the settings name a targets file, nothing is checked before

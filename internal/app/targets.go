@@ -32,12 +32,9 @@ func (a *App) loaded(n int, warnings []string, err error) {
 	switch {
 	case err == nil:
 		a.Logger.Info("checking", append([]any{"targets", n}, interval(a.fleet.settings)...)...)
+	case !goesOn && !a.atRequests: // who has asked for the first targets says why there are none
 	default:
-		attributes := []any{}
-		if goesOn {
-			attributes = append(attributes, "checked_as_before", len(a.fleet.all()))
-		}
-		a.Logger.Error("cannot use the targets file", attributes...)
+		a.Logger.Error("cannot use the targets file", "targets_as_before", len(a.fleet.all()))
 		for _, problem := range problemsOf(err) {
 			a.Logger.Error("wrong targets file", "problem", problem)
 		}
@@ -58,8 +55,13 @@ func problemsOf(err error) []string {
 	return problems[:min(len(problems), maxProblems)]
 }
 
-// AtRequests has a targets file read again at requests, where it is old.
-func AtRequests(file *targets.File, next http.Handler) http.Handler {
+// AtRequests has the targets file, where the settings name one, read again at requests, where it is old.
+func (a *App) AtRequests(next http.Handler) http.Handler {
+	if !a.fleet.named {
+		return next
+	}
+	a.atRequests = true
+	file := a.TargetsFile(nil)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = file.Refresh(r.Context()) // without targets the answer says so
 		next.ServeHTTP(w, r)
