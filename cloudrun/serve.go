@@ -37,7 +37,7 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 	logger.Info("memory", "limit_bytes", budget.Limit.Bytes, "source", budget.Limit.Source)
 	build := version.Get()
 	m := metrics.New(prometheus.NewRegistry(), metrics.Options{
-		Version: build.Tag, Commit: build.Commit, GoVersion: build.Go, SettingsHash: float64(s.Hash()),
+		Version: build.Tag, Commit: build.Commit, GoVersion: build.Go, SettingsHash: float64(s.Hash()), Targets: s.TargetsFile != "",
 	})
 	a, err := app.New(s, app.Platform{
 		Logger:   logger,
@@ -53,8 +53,8 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 			Expiry: func(_ creds.Kind, notAfter time.Time) { m.ListenerCertificateExpires(notAfter) },
 		},
 		Observe: func(t *settings.Target) app.Observer {
-			u := m.NewUpstream(t.ShownAddr(), t.Services)
-			return app.Observer{Trace: u.Trace(), Verdict: u.Observe, ClientCertificate: u.ClientCertificateExpires}
+			u := m.NewUpstream(metrics.UpstreamOptions{Target: t.Name, Address: t.ShownAddr(), Services: t.Services})
+			return app.Observer{Trace: u.Trace(), Verdict: u.Observe, ClientCertificate: u.ClientCertificateExpires, Gone: u.Gone}
 		},
 	})
 	if err != nil {
@@ -68,15 +68,26 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 	}()
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	checks := schedule.New(s.CheckInterval, func(ctx context.Context, u *app.Upstream) { u.CheckAll(ctx) })
+	var checks *schedule.Schedule[*app.Upstream] // nil where nothing is checked before somebody asks
+	regularly := func() {
+		if checks != nil {
+			checks.Set(a.Upstreams())
+		}
+	}
+	if s.CheckInterval > 0 {
+		checks = schedule.New(s.CheckInterval, func(ctx context.Context, u *app.Upstream) { u.CheckAll(ctx) })
+	}
 	var file *targets.File
 	if s.TargetsFile != "" {
-		file = a.TargetsFile(func(error) { checks.Set(a.Upstreams()) })
+		file = a.TargetsFile(func(err error) {
+			m.TargetsReloaded(err)
+			regularly()
+		})
 		if err := file.Load(starting); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.Name("TARGETS_FILE"), err)
 		}
 	}
-	checks.Set(a.Upstreams())
+	regularly()
 	https, admit, err := creds.Listener(starting, s, a.Credentials)
 	if err != nil {
 		return nil, err
@@ -115,7 +126,7 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 		if file != nil {
 			beside.Go(func() { file.Watch(besides) })
 		}
-		if s.CheckInterval > 0 {
+		if checks != nil {
 			beside.Go(func() { checks.Run(besides) })
 		}
 		return serve.Run(ctx, logger, s.ShutdownGrace, servers...)

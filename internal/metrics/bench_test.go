@@ -11,7 +11,7 @@ import (
 
 // BenchmarkObserve counts and times verdicts, from as many goroutines as there are processors.
 func BenchmarkObserve(b *testing.B) {
-	m := New(prometheus.NewRegistry(), Options{}).NewUpstream("u", []string{"s"})
+	m := New(prometheus.NewRegistry(), Options{}).NewUpstream(UpstreamOptions{Address: "u", Services: []string{"s"}})
 	v := health.Verdict{Service: "s", Status: health.Serving, At: time.Now(), Duration: time.Millisecond}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {

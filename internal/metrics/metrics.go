@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 
+	"example.com/grpc-health-http/internal/bounded"
 	"example.com/grpc-health-http/internal/health"
 )
 
@@ -21,6 +22,8 @@ import (
 type Options struct {
 	// Version, Commit and GoVersion describe the build.
 	Version, Commit, GoVersion string
+	// Targets says that there are many upstreams, each with a name: the series about them have the label target.
+	Targets bool
 	// SettingsHash changes when the settings do. It must tell nothing of a secret: whoever may scrape can read it.
 	SettingsHash float64
 }
@@ -29,9 +32,10 @@ type Options struct {
 type Metrics struct {
 	registry  *prometheus.Registry
 	requests  *prometheus.HistogramVec
-	durations *prometheus.HistogramVec // of checks
-	codes     *prometheus.CounterVec   // verdicts by code
-	verdicts  *prometheus.CounterVec   // and by status
+	durations *prometheus.HistogramVec   // of checks
+	codes     *prometheus.CounterVec     // verdicts by code
+	timings   *bounded.Services[*timing] // where there are targets: one for all of them
+	upstreams *upstreams
 	rejected  counters
 	rpcs      counters
 	shared    prometheus.Counter
@@ -39,6 +43,7 @@ type Metrics struct {
 	retries   counters
 	listener  *prometheus.GaugeVec // the end of its certificate
 	reloads   counters
+	files     counters // readings of a targets file
 }
 
 // New registers the collectors, those of the Go runtime and the process included. It panics where
@@ -59,8 +64,6 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 		codes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_health_check_service_requests",
 			Help: "Verdicts given, by serving status (or gRPC code, where the RPC was not OK) and service."},
 			[]string{"code", serviceLabel}),
-		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_health_check_verdicts_total",
-			Help: "Verdicts given, by service and status."}, []string{serviceLabel, statusLabel}),
 		rejected: newCounters("grpc_health_check_rejected_total",
 			"Requests and TLS handshakes that were refused without a check, by reason.", "reason", other, rejections),
 		rpcs: newCounters("grpc_health_check_rpcs_total",
@@ -76,6 +79,13 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 		listener: newExpiry("listener"),
 		reloads: newCounters("grpc_health_check_certificate_reloads_total",
 			"Readings of changed certificate files, by result.", "result", other, []string{"ok", "error"}),
+		upstreams: newUpstreams(o.Targets),
+	}
+	if o.Targets {
+		m.timings = bounded.New([]string{bounded.Other}, m.newTiming)
+		m.files = newCounters("grpc_health_check_targets_reloads_total",
+			"Readings of a changed targets file, by result.", "result", other, []string{"ok", "error"})
+		registry.MustRegister(m.files.vec)
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "grpc_health_check_build_info",
 		Help: "Always 1; the labels describe the build.",
@@ -86,7 +96,7 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 	hash := prometheus.NewGauge(prometheus.GaugeOpts{Name: "grpc_health_check_settings_hash",
 		Help: "A number that changes when the settings do. The values of secrets have no part in it."})
 	hash.Set(o.SettingsHash)
-	registry.MustRegister(m.requests, m.durations, m.codes, m.verdicts, m.rejected.vec, m.rpcs.vec, m.shared, m.dials.vec,
+	registry.MustRegister(m.requests, m.durations, m.codes, m.upstreams, m.rejected.vec, m.rpcs.vec, m.shared, m.dials.vec,
 		m.retries.vec, m.listener, m.reloads.vec, build, hash,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -104,8 +114,17 @@ func (m *Metrics) CertificateReloaded(err error) {
 	m.reloads.inc("ok")
 }
 
+// TargetsReloaded counts a reading of a changed targets file; err is why it is not used.
+func (m *Metrics) TargetsReloaded(err error) {
+	if err != nil {
+		m.files.inc("error")
+		return
+	}
+	m.files.inc("ok")
+}
+
 // rejections are the reasons for which a request or a handshake is refused.
-var rejections = []string{"token", "client_certificate", "path", "method", "query", "service", "overload"}
+var rejections = []string{"token", "client_certificate", "path", "method", "query", "service", "target", "overload"}
 
 // Rejected counts a request or a handshake that was refused.
 func (m *Metrics) Rejected(reason string) { m.rejected.inc(reason) }

@@ -33,7 +33,7 @@ type process struct {
 func newMetrics(services ...string) (process, *prometheus.Registry) {
 	registry := prometheus.NewRegistry()
 	m := metrics.New(registry, metrics.Options{Version: "v1", Commit: "c0ffee", GoVersion: "go1", SettingsHash: 1<<48 - 1})
-	return process{m, m.NewUpstream("upstream.test:443", services)}, registry
+	return process{m, m.NewUpstream(metrics.UpstreamOptions{Address: "upstream.test:443", Services: services})}, registry
 }
 
 // samples scrapes the handler and returns the samples of the metric, "labels value" sorted.

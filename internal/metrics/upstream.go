@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,34 +23,41 @@ const (
 // Upstream has the series that tell how one upstream is, and counts what is done to it. Its methods may be called from many
 // goroutines.
 type Upstream struct {
-	process     *Metrics
-	certificate *prometheus.GaugeVec // the end of the upstream's
-	client      *prometheus.GaugeVec // the end of the one shown to it
+	process *Metrics
+	o       UpstreamOptions
 
 	// Names come from callers: only the configured ones and those that the upstream has acknowledged get series of their own.
 	services *bounded.Services[*series]
 	states   states
+	// The ends of the upstream's certificate, and of the one that is shown to it, as Unix time; 0 before one was seen.
+	certificate, client atomic.Int64
 }
 
-// NewUpstream registers the series of an upstream with the configured services; empty is the whole server alone. target is what
-// the upstream is called where people read of it: its address as it was configured, without a password. It panics for a second
-// upstream: nothing tells their series apart yet.
-func (m *Metrics) NewUpstream(target string, services []string) *Upstream {
-	u := &Upstream{process: m, certificate: newExpiry("upstream"), client: newExpiry("client")}
-	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "grpc_health_check_upstream_info",
-		Help:        "Always 1; the label is the upstream as it was configured.",
-		ConstLabels: prometheus.Labels{"upstream": valid(target)}})
-	info.Set(1)
-	u.services = bounded.New(services, u.newSeries)
-	m.registry.MustRegister(info, &u.states, u.certificate, u.client)
+// UpstreamOptions describe an upstream.
+type UpstreamOptions struct {
+	// Target is its name; empty where there is one upstream only.
+	Target string
+	// Address is what it is called where people read of it: its address as it was configured, without a password.
+	Address string
+	// Services are those that are configured; empty is the whole server alone.
+	Services []string
+}
+
+// NewUpstream adds the series of an upstream.
+func (m *Metrics) NewUpstream(o UpstreamOptions) *Upstream {
+	u := &Upstream{process: m, o: o}
+	u.o.Target, u.o.Address = valid(o.Target), valid(o.Address)
+	u.services = bounded.New(o.Services, u.newSeries)
+	m.upstreams.add(u)
 	return u
 }
 
+// Gone takes the upstream's series away.
+func (u *Upstream) Gone() { u.process.upstreams.remove(u) }
+
 // newExpiry returns the gauge of the certificate in a role. It has no series before it is set.
 func newExpiry(role string) *prometheus.GaugeVec {
-	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grpc_health_check_certificate_expiry_timestamp_seconds",
-		Help:        "End of the validity of the certificate last seen in each role, as Unix time.",
-		ConstLabels: prometheus.Labels{"role": role}}, nil)
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: expiryName, Help: expiryHelp, ConstLabels: prometheus.Labels{"role": role}}, nil)
 }
 
 func set(expiry *prometheus.GaugeVec, notAfter time.Time) {
@@ -63,78 +71,82 @@ func (u *Upstream) Trace() health.Trace {
 		Dial:            u.process.dials.inc,
 		Retry:           u.process.retries.inc,
 		Shared:          u.process.shared.Inc,
-		PeerCertificate: func(leaf *x509.Certificate) { set(u.certificate, leaf.NotAfter) },
+		PeerCertificate: func(leaf *x509.Certificate) { u.certificate.Store(leaf.NotAfter.Unix()) },
 	}
 }
 
 // ClientCertificateExpires tells when the certificate that is shown to the upstream ends.
-func (u *Upstream) ClientCertificateExpires(notAfter time.Time) { set(u.client, notAfter) }
+func (u *Upstream) ClientCertificateExpires(notAfter time.Time) { u.client.Store(notAfter.Unix()) }
 
 // Observe counts and times one verdict that a caller is about to get.
 func (u *Upstream) Observe(v health.Verdict) {
 	series := u.services.Find(v)
-	series.duration().Observe(v.Duration.Seconds())
-	series.code(outcome(v)).Inc()
-	series.verdicts[v.Status].Inc()
+	timing := series.timing
+	if timing == nil {
+		timing = u.process.timings.Find(v)
+	}
+	timing.duration().Observe(v.Duration.Seconds())
+	timing.code(outcome(v)).Inc()
 	// Without a check nothing new is known about the service. The names that share a series have no state in common: one
 	// caller's typo would set it to down.
-	if v.Status != health.Overloaded && series != u.services.Others() {
-		series.latest(v)
-	}
+	series.observe(v, v.Status != health.Overloaded && series != u.services.Others())
 }
 
-// series are one service's metrics. They are kept, because looking them up hashes labels.
+// series is what the metrics know of one service.
 type series struct {
-	name     string
-	duration func() prometheus.Observer // made when it is first needed
-	// verdicts has a counter for each status. All of them exist from the start, so that a rate sees the first failure.
-	verdicts map[health.Status]prometheus.Counter
+	name   string
+	timing *timing // nil where all upstreams share theirs
 
-	newCode func(code string) prometheus.Counter
-	mu      sync.RWMutex
-	codes   map[string]prometheus.Counter
-
-	stateMu sync.Mutex
-	known   bool          // there was a verdict
-	status  health.Status // of the latest verdict
-	at      time.Time     // of the latest verdict
+	mu       sync.Mutex
+	verdicts [statuses]uint64
+	known    bool          // there was a verdict
+	status   health.Status // of the latest verdict
+	at       time.Time     // of the latest verdict
 }
+
+// statuses is how many there are.
+const statuses = int(health.Overloaded) + 1
 
 func (u *Upstream) newSeries(name string) *series {
-	name = valid(name)
-	s := &series{
-		name:     name,
-		duration: sync.OnceValue(func() prometheus.Observer { return u.process.durations.WithLabelValues(name) }),
-		verdicts: make(map[health.Status]prometheus.Counter),
-		newCode:  func(code string) prometheus.Counter { return u.process.codes.WithLabelValues(code, name) },
-		codes:    make(map[string]prometheus.Counter),
-	}
-	for _, status := range health.Statuses() {
-		s.verdicts[status] = u.process.verdicts.WithLabelValues(name, status.String())
+	s := &series{name: valid(name)}
+	if u.process.timings == nil {
+		s.timing = u.process.newTiming(name)
 	}
 	u.states.add(s)
 	return s
 }
 
-// latest keeps the verdict, unless a later one is there already.
-func (s *series) latest(v health.Verdict) {
-	s.stateMu.Lock()
-	defer s.stateMu.Unlock()
-	if v.At.Before(s.at) {
-		return
+// observe counts a verdict. A latest one is kept, unless a later one is there already.
+func (s *series) observe(v health.Verdict, latest bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := int(v.Status); i >= 0 && i < statuses {
+		s.verdicts[i]++
 	}
-	s.known, s.status, s.at = true, v.Status, v.At
+	if latest && !v.At.Before(s.at) {
+		s.known, s.status, s.at = true, v.Status, v.At
+	}
 }
 
-// state returns the latest verdict's status and time, and whether there was one.
-func (s *series) state() (status health.Status, at time.Time, known bool) {
-	s.stateMu.Lock()
-	defer s.stateMu.Unlock()
-	return s.status, s.at, s.known
+// timing has the histogram and the counters by code of a service. They are kept, because looking them up hashes labels.
+type timing struct {
+	duration func() prometheus.Observer // made when it is first needed
+	newCode  func(code string) prometheus.Counter
+
+	mu    sync.RWMutex
+	codes map[string]prometheus.Counter
 }
 
-// states makes the gauges of the services' latest verdicts when they are scraped: all of a service's are of the same verdict,
-// and a service without one has none, because a gauge that nobody has set would read 0, "down".
+func (m *Metrics) newTiming(name string) *timing {
+	name = valid(name)
+	return &timing{
+		duration: sync.OnceValue(func() prometheus.Observer { return m.durations.WithLabelValues(name) }),
+		newCode:  func(code string) prometheus.Counter { return m.codes.WithLabelValues(code, name) },
+		codes:    make(map[string]prometheus.Counter),
+	}
+}
+
+// states are the series of an upstream's services.
 type states struct {
 	mu  sync.Mutex
 	all []*series
@@ -146,39 +158,114 @@ func (s *states) add(one *series) {
 	s.all = append(s.all, one)
 }
 
-var (
-	upDesc = prometheus.NewDesc("grpc_health_check_up",
-		"1 where the latest verdict about the service was SERVING, else 0.", []string{serviceLabel}, nil)
-	lastCheckDesc = prometheus.NewDesc("grpc_health_check_last_check_timestamp_seconds",
-		"When the latest verdict about the service was reached, as Unix time.", []string{serviceLabel}, nil)
-	statusDesc = prometheus.NewDesc("grpc_health_check_status",
-		"1 for the status of the latest verdict about the service, 0 for the others.", []string{serviceLabel, statusLabel}, nil)
-)
-
-// Describe is of prometheus.Collector.
-func (s *states) Describe(descs chan<- *prometheus.Desc) {
-	descs <- upDesc
-	descs <- lastCheckDesc
-	descs <- statusDesc
+func (s *states) list() []*series {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.all)
 }
 
+// upstreams makes the series of all upstreams when they are scraped, from what is known then: a thousand targets cost little between
+// scrapes. All of a service's are of the same verdict, and a service without one has none, because a gauge that nobody has set would read 0, "down".
+type upstreams struct {
+	named                                                bool
+	info, up, lastCheck, status, verdicts, expiry, count *prometheus.Desc
+
+	mu  sync.Mutex
+	all []*Upstream
+}
+
+const (
+	expiryName = "grpc_health_check_certificate_expiry_timestamp_seconds"
+	expiryHelp = "End of the validity of the certificate last seen in each role, as Unix time."
+)
+
+func newUpstreams(named bool) *upstreams {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		if named {
+			labels = append([]string{"target"}, labels...)
+		}
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	u := &upstreams{
+		named:     named,
+		info:      desc("grpc_health_check_upstream_info", "Always 1; the label is the upstream as it was configured.", "upstream"),
+		up:        desc("grpc_health_check_up", "1 where the latest verdict about the service was SERVING, else 0.", serviceLabel),
+		lastCheck: desc("grpc_health_check_last_check_timestamp_seconds", "When the latest verdict about the service was reached, as Unix time.", serviceLabel),
+		status:    desc("grpc_health_check_status", "1 for the status of the latest verdict about the service, 0 for the others.", serviceLabel, statusLabel),
+		verdicts:  desc("grpc_health_check_verdicts_total", "Verdicts given, by service and status.", serviceLabel, statusLabel),
+		expiry:    desc(expiryName, expiryHelp, "role"),
+	}
+	if named {
+		u.count = prometheus.NewDesc("grpc_health_check_targets", "How many targets there are.", nil, nil)
+	}
+	return u
+}
+
+func (u *upstreams) add(one *Upstream) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.all = append(u.all, one)
+}
+
+func (u *upstreams) remove(one *Upstream) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.all = slices.DeleteFunc(u.all, func(other *Upstream) bool { return other == one })
+}
+
+// Describe is of prometheus.Collector. It describes nothing: certificates have a series of the process too, without a target.
+func (u *upstreams) Describe(chan<- *prometheus.Desc) {}
+
 // Collect is of prometheus.Collector.
-func (s *states) Collect(metrics chan<- prometheus.Metric) {
-	s.mu.Lock()
-	all := slices.Clone(s.all)
-	s.mu.Unlock()
+func (u *upstreams) Collect(metrics chan<- prometheus.Metric) {
+	u.mu.Lock()
+	all := slices.Clone(u.all)
+	u.mu.Unlock()
+	if u.named {
+		metrics <- prometheus.MustNewConstMetric(u.count, prometheus.GaugeValue, float64(len(all)))
+	}
 	for _, one := range all {
-		status, at, known := one.state()
-		if !known {
-			continue
+		u.collect(metrics, one)
+	}
+}
+
+func (u *upstreams) collect(metrics chan<- prometheus.Metric, one *Upstream) {
+	send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
+		if u.named {
+			labels = append([]string{one.o.Target}, labels...)
 		}
-		gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-			metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+		metrics <- prometheus.MustNewConstMetric(desc, kind, value, labels...)
+	}
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		send(desc, prometheus.GaugeValue, value, labels...)
+	}
+	gauge(u.info, 1, one.o.Address)
+	for role, ends := range map[string]int64{"upstream": one.certificate.Load(), "client": one.client.Load()} {
+		if ends != 0 {
+			gauge(u.expiry, float64(ends), role)
 		}
-		gauge(upDesc, number(status == health.Serving), one.name)
-		gauge(lastCheckDesc, float64(at.UnixNano())/1e9, one.name)
-		for _, other := range health.Statuses() {
-			gauge(statusDesc, number(status == other), one.name, other.String())
+	}
+	for _, s := range one.states.list() {
+		s.mu.Lock()
+		verdicts, known, latest, at := s.verdicts, s.known, s.status, s.at
+		s.mu.Unlock()
+		if u.named && !known && s == one.services.Others() && verdicts == [statuses]uint64{} {
+			continue // nobody has made names up
+		}
+		if known {
+			gauge(u.up, number(latest == health.Serving), s.name)
+			gauge(u.lastCheck, float64(at.UnixNano())/1e9, s.name)
+		}
+		for _, status := range health.Statuses() {
+			// All statuses exist from the start, so that a rate sees the first failure. Of many upstreams only those do that occurred, which is
+			// a tenth of the series.
+			if u.named && status != health.Serving && verdicts[status] == 0 {
+				continue
+			}
+			send(u.verdicts, prometheus.CounterValue, float64(verdicts[status]), s.name, status.String())
+			if known {
+				gauge(u.status, number(latest == status), s.name, status.String())
+			}
 		}
 	}
 }
@@ -192,7 +279,7 @@ func number(b bool) float64 {
 }
 
 // code returns the counter of an outcome, which is one of a closed set.
-func (s *series) code(code string) prometheus.Counter {
+func (s *timing) code(code string) prometheus.Counter {
 	s.mu.RLock()
 	c, ok := s.codes[code]
 	s.mu.RUnlock()

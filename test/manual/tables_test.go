@@ -112,7 +112,7 @@ func TestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := metrics.New(registry, metrics.Options{})
 	m.Handler("/", nil)
-	up := m.NewUpstream("localhost:50051", nil)
+	up := m.NewUpstream(metrics.UpstreamOptions{Address: "localhost:50051"})
 	up.Observe(health.Verdict{Status: health.Serving, Asked: true, Code: codes.OK, At: time.Now()})
 	up.Trace().PeerCertificate(&x509.Certificate{})
 	families, err := registry.Gather()
