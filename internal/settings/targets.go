@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 
 	"example.com/grpc-health-http/internal/near"
 )
@@ -458,6 +458,7 @@ func (f *fileReader) unknown(p *pair, keys []string) {
 	advice := "the manual's table of settings has them all"
 	if len(name) <= 2*maxName {
 		meant := near.Names(name, keys)
+		meant = meant[:min(1, len(meant))]
 		if nearest := strings.ToLower(nearestName(upper)); slices.Contains(keys, nearest) {
 			meant = []string{nearest}
 		}
