@@ -40,13 +40,15 @@ func upstream(change func(*Upstream)) Upstream {
 	return u
 }
 
-func TestTargetsValues(t *testing.T) {
-	t.Parallel()
-	here := file(t)
-	for _, tt := range []struct {
-		name, content string
-		want          func(*Upstream)
-	}{
+// goodFile is a targets file with one target, a.
+type goodFile struct {
+	name, content string
+	want          func(*Upstream)
+}
+
+// goodFiles are files that are right. here is the path of a file.
+func goodFiles(here string) []goodFile {
+	return []goodFile{
 		{"only the address", one(), nil},
 		{"a list of services", one("service_name: [a.B, c.D, a.B]"), func(u *Upstream) { u.Services = []string{"a.B", "c.D"} }},
 		{"services with commas", one(`service_name: "a.B, c.D"`), func(u *Upstream) { u.Services = []string{"a.B", "c.D"} }},
@@ -116,7 +118,12 @@ func TestTargetsValues(t *testing.T) {
 		{"an alias", "x-own: &own {gzip: true, rpc_timeout: 3s}\ndefaults: *own\n" + one(), func(u *Upstream) { u.Gzip, u.RPCTimeout = true, 3*time.Second }},
 		{"a merge key", "x-own: &own {gzip: true, rpc_timeout: 3s}\n" + one("<<: *own", "rpc_timeout: 4s"), func(u *Upstream) { u.Gzip, u.RPCTimeout = true, 4*time.Second }},
 		{"a merge of several, the first wins", "x-b: &b {rpc_timeout: 3s}\nx-c: &c {rpc_timeout: 4s, gzip: true}\n" + one("<<: [*b, *c]"), func(u *Upstream) { u.Gzip, u.RPCTimeout = true, 3*time.Second }},
-	} {
+	}
+}
+
+func TestTargetsValues(t *testing.T) {
+	t.Parallel()
+	for _, tt := range goodFiles(file(t)) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			got, _, err := readTargets(tt.content)
@@ -146,15 +153,16 @@ func TestTargetsAreSortedAndGrouped(t *testing.T) {
 	}
 }
 
-// TestTargetsProblems: each mistake is told with its line, its target and its key.
-func TestTargetsProblems(t *testing.T) {
-	t.Parallel()
-	here := file(t)
+// badFile is a targets file with mistakes.
+type badFile struct {
+	name, content string
+	want          []string // the beginning of each problem, in order
+}
+
+// badFiles are files with mistakes. here is the path of a file.
+func badFiles(here string) []badFile {
 	long := strings.Repeat("n", 64)
-	for _, tt := range []struct {
-		name, content string
-		want          []string // the beginning of each problem, in order
-	}{
+	return []badFile{
 		{"nothing", "", []string{"the file is empty: write targets:"}},
 		{"white space", " \n\n", []string{"the file is empty"}},
 		{"comments", "# targets:\n", []string{"the file is empty"}},
@@ -279,7 +287,13 @@ func TestTargetsProblems(t *testing.T) {
 		{"a merge of text", one("<<: b"), []string{"line 4, target a: <<: merges what is not a mapping"}},
 		{"an anchor in itself", "x-a: &a [*a]\n" + one(), []string{"line 1: an anchor contains itself"}},
 		{"a merge of itself", "targets:\n  a: &a\n    addr: b\n    <<: *a\n", []string{"line 4: an anchor contains itself"}},
-	} {
+	}
+}
+
+// TestTargetsProblems: each mistake is told with its line, its target and its key.
+func TestTargetsProblems(t *testing.T) {
+	t.Parallel()
+	for _, tt := range badFiles(file(t)) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			targets, _, err := readTargets(tt.content)
