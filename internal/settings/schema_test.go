@@ -177,10 +177,9 @@ var beyondSchema = []string{
 	"a tag", "a tag of someone's", "a tag of a mapping", "a line break in a value", "gRPC's header", "an octal number", "a hexadecimal number", "an octal switch",
 }
 
-// TestSchemaAgrees: an editor with the schema finds the mistakes that the programs find, and no others.
-func TestSchemaAgrees(t *testing.T) {
-	t.Parallel()
-	here := file(t)
+// validator returns what an editor with the schema says about a file.
+func validator(t *testing.T) func(content string) error {
+	t.Helper()
 	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(targetsSchema()))
 	if err != nil {
 		t.Fatal(err)
@@ -193,13 +192,44 @@ func TestSchemaAgrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	validate := func(content string) error {
+	return func(content string) error {
 		var value any
 		if err := yaml.Unmarshal([]byte(content), &value); err != nil {
 			return err // an editor shows that, too
 		}
 		return schema.Validate(asJSON(value))
 	}
+}
+
+// TestTargetsManual: the file that the manual shows is right, for the programs and for editors, and its settings are those that it says.
+func TestTargetsManual(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/targets.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	example, _, found := strings.Cut(rest, "```\n")
+	if !found {
+		t.Fatal("the page has no example")
+	}
+	if err := validator(t)(example); err != nil {
+		t.Error(err)
+	}
+	targets, _, err := readTargets(example)
+	if err != nil || len(targets) != 3 {
+		t.Fatalf("%+v, %v", targets, err)
+	}
+	if s := targets[2]; s.TLS || s.CACert != "" || s.RPCTimeout != 500*time.Millisecond || s.MinHealthyAddresses != "67%" {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestSchemaAgrees: an editor with the schema finds the mistakes that the programs find, and no others.
+func TestSchemaAgrees(t *testing.T) {
+	t.Parallel()
+	here := file(t)
+	validate := validator(t)
 	for _, good := range goodFiles(here) {
 		if err := validate(good.content); err != nil {
 			t.Errorf("%s: %v\n%s", good.name, err, good.content)

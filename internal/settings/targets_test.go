@@ -279,6 +279,7 @@ func badFiles(here string) []badFile {
 		{"an open bracket", one("service_name: [a", "tls: true"), []string{"line 5: not YAML: "}},
 		{"an open quote", one("user_agent: \"a", "tls: true"), []string{"line 4: not YAML: "}},
 		{"another column", one("  tls: true"), []string{"line 4: not YAML: "}},
+		{"nested without end", "x-a: " + strings.Repeat("[", 100000), []string{"line 1: not YAML that can be read: nested too deeply"}},
 		{"not UTF-8", "targets:\n  a: {addr: \"\xff\"}\n", []string{"line 2: a byte that is not UTF-8"}},
 		{"UTF-16", "\xff\xfet\x00a\x00", []string{"line 1: a byte that is not UTF-8"}},
 		{"a zero byte", one() + "\x00\x00", []string{"line 4: a control character (U+0000)"}},
@@ -364,9 +365,18 @@ func TestTargetsFileTooLarge(t *testing.T) {
 // TestTargetsManyProblems: neither the log nor the time has no end.
 func TestTargetsManyProblems(t *testing.T) {
 	t.Parallel()
-	_, _, err := readTargets("targets:\n" + strings.Repeat("  a: {servic: b, tls: maybe}\n", 100000))
+	var b strings.Builder
+	b.WriteString("targets:\n")
+	for i := range 100000 {
+		fmt.Fprintf(&b, "  a%d: {servic%d: b}\n", i, i)
+	}
+	began := time.Now()
+	_, _, err := readTargets(b.String())
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("took %v", took)
+	}
 	got := problems(t, err)
-	if len(got) != maxNotes+1 || !strings.HasPrefix(got[maxNotes], "and ") {
+	if len(got) != maxNotes+1 || got[maxNotes] != "and 199900 more" {
 		t.Errorf("%d problems, the last: %s", len(got), got[len(got)-1])
 	}
 }

@@ -107,6 +107,8 @@ func syntaxProblem(content []byte, err error) string {
 	switch {
 	case strings.HasPrefix(text, "unknown anchor"):
 		text = "an alias has no anchor: a value that begins with * goes in quotes"
+	case strings.Contains(text, "exceeded max depth"):
+		text = "not YAML that can be read: nested too deeply"
 	case strings.HasSuffix(text, "mapping values are not allowed in this context"):
 		text = "not YAML: " + text + ": a value with a colon and a space goes in quotes, and keys of one level begin in one column"
 	case strings.HasSuffix(text, "did not find expected key"):
