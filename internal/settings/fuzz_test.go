@@ -4,6 +4,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 )
 
 // marker is a secret that no message may contain.
@@ -94,6 +95,46 @@ func FuzzEnvironment(f *testing.F) {
 			}
 			if s != nil && strings.Contains(strings.Join(s.Warnings, "\n"), marker) {
 				t.Errorf("%s: the value is repeated: %v", name, s.Warnings)
+			}
+		}
+	})
+}
+
+// FuzzTargets reads any file, and one with any value: no file makes the process panic or wait, and no problem and no warning contains the value.
+func FuzzTargets(f *testing.F) {
+	for _, good := range goodFiles("/etc/hostname") {
+		f.Add(good.content, "a")
+	}
+	for _, bad := range badFiles("/etc/hostname") {
+		f.Add(bad.content, "\"")
+	}
+	for _, value := range []string{"*", "&a ", "!!int ", "|\n      ", "[", "{a: ", "? ", "- ", "'", "<<: ", "@/", "# ", "a: b: "} {
+		f.Add("", value)
+	}
+	f.Fuzz(func(t *testing.T, content, value string) {
+		began := time.Now()
+		targets, _, err := readTargets(content)
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if (len(targets) == 0) == (err == nil) {
+			t.Errorf("%d targets with error %v", len(targets), err)
+		}
+		for _, target := range targets {
+			if !legalName(target.Name) || target.Addr == "" || target.RPCTimeout <= 0 {
+				t.Errorf("%+v", target)
+			}
+		}
+		if strings.Contains(content, marker) || PathForm(value+marker) || strings.ContainsAny(value, "\r\n\u0085\u2028\u2029:?{[,&<") {
+			return // the secret may be a name, a key or a path
+		}
+		for i := range declaration {
+			if !declaration[i].ofUpstream() {
+				continue
+			}
+			_, warnings, err := readTargets(one(declaration[i].key() + ": " + value + marker))
+			if err != nil && strings.Contains(err.Error(), marker) || strings.Contains(strings.Join(warnings, "\n"), marker) {
+				t.Errorf("%s: the value is repeated: %v %v", declaration[i].key(), err, warnings)
 			}
 		}
 	})

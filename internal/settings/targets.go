@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 
 	"example.com/grpc-health-http/internal/near"
 )
@@ -448,6 +448,10 @@ func (f *fileReader) headerPairs(lines *headerLines, n *yaml.Node) (fault string
 // unknown reports a key that is none, with the one that was most likely meant.
 func (f *fileReader) unknown(p *pair, keys []string) {
 	name := p.name()
+	if len(f.problems.list) == maxNotes { // it is only counted, and the search for a near name takes time
+		f.problems.more++
+		return
+	}
 	upper := strings.TrimPrefix(strings.ToUpper(strings.ReplaceAll(name, "-", "_")), Prefix)
 	for i := range declaration {
 		if s := &declaration[i]; s.name != "" && s.name == upper && !s.ofUpstream() {
@@ -458,6 +462,7 @@ func (f *fileReader) unknown(p *pair, keys []string) {
 	advice := "the manual's table of settings has them all"
 	if len(name) <= 2*maxName {
 		meant := near.Names(name, keys)
+		meant = meant[:min(1, len(meant))]
 		if nearest := strings.ToLower(nearestName(upper)); slices.Contains(keys, nearest) {
 			meant = []string{nearest}
 		}

@@ -41,6 +41,9 @@ func invisible(text string) string {
 	place := 0
 	for i, c := range text {
 		place++
+		if ' ' <= c && c <= '~' {
+			continue
+		}
 		if c == utf8.RuneError {
 			if _, size := utf8.DecodeRuneInString(text[i:]); size == 1 {
 				return fmt.Sprintf("has a byte that is not UTF-8, as character %d: write it without", place)

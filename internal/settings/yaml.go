@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 )
 
 // parseYAML returns the only document of a file as nodes with their lines. Aliases are not expanded, and what they would become has a bound. The
@@ -24,8 +23,8 @@ func parseYAML(content []byte) (document *yaml.Node, problem string) {
 	if at := notUTF8(content); at >= 0 {
 		return nil, fmt.Sprintf("line %d: a byte that is not UTF-8: save the file as UTF-8", lineAt(content, at))
 	}
-	if at := bytes.IndexByte(content, 0); at >= 0 {
-		return nil, fmt.Sprintf("line %d: a zero byte: the file is no text, or was not written whole", lineAt(content, at))
+	if at := bytes.IndexFunc(content, func(c rune) bool { return c < ' ' && c != '\t' && c != '\n' && c != '\r' || c == 0x7f }); at >= 0 {
+		return nil, fmt.Sprintf("line %d: a control character (U+%04X): the file is no text, or was not written whole", lineAt(content, at), content[at])
 	}
 	if len(bytes.TrimSpace(content)) == 0 {
 		return nil, empty
@@ -88,27 +87,38 @@ func lineAt(content []byte, at int) int { return 1 + bytes.Count(content[:at], [
 // syntaxProblem says what is wrong with a file that is no YAML. The library's text is shown only where it is constant: it may quote the
 // file.
 func syntaxProblem(content []byte, err error) string {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	line := 1
-	if m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(text); m != nil {
-		line, _ = strconv.Atoi(m[1])
-		text = text[len(m[0]):]
+	line, text := 1, "cannot be read"
+	if failure, ok := errors.AsType[*yaml.LoadError](err); ok {
+		line, text = failure.Mark.Line, failure.Message
+		if strings.Contains(text, "end of stream") && failure.ContextMark.Line > 0 { // what is not closed begins there
+			line = failure.ContextMark.Line
+		}
+		if failure.ContextMsg != "" {
+			text = failure.ContextMsg + ", " + text
+		}
 	}
+	line = max(1, line)
 	lines := bytes.Split(content, []byte("\n"))
-	for near := max(1, line-1); near <= min(line+1, len(lines)); near++ { // the library's line may be the one before or after
+	for near := line; near <= min(line+1, len(lines)); near++ { // where a tab ends what the line before began
 		if l := lines[near-1]; bytes.ContainsRune(l[:len(l)-len(bytes.TrimLeft(l, " \t"))], '\t') {
 			return fmt.Sprintf("line %d: is indented with a tab: YAML takes spaces only", near)
 		}
 	}
 	switch {
 	case strings.HasPrefix(text, "unknown anchor"):
-		return "an alias has no anchor: a value that begins with * goes in quotes"
-	case strings.HasPrefix(text, "mapping values are not allowed"):
-		text += ": a value with a colon and a space goes in quotes, and keys of one level begin in one column"
-	case !regexp.MustCompile(`^[a-z ,'<>:\-]{1,100}$`).MatchString(text):
-		text = "cannot be read"
+		text = "an alias has no anchor: a value that begins with * goes in quotes"
+	case strings.Contains(text, "exceeded max depth"):
+		text = "not YAML that can be read: nested too deeply"
+	case strings.HasSuffix(text, "mapping values are not allowed in this context"):
+		text = "not YAML: " + text + ": a value with a colon and a space goes in quotes, and keys of one level begin in one column"
+	case strings.HasSuffix(text, "did not find expected key"):
+		text = "not YAML: " + text + ": keys of one level begin in one column"
+	case !regexp.MustCompile(`^[A-Za-z ,'<>:\-\]\[}{.]{1,200}$`).MatchString(text):
+		text = "not YAML: a character or a word that has no place here"
+	default:
+		text = "not YAML: " + text
 	}
-	return fmt.Sprintf("line %d: not YAML: %s", line, text)
+	return fmt.Sprintf("line %d: %s", line, text)
 }
 
 // expansion counts what a document becomes where each alias is replaced with what it stands for.
