@@ -27,6 +27,8 @@ type statusPage struct {
 	words    words
 	// policy lets the page's own style and script in, and nothing else.
 	policy []string
+	// size is what a page takes that says little, in bytes.
+	size int
 }
 
 // loadPage parses the page at its first use: a cold start does not wait for it.
@@ -34,6 +36,7 @@ var loadPage = sync.OnceValue(func() statusPage {
 	p := statusPage{template: template.Must(template.New("page").Parse(pageSource)), words: newWords()}
 	// The hashes are of what is sent: html/template drops the comments of scripts.
 	sent := string(p.render(pageData{}))
+	p.size = len(sent) + 1<<10
 	p.policy = []string{"default-src 'none'; script-src " + hash(sent, "<script>", "</script>") +
 		"; style-src " + hash(sent, "<style>", "</style>") +
 		"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
@@ -54,15 +57,21 @@ func (p statusPage) render(data pageData) []byte {
 	data.Words = p.words
 	data.Words.PageTitle, data.Words.Narrowed = own.PageTitle, own.Narrowed
 	var body bytes.Buffer
-	body.Grow(len(data.Rows) + len(data.Folded) + pageSize)
+	body.Grow(p.sizeOf(&data)) // a buffer that grows takes three times as much
 	if err := p.template.Execute(&body, data); err != nil {
 		panic(err) // the template is fixed, and a buffer takes everything
 	}
 	return body.Bytes()
 }
 
-// pageSize is about what a page takes without its rows, in bytes.
-const pageSize = 48 << 10
+// sizeOf is what a page takes at most, in bytes, unless its words are of many characters that need an escape.
+func (p statusPage) sizeOf(d *pageData) int {
+	size := p.size + len(d.Rows) + len(d.Folded) + 170*len(d.Past) + len(d.Evidence)
+	for _, escaped := range append([]string{d.TextLink, d.JSONLink, d.Subject, d.Subject, d.Meaning, d.Words.PageTitle}, d.Causes...) {
+		size += len(template.HTMLEscapeString(escaped)) + len("<br><bdi></bdi>")
+	}
+	return size
+}
 
 // tone is how the page looks. Its colours are in the page's style, but for the tab's icon.
 type tone struct {
