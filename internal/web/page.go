@@ -53,9 +53,7 @@ func hash(page, from, to string) string {
 }
 
 func (p statusPage) render(data pageData) []byte {
-	own := data.Words
 	data.Words = p.words
-	data.Words.PageTitle, data.Words.Narrowed = own.PageTitle, own.Narrowed
 	var body bytes.Buffer
 	body.Grow(p.sizeOf(&data)) // a buffer that grows takes three times as much
 	if err := p.template.Execute(&body, data); err != nil {
@@ -67,7 +65,7 @@ func (p statusPage) render(data pageData) []byte {
 // sizeOf is what a page takes at most, in bytes, unless its words are of many characters that need an escape.
 func (p statusPage) sizeOf(d *pageData) int {
 	size := p.size + len(d.Rows) + len(d.Folded) + 170*len(d.Past) + len(d.Evidence)
-	for _, escaped := range append([]string{d.TextLink, d.JSONLink, d.Subject, d.Subject, d.Meaning, d.Words.PageTitle}, d.Causes...) {
+	for _, escaped := range append([]string{d.TextLink, d.JSONLink, d.Subject, d.Subject, d.Meaning, d.PageTitle}, d.Causes...) {
 		size += len(template.HTMLEscapeString(escaped)) + len("<br><bdi></bdi>")
 	}
 	return size
@@ -131,8 +129,6 @@ type words struct {
 	None        string    `json:"none"`
 	Many        int       `json:"many"`      // rows, from which the page is compact
 	Explained   int       `json:"explained"` // rows, up to which there is a sentence about the worst
-	PageTitle   string    `json:"title"`     // PAGE_TITLE
-	Narrowed    bool      `json:"narrowed"`  // the page is not about all that is configured
 }
 
 func newWords() words {
@@ -172,6 +168,8 @@ type pageData struct {
 	wording
 	Title              string
 	Subject            string
+	PageTitle          string // PAGE_TITLE
+	Narrowed           bool   // the page is not about all that is configured
 	Meaning            string
 	Since              time.Time // of the only service; else zero
 	Latest             string    // how old a summary is; empty where the answer is none
@@ -231,7 +229,8 @@ func newPage(q query, worst health.Status, found asker.Answer, s shown) pageData
 		Strips:      s.kept.strips != nil,
 		TextLink:    q.link(formatText),
 		JSONLink:    q.link(formatJSON),
-		Words:       words{PageTitle: s.title, Narrowed: q.narrowed()},
+		PageTitle:   s.title,
+		Narrowed:    q.narrowed(),
 	}
 	if !d.Many { // else each row has its own
 		d.Evidence = strings.Join(health.EvidenceIDs(found.Verdicts), ", ")
