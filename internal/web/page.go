@@ -62,11 +62,16 @@ func (p statusPage) render(data pageData) []byte {
 	return body.Bytes()
 }
 
-// sizeOf is what a page takes at most, in bytes, unless its words are of many characters that need an escape.
+// sizeOf is what a page takes at most, in bytes.
 func (p statusPage) sizeOf(d *pageData) int {
 	size := p.size + len(d.Rows) + len(d.Folded) + 170*len(d.Past) + len(d.Evidence)
-	for _, escaped := range append([]string{d.TextLink, d.JSONLink, d.Subject, d.Subject, d.Meaning, d.PageTitle}, d.Causes...) {
-		size += len(template.HTMLEscapeString(escaped)) + len("<br><bdi></bdi>")
+	for _, text := range append([]string{d.TextLink, d.JSONLink, d.Subject, d.Subject, d.Meaning, d.PageTitle}, d.Causes...) {
+		size += len(text) + len("<br><bdi></bdi>")
+		for i := range len(text) {
+			if strings.IndexByte(`&<>"'+`, text[i]) >= 0 {
+				size += len("&#34;") - 1
+			}
+		}
 	}
 	return size
 }

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"example.com/grpc-health-http/internal/asker"
@@ -191,14 +192,14 @@ func appendRow(b []byte, r *pageRow, shape rowShape) []byte {
 		b = append(b, html.EscapeString(r.link)...)
 		b = append(b, `">`...)
 	}
-	b = appendName(b, first)
+	b = appendName(b, first, shape)
 	if linked {
 		b = append(b, "</a>"...)
 	}
 	b = append(b, "</th>"...)
 	if shape.targets {
 		b = append(b, openCell...)
-		b = appendName(b, rest)
+		b = appendName(b, rest, shape)
 		b = append(b, "</td>"...)
 	}
 	b = appendCell(b, r.Status.String())
@@ -218,8 +219,18 @@ const (
 	emptyCell = "<td role=cell class=none>–</td>"
 )
 
-func appendName(b []byte, name string) []byte {
+// appendName appends a name, which may be broken after its dots where there is little room.
+func appendName(b []byte, name string, shape rowShape) []byte {
 	b = append(b, "<bdi>"...)
+	for shape.compact {
+		before, after, found := strings.Cut(name, ".")
+		if !found {
+			break
+		}
+		b = append(b, html.EscapeString(before)...)
+		b = append(b, ".<wbr>"...)
+		name = after
+	}
 	b = append(b, html.EscapeString(name)...)
 	return append(b, "</bdi>"...)
 }
