@@ -222,7 +222,7 @@ const (
 // appendName appends a name, which may be broken after its dots where there is little room.
 func appendName(b []byte, name string, shape rowShape) []byte {
 	b = append(b, "<bdi>"...)
-	for shape.compact {
+	for shape.compact || shape.targets {
 		before, after, found := strings.Cut(name, ".")
 		if !found {
 			break
