@@ -81,7 +81,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		}
 	}
 	asks := asker.Options{Fleet: a.fleet.now, Interval: s.CheckInterval, Rejected: p.Rejected, Unauthorized: a.callers.unauthorized}
-	answers := web.Options{Path: p.Path, ShowCause: s.ShowCause}
+	answers := web.Options{Path: p.Path, ShowCause: s.ShowCause, PageTitle: s.PageTitle}
 	if b := p.Memory; b != nil {
 		asks.Memory = asker.Memory{Configured: b.Configured, Others: b.Others, SideBySide: p.SideBySide, Crowds: p.Crowds}
 		answers.Answers = b.Answers

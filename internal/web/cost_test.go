@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -8,42 +9,132 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/answer"
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
 )
+
+// upAndDown is a history that takes as much to draw as one can.
+func upAndDown(string) []health.Past {
+	var history []health.Past
+	for i := range 60 {
+		history = append(history, health.Past{At: time.Now(), Status: []health.Status{health.Serving, health.NotServing, health.Unknown}[i%3]})
+	}
+	return history
+}
 
 // What an answer takes is never more than what it is charged with, however its names are escaped.
 func TestAnswerCost(t *testing.T) {
 	t.Parallel()
 	for _, f := range []format{formatHTML, formatJSON, formatText} {
-		for _, n := range []int{0, 1, 2, 10, 100} {
+		for _, n := range []int{0, 1, 2, 7, 8, 10, 100, 1000} {
 			for _, text := range []string{"", "echo.EchoServer", strings.Repeat("a", 255), strings.Repeat(`"`, 255), strings.Repeat("\u2028", 85), strings.Repeat("<", 255), strings.Repeat("+", 255), strings.Repeat("é", 127)} {
 				for _, cause := range []string{"", strings.Repeat("<", 1<<10), strings.Repeat("c", 1<<10)} {
-					var verdicts []health.Verdict
-					var q query
-					for i := range n {
-						name := text + fmt.Sprint(i)
-						q.Services = append(q.Services, name)
-						v := health.Verdict{Service: name, Status: health.Timeout, Phase: health.PhaseConnect, At: time.Now(), Since: time.Now(), EvidenceID: fmt.Sprintf("%012d", i), Duration: 12345678}
-						if cause != "" {
-							v.Err = errors.New(fmt.Sprint(i) + cause)
-						}
-						verdicts = append(verdicts, v)
-					}
-					var body []byte
-					switch f {
-					case formatHTML:
-						body = loadPage().render(newPage(q, health.Timeout, verdicts, newPageCertificate(time.Now(), time.Now()), time.Now(), true))
-					case formatJSON:
-						body = answer.JSON(verdicts, false, true)
-					default:
-						body = answer.Text(verdicts)
-					}
-					// A buffer that grows exists twice for a moment; the smaller one is half as large.
-					if took, cost := int64(cap(body))*3/2, answerCost(f, verdicts, true); took > cost {
-						t.Errorf("%s, %d services %.3q, causes %.1q: %d bytes, charged with %d", f, n, text, cause, took, cost)
+					for _, named := range []bool{false, true} {
+						checkCost(t, f, n, text, cause, named)
 					}
 				}
 			}
 		}
+	}
+}
+
+func checkCost(t *testing.T, f format, n int, text, cause string, named bool) {
+	t.Helper()
+	var verdicts []health.Verdict
+	var upstreams []*asker.Upstream
+	var q query
+	for i := range n {
+		v := health.Verdict{Service: text, Status: health.Timeout, Phase: health.PhaseConnect, At: time.Now(), Since: time.Now(), EvidenceID: fmt.Sprintf("%012d", i), Duration: 12345678}
+		if named {
+			v.Target = fmt.Sprintf("%063d", i)
+			upstreams = append(upstreams, &asker.Upstream{Name: v.Target, Group: strings.Repeat("g", 63), Services: []string{"", text}, History: upAndDown})
+		}
+		if n <= health.MaxServices { // more cannot be asked for by name
+			v.Service += fmt.Sprint(i)
+			q.Services = append(q.Services, v.Service)
+			if named {
+				q.Targets = append(q.Targets, v.Target)
+			}
+		}
+		if cause != "" {
+			v.Err = errors.New(fmt.Sprint(i) + cause)
+		}
+		verdicts = append(verdicts, v)
+	}
+	if len(upstreams) == 0 {
+		upstreams = []*asker.Upstream{{History: upAndDown}}
+	}
+	found := asker.Answer{Verdicts: verdicts, Summary: n > asker.MaxTargets, Fleet: asker.NewFleet(upstreams, named, time.Now())}
+	took := int64(0)
+	switch f {
+	case formatHTML:
+		data := newPage(q, health.Timeout, found, shown{title: "title", certificate: newPageCertificate(time.Now(), time.Now()), kept: newKept(found), now: time.Now(), showCause: true})
+		took = int64(cap(loadPage().render(data)) + len(data.Rows) + len(data.Folded))
+	case formatJSON:
+		// A buffer that grows exists twice for a moment; the smaller one is half as large.
+		took = int64(cap(answer.JSON(verdicts, found.Summary, true))) * 3 / 2
+	default:
+		took = int64(cap(answer.Text(verdicts))) * 3 / 2
+	}
+	if cost := answerCost(f, verdicts, true); took > cost {
+		t.Errorf("%s, %d services %.3q, causes %.1q, named %v: %d bytes, charged with %d", f, n, text, cause, named, took, cost)
+	}
+}
+
+// A page of a thousand targets is small, also where they go up and down.
+func TestPageOfAThousandTargetsIsSmall(t *testing.T) {
+	t.Parallel()
+	found := thousand(func(int) health.Status { return health.Serving })
+	body := loadPage().render(newPage(query{}, health.Serving, found, shown{kept: newKept(found), now: time.Now()}))
+	if len(body) > 600_000 {
+		t.Errorf("%d bytes", len(body))
+	}
+	if cost := answerCost(formatHTML, found.Verdicts, true); cost > maxAnswer {
+		t.Errorf("it is charged with %d bytes, more than an answer may take", cost)
+	}
+	t.Logf("%d bytes, charged with %d", len(body), answerCost(formatHTML, found.Verdicts, true))
+}
+
+// thousand is a summary of a thousand targets with all that is known of them.
+func thousand(status func(i int) health.Status) asker.Answer {
+	found := asker.Answer{Summary: true}
+	var upstreams []*asker.Upstream
+	for i := range 1000 {
+		name := fmt.Sprintf("payments-eu-west-%04d", i)
+		upstreams = append(upstreams, &asker.Upstream{
+			Name: name, Group: "payments", Services: []string{"payments.v1.Checkout"},
+			Check:           func(context.Context, string) health.Verdict { return health.Verdict{} },
+			CertificateEnds: func() time.Time { return time.Now().Add(time.Hour) },
+			History: func(string) []health.Past {
+				history := make([]health.Past, 60)
+				for k := range history {
+					history[k] = health.Past{At: time.Now(), Status: health.Serving}
+				}
+				if i%10 == 0 {
+					history[30].Status = health.Timeout
+				}
+				return history
+			},
+		})
+		found.Verdicts = append(found.Verdicts, health.Verdict{Target: name, Service: "payments.v1.Checkout", Status: status(i), Asked: true, Duration: time.Millisecond, At: time.Now(), Since: time.Now().Add(-time.Hour)})
+	}
+	found.Fleet = asker.NewFleet(upstreams, true, time.Now())
+	return found
+}
+
+// BenchmarkPageOfAThousand is all that a request for the page of a thousand targets does once the verdicts are known.
+func BenchmarkPageOfAThousand(b *testing.B) {
+	found := thousand(func(i int) health.Status {
+		if i%50 == 0 {
+			return health.Timeout
+		}
+		return health.Serving
+	})
+	b.ReportAllocs()
+	for b.Loop() {
+		s := shown{kept: newKept(found), now: time.Now()}
+		s.certificate = certificateOf(query{}, found, s.now)
+		newBodyKey(formatHTML, query{}, found, s)
+		loadPage().render(newPage(query{}, health.Timeout, found, s))
 	}
 }

@@ -104,7 +104,7 @@ func shapeOf(t testing.TB, page string) []string {
 				case token.Data == "a" && a.Key == "href" && (strings.HasPrefix(a.Val, "?") || a.Val == "/" || strings.HasPrefix(a.Val, "/?")):
 				case token.Data == "use" && a.Key == "href" && strings.HasPrefix(a.Val, "#"):
 				case token.Data == "link" && a.Key == "href" && strings.HasPrefix(a.Val, "data:image/svg+xml,"):
-				case a.Key == "hidden", a.Key == "class": // come and go with what there is to show
+				case slices.Contains([]string{"hidden", "class", "data-whole", "data-many", "data-narrowed"}, a.Key): // come and go with what there is to show
 					continue
 				case a.Key == "href", strings.HasPrefix(a.Key, "on"), a.Key == "style", a.Key == "src":
 					t.Fatalf("%v is not of the page:\n%s", token, page)

@@ -22,7 +22,7 @@ func TestBodyKeyHasAllOfAVerdict(t *testing.T) {
 	}
 	for _, f := range []format{formatText, formatJSON, formatHTML} {
 		key := func(verdicts ...health.Verdict) bodyKey {
-			return newBodyKey(f, query{}, asker.Answer{Verdicts: verdicts}, pageCertificate{}, time.Unix(2, 0))
+			return newBodyKey(f, query{}, asker.Answer{Verdicts: verdicts}, shown{now: time.Unix(2, 0)})
 		}
 		keys := map[bodyKey]string{key(): "no verdict", key(one): "one", key(one, one): "two"}
 		add := func(what string, v health.Verdict) {

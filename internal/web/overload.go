@@ -24,7 +24,7 @@ func answerCost(f format, verdicts []health.Verdict, showCause bool) int64 {
 	}
 	switch f {
 	case formatHTML:
-		return int64(96<<10 + 2<<10*len(verdicts) + 36*words)
+		return int64(72<<10 + 2200*len(verdicts) + 24*words)
 	case formatJSON:
 		return int64(2<<10 + 512*len(verdicts) + 12*words)
 	}

@@ -14,8 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
-	"example.com/grpc-health-http/internal/inert"
 )
 
 //go:embed page.html
@@ -27,6 +27,8 @@ type statusPage struct {
 	words    words
 	// policy lets the page's own style and script in, and nothing else.
 	policy []string
+	// size is what a page takes that says little, in bytes.
+	size int
 }
 
 // loadPage parses the page at its first use: a cold start does not wait for it.
@@ -34,6 +36,7 @@ var loadPage = sync.OnceValue(func() statusPage {
 	p := statusPage{template: template.Must(template.New("page").Parse(pageSource)), words: newWords()}
 	// The hashes are of what is sent: html/template drops the comments of scripts.
 	sent := string(p.render(pageData{}))
+	p.size = len(sent) + 1<<10
 	p.policy = []string{"default-src 'none'; script-src " + hash(sent, "<script>", "</script>") +
 		"; style-src " + hash(sent, "<style>", "</style>") +
 		"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
@@ -52,10 +55,25 @@ func hash(page, from, to string) string {
 func (p statusPage) render(data pageData) []byte {
 	data.Words = p.words
 	var body bytes.Buffer
+	body.Grow(p.sizeOf(&data)) // a buffer that grows takes three times as much
 	if err := p.template.Execute(&body, data); err != nil {
 		panic(err) // the template is fixed, and a buffer takes everything
 	}
 	return body.Bytes()
+}
+
+// sizeOf is what a page takes at most, in bytes.
+func (p statusPage) sizeOf(d *pageData) int {
+	size := p.size + len(d.Rows) + len(d.Folded) + 170*len(d.Past) + len(d.Evidence)
+	for _, text := range append([]string{d.TextLink, d.JSONLink, d.Subject, d.Subject, d.Meaning, d.PageTitle}, d.Causes...) {
+		size += len(text) + len("<br><bdi></bdi>")
+		for i := range len(text) {
+			if strings.IndexByte(`&<>"'+`, text[i]) >= 0 {
+				size += len("&#34;") - 1
+			}
+		}
+	}
+	return size
 }
 
 // tone is how the page looks. Its colours are in the page's style, but for the tab's icon.
@@ -63,12 +81,17 @@ type tone struct {
 	Name string       `json:"name"`
 	Icon template.URL `json:"icon"` // the tab's
 	Path string       `json:"-"`    // the sign in SVG, on 24 by 24
+	Sign template.CSS `json:"-"`    // the same as an image
 }
 
 func newTone(name, colour, path string) tone {
 	icon := `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><rect width="24" height="24" rx="6" fill="` + colour +
 		`"/><path d="` + path + `" fill="none" stroke="#fff" stroke-width="3.2" stroke-linecap="round" stroke-linejoin="round"/></svg>`
-	return tone{Name: name, Icon: template.URL("data:image/svg+xml," + url.PathEscape(icon)), Path: path}
+	sign := `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><path d="` + path + `" fill="none" stroke="#000" stroke-width="3.4" stroke-linecap="round" stroke-linejoin="round"/></svg>`
+	return tone{
+		Name: name, Icon: template.URL("data:image/svg+xml," + url.PathEscape(icon)), Path: path,
+		Sign: template.CSS(`url("data:image/svg+xml,` + url.PathEscape(sign) + `")`),
+	}
 }
 
 // wording is what the page says of a status.
@@ -109,6 +132,8 @@ type words struct {
 	Statuses    []wording `json:"statuses"` // worst first
 	WholeServer string    `json:"wholeServer"`
 	None        string    `json:"none"`
+	Many        int       `json:"many"`      // rows, from which the page is compact
+	Explained   int       `json:"explained"` // rows, up to which there is a sentence about the worst
 }
 
 func newWords() words {
@@ -121,6 +146,8 @@ func newWords() words {
 		},
 		WholeServer: wholeServer,
 		None:        noServices,
+		Many:        manyRows,
+		Explained:   maxExplained,
 	}
 	for _, status := range health.Statuses() {
 		word := wordings[status]
@@ -146,10 +173,21 @@ type pageData struct {
 	wording
 	Title              string
 	Subject            string
+	PageTitle          string // PAGE_TITLE
+	Narrowed           bool   // the page is not about all that is configured
 	Meaning            string
 	Since              time.Time // of the only service; else zero
-	Rows               []pageRow
-	NoRow              pageRow // what the script makes rows of
+	Latest             string    // how old a summary is; empty where the answer is none
+	Targets            bool      // rows have a target
+	Plain              bool      // and each is about a whole server
+	Many               bool      // the page is compact, with Folded apart
+	Strips             bool      // rows have a history
+	Rows, Folded       template.HTML
+	Unfolded           bool // there are Rows
+	Fold               string
+	NoRow              template.HTML // what the script makes rows of
+	Past               []pagePast    // what the page would have shown
+	PastLabel          string
 	Certificate        pageCertificate
 	Evidence           string
 	Causes             []string // where callers may see them
@@ -157,69 +195,198 @@ type pageData struct {
 	Words              words
 }
 
-// pageRow is a service. Its times are in UTC.
-type pageRow struct {
-	health.Verdict
-	Name, Tone, Took string
+// pagePast is a bar of the page's strip.
+type pagePast struct {
+	At           time.Time
+	Status       health.Status
+	Tone         string
+	X, Y, Height int
 }
+
+// barHeights are those of the page's strip, on 48.
+var barHeights = map[string]int{"good": 48, "unsure": 34, "bad": 24}
 
 // pageCertificate says how long the upstream's certificate is valid.
 type pageCertificate struct {
 	Text string
 	Tone string    // "over", "soon" or none
 	Ends time.Time // zero where none was seen
+	Of   string    // the target, where there are several
 }
 
-// newPage describes an answer to q, the worst services first, as it is now. showCause says that callers may see causes.
-func newPage(q query, worst health.Status, verdicts []health.Verdict, certificate pageCertificate, now time.Time, showCause bool) pageData {
+// shown is what a page shows beside the verdicts.
+type shown struct {
+	title       string // PAGE_TITLE
+	certificate pageCertificate
+	kept        kept
+	now         time.Time
+	showCause   bool // callers may see causes
+}
+
+// newPage describes an answer to q, the worst services first, as it is now.
+func newPage(q query, worst health.Status, found asker.Answer, s shown) pageData {
 	d := pageData{
 		wording:     wordingOf(worst),
-		Certificate: certificate,
-		Evidence:    strings.Join(health.EvidenceIDs(verdicts), ", "),
+		Certificate: s.certificate,
+		Targets:     found.Fleet.Named(),
+		Plain:       true,
+		Many:        len(found.Verdicts) >= manyRows,
+		Strips:      s.kept.strips != nil,
 		TextLink:    q.link(formatText),
 		JSONLink:    q.link(formatJSON),
+		PageTitle:   s.title,
+		Narrowed:    q.narrowed(),
 	}
-	if showCause {
-		d.Causes = causes(verdicts)
+	if !d.Many { // else each row has its own
+		d.Evidence = strings.Join(health.EvidenceIDs(found.Verdicts), ", ")
+		if s.showCause {
+			d.Causes = causes(found.Verdicts)
+		}
+	}
+	rows := make([]pageRow, 0, len(found.Verdicts))
+	for i, v := range found.Verdicts {
+		strip := ""
+		if d.Strips {
+			strip = s.kept.strips[i]
+		}
+		d.Plain = d.Plain && v.Service == ""
+		rows = append(rows, newRow(v, found.Fleet.Find(v.Target), strip))
 	}
 	ranks := health.Statuses()
-	verdicts = slices.Clone(verdicts)
-	slices.SortStableFunc(verdicts, func(a, b health.Verdict) int {
-		return cmp.Compare(slices.Index(ranks, a.Status), slices.Index(ranks, b.Status))
-	})
-	serving, leftOut := 0, 0
-	for _, v := range verdicts {
-		leftOut += v.LeftOut
-		if v.Status == health.Serving {
+	rank := func(r *pageRow) int { return slices.Index(ranks, r.Status) }
+	slices.SortStableFunc(rows, func(a, b pageRow) int { return cmp.Compare(rank(&a), rank(&b)) })
+	shape := rowShape{targets: d.Targets, links: len(rows) > 1, compact: d.Many}
+	serving := len(rows)
+	for serving > 0 && rows[len(rows)-serving].Status != health.Serving {
+		serving--
+	}
+	d.tell(q, rows, serving, s)
+	folded := len(rows)
+	if d.Many {
+		folded -= serving
+	}
+	d.Unfolded, d.Fold = folded > 0 || !d.Many, fmt.Sprintf("%d serving", serving)
+	d.Rows, d.Folded = rowsHTML(rows[:folded], shape), rowsHTML(rows[folded:], shape)
+	shape.links = true
+	d.NoRow = rowsHTML([]pageRow{{link: "?"}}, shape)
+	d.remember(s.kept.all)
+	if found.Summary {
+		d.Latest = latest(found.Verdicts, s.now)
+	}
+	return d
+}
+
+// remember draws the page's strip as the script does.
+func (d *pageData) remember(all []past) {
+	serving := 0
+	for i, p := range all {
+		tone := wordingOf(p.status).Tone
+		height := barHeights[tone]
+		d.Past = append(d.Past, pagePast{At: p.at.UTC(), Status: p.status, Tone: tone, X: 10 * (bars - len(all) + i), Y: 48 - height, Height: height})
+		if p.status == health.Serving {
 			serving++
 		}
-		v.Service = inert.Text(v.Service)
-		v.At, v.Since = v.At.UTC(), v.Since.UTC()
-		d.Rows = append(d.Rows, pageRow{
-			Verdict: v,
-			Name:    cmp.Or(v.Service, wholeServer),
-			Tone:    wordingOf(v.Status).Tone,
-			Took:    fmt.Sprintf("%.1f ms", v.Duration.Seconds()*1000),
-		})
 	}
-	switch len(d.Rows) {
-	case 0:
+	if len(all) > 0 {
+		d.PastLabel = fmt.Sprintf("Last checks: %d of %d serving", serving, len(all))
+	}
+}
+
+// tell says in words what the rows, sorted, are about.
+func (d *pageData) tell(q query, rows []pageRow, serving int, s shown) {
+	targets, leftOut := make(map[string]bool), 0
+	for i := range rows {
+		targets[rows[i].Target] = true
+		leftOut += rows[i].LeftOut
+	}
+	several := d.Targets && len(targets) > 1
+	switch {
+	case len(rows) == 0:
 		d.Subject, d.Meaning = "No services", noServices
-	case 1:
-		d.Subject, d.Since = d.Rows[0].Name, d.Rows[0].Since
-		d.Meaning = verdicts[0].Sentence(now)
+	case len(rows) == 1:
+		d.Subject, d.Since = rows[0].Name, rows[0].Since
+		if d.Targets {
+			d.Subject = rows[0].Target
+			if rows[0].Service != "" {
+				d.Subject += " · " + rows[0].Service
+			}
+		}
+		d.Meaning = rows[0].Sentence(s.now)
 	default:
-		d.Subject = fmt.Sprintf("%d services", len(d.Rows))
-		d.Meaning = fmt.Sprintf("%d of %d services are serving.", serving, len(d.Rows))
+		d.Subject = fmt.Sprintf("%d services", len(rows))
+		d.Meaning = fmt.Sprintf("%d of %d services are serving.", serving, len(rows))
+		switch {
+		case several && len(targets) == len(rows):
+			d.Subject = fmt.Sprintf("%d targets", len(rows))
+			d.Meaning = fmt.Sprintf("%d of %d targets are serving.", serving, len(rows))
+		case several:
+			d.Subject = fmt.Sprintf("%d targets", len(targets))
+			d.Meaning = fmt.Sprintf("%d of %d services of %d targets are serving.", serving, len(rows), len(targets))
+		case d.Targets:
+			d.Subject = rows[0].Target + " · " + d.Subject
+		}
 		if leftOut > 0 {
 			d.Meaning += fmt.Sprintf(" The server lists %d more, none of them worse.", leftOut)
 		}
-		if verdicts[0].Phase != health.PhaseNone { // the server did not say so itself
-			d.Meaning += " " + verdicts[0].Sentence(now)
+		if rows[0].Phase != health.PhaseNone && len(rows) <= maxExplained { // the server did not say so itself
+			d.Meaning += " "
+			if several {
+				d.Meaning += rows[0].Target + ": "
+			}
+			d.Meaning += rows[0].Sentence(s.now)
 		}
 	}
+	switch {
+	case s.title != "" && q.narrowed():
+		d.Subject = s.title + " – " + d.Subject
+	case s.title != "":
+		d.Subject = s.title
+	}
 	d.Title = d.Word + " – " + d.Subject
-	return d
+}
+
+// latest says how old the verdicts of a summary are.
+func latest(verdicts []health.Verdict, now time.Time) string {
+	oldest := now
+	for i := range verdicts {
+		if at := verdicts[i].At; !at.IsZero() && at.Before(oldest) {
+			oldest = at
+		}
+	}
+	age := now.Sub(oldest)
+	text := health.WholeUnits(age)
+	if age < 2*time.Minute {
+		text = fmt.Sprintf("%d s", int(age.Seconds()))
+	}
+	return "Latest checks, the oldest " + text + " ago"
+}
+
+// certificateOf describes the certificate of what an answer to q is about; of several, the one that ends first.
+func certificateOf(q query, found asker.Answer, now time.Time) pageCertificate {
+	targets := make(map[string]bool)
+	for i := range found.Verdicts {
+		targets[found.Verdicts[i].Target] = true
+	}
+	if len(found.Verdicts) == 0 { // the answer to a List may have none
+		for _, name := range q.Targets {
+			targets[name] = true
+		}
+	}
+	var ends time.Time
+	of := ""
+	for _, u := range found.Fleet.Upstreams() {
+		if u.CertificateEnds == nil || found.Fleet.Named() && !targets[u.Name] {
+			continue
+		}
+		if e := u.CertificateEnds(); !e.IsZero() && (ends.IsZero() || e.Before(ends)) {
+			ends, of = e, u.Name
+		}
+	}
+	c := newPageCertificate(ends, now)
+	if len(targets) > 1 {
+		c.Of = of
+	}
+	return c
 }
 
 func newPageCertificate(ends, now time.Time) pageCertificate {

@@ -70,7 +70,7 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, found 
 		send(w, r, httpCodes[worst], contentText, h.ready[worst])
 		return
 	}
-	certificate, now := pageCertificate{}, time.Time{}
+	var shows shown
 	contentType := contentText
 	switch asked {
 	case formatJSON:
@@ -78,15 +78,15 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, found 
 	case formatHTML:
 		contentType = contentHTML
 		header["Content-Security-Policy"] = loadPage().policy
-		now = time.Now()
-		certificate = newPageCertificate(found.Fleet.CertificateEnds(), now)
+		shows = shown{title: h.pageTitle, kept: newKept(found), now: time.Now(), showCause: h.showCause}
+		shows.certificate = certificateOf(q, found, shows.now)
 	}
 	body := func() []byte {
 		switch asked {
 		case formatJSON:
 			return answer.JSON(verdicts, found.Summary, h.showCause)
 		case formatHTML:
-			return loadPage().render(newPage(q, worst, verdicts, certificate, now, h.showCause))
+			return loadPage().render(newPage(q, worst, found, shows))
 		}
 		return answer.Text(verdicts)
 	}
@@ -96,7 +96,7 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, found 
 	case cost < worthSharing:
 		sent = h.sendOwn(w, r, httpCodes[worst], contentType, cost, body)
 	default:
-		sent = h.sendShared(w, r, httpCodes[worst], contentType, newBodyKey(asked, q, found, certificate, now), cost, body)
+		sent = h.sendShared(w, r, httpCodes[worst], contentType, newBodyKey(asked, q, found, shows), cost, body)
 	}
 	if sent {
 		return

@@ -101,6 +101,11 @@ func ourParameter(parameter string) (key, value string, err error) {
 	return key, value, nil
 }
 
+// narrowed says that not all is asked for that is configured.
+func (q query) narrowed() bool {
+	return q.List || len(q.Services)+len(q.Targets)+len(q.Groups) > 0
+}
+
 // link asks the same in another format.
 func (q query) link(f format) string {
 	values := url.Values{"format": {string(f)}}

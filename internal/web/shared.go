@@ -86,9 +86,9 @@ func (b *sharedBody) wait() page {
 }
 
 // newBodyKey is the key of the body that answers a query with the verdicts. Bodies with the same key are the same, and come of the same
-// checks: a verdict has the time at which it was reached, in nanoseconds. certificate and now are what a page shows, and the time that
-// it is relative to.
-func newBodyKey(f format, q query, found asker.Answer, certificate pageCertificate, now time.Time) bodyKey {
+// checks: a verdict has the time at which it was reached, in nanoseconds. shows is what a page
+// shows beside them.
+func newBodyKey(f format, q query, found asker.Answer, shows shown) bodyKey {
 	sum := sha256.New()
 	var b []byte
 	text := func(t string) { b = append(binary.AppendUvarint(b, uint64(len(t))), t...) }
@@ -115,9 +115,22 @@ func newBodyKey(f format, q query, found asker.Answer, certificate pageCertifica
 				text(name)
 			}
 		}
-		text(certificate.Text)
-		text(certificate.Tone)
-		moment(certificate.Ends)
+		text(shows.certificate.Text)
+		text(shows.certificate.Tone)
+		text(shows.certificate.Of)
+		moment(shows.certificate.Ends)
+		if found.Summary {
+			text(latest(found.Verdicts, shows.now))
+		}
+		number(int64(len(shows.kept.strips)))
+		for _, strip := range shows.kept.strips {
+			text(strip)
+		}
+		number(int64(len(shows.kept.all)))
+		for _, p := range shows.kept.all {
+			moment(p.at)
+			number(int64(p.status))
+		}
 	}
 	for i := range found.Verdicts {
 		v := &found.Verdicts[i]
@@ -138,7 +151,7 @@ func newBodyKey(f format, q query, found asker.Answer, certificate pageCertifica
 			text(v.Err.Error())
 		}
 		if f == formatHTML {
-			text(v.Sentence(now)) // of a certificate it says for how long
+			text(v.Sentence(shows.now)) // of a certificate it says for how long
 		}
 		flush()
 	}

@@ -9,6 +9,7 @@ import (
 
 	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/inert"
 	"example.com/grpc-health-http/internal/memory"
 )
 
@@ -20,13 +21,15 @@ type Options struct {
 	Path string
 	// ShowCause says that answers have the cause of a failure.
 	ShowCause bool
+	// PageTitle is what the page says that it is about; empty where that is what was asked for.
+	PageTitle string
 	// Answers bounds what answers take on their way to their callers; nil is no bound.
 	Answers *memory.Share
 }
 
 // New returns the handler. Its Asker counts each request that is refused, here with the reasons "path", "method" and "query".
 func New(o Options) http.Handler {
-	h := &handler{asker: o.Asker, path: o.Path, showCause: o.ShowCause, answerMemory: o.Answers}
+	h := &handler{asker: o.Asker, path: o.Path, showCause: o.ShowCause, pageTitle: inert.Text(o.PageTitle), answerMemory: o.Answers}
 	if f := o.Asker.Fleet(context.Background()); f != nil && !f.Named() {
 		if only, ok := f.Only(); ok {
 			h.ready, h.readyFor = readyPages(only), only
@@ -39,6 +42,7 @@ type handler struct {
 	asker        *asker.Asker
 	path         string
 	showCause    bool
+	pageTitle    string
 	answerMemory *memory.Share
 	// ready holds the text answers about readyFor, the only service that is checked when nothing is asked for, so that the usual request of
 	// a load balancer allocates little; nil where there are several.
