@@ -19,7 +19,6 @@ func parseYAML(content []byte) (document *yaml.Node, problem string) {
 	if len(content) > MaxTargetsFile {
 		return nil, "the file is larger than 4 MiB: make it smaller, with defaults for what targets have in common, or use several processes"
 	}
-	content = bytes.TrimPrefix(content, []byte("\ufeff"))
 	if at := notUTF8(content); at >= 0 {
 		return nil, fmt.Sprintf("line %d: a byte that is not UTF-8: save the file as UTF-8", lineAt(content, at))
 	}
