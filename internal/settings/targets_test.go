@@ -235,6 +235,7 @@ func badFiles(here string) []badFile {
 		{"a tag", one("user_agent: !!binary aGk="), []string{"line 4, target a: user_agent: has a tag"}},
 		{"a tag of someone's", one("ca_cert: !file b"), []string{"line 4, target a: ca_cert: has a tag"}},
 		{"a tag of a mapping", one("rpc_headers: !!set {b}"), []string{"line 4, target a: rpc_headers: header 1: has keys of its own"}},
+		{"a tag that is none", one("user_agent: !b^ a"), []string{"line 4: not YAML: a character or a word that has no place here"}},
 		{"no unit", one("rpc_timeout: 5"), []string{"line 4, target a: rpc_timeout: the value has no unit: write 5s"}},
 		{"a fraction without unit", one("connect_timeout: 0.5"), []string{"line 4, target a: connect_timeout: the value has no unit"}},
 		{"no unit in quotes", one(`conn_max_age: "10"`), []string{"line 4, target a: conn_max_age: the value has no unit"}},
