@@ -317,7 +317,6 @@ func TestTargetsProblems(t *testing.T) {
 
 // TestTargetsThatGrow: what aliases would become is refused before they become it.
 func TestTargetsThatGrow(t *testing.T) {
-	t.Parallel()
 	var doubled, merged strings.Builder
 	doubled.WriteString("x-0: &l0 [aaaaaaaa, aaaaaaaa]\n")
 	merged.WriteString("x-0: &m0 {k: aaaaaaaa}\n")
@@ -329,7 +328,6 @@ func TestTargetsThatGrow(t *testing.T) {
 	for name, content := range map[string]string{
 		"lists": doubled.String() + one("service_name: *l60"), "merges": merged.String() + one("<<: *m60"), "a long text": wide + one(),
 	} {
-		began := time.Now()
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		_, _, err := readTargets(content)
@@ -337,8 +335,8 @@ func TestTargetsThatGrow(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "the aliases would make the file larger than 4 MiB") {
 			t.Errorf("%s: %v", name, err)
 		}
-		if time.Since(began) > 5*time.Second || after.TotalAlloc-before.TotalAlloc > 256<<20 { // other tests allocate beside this one
-			t.Errorf("%s: took %v and %d bytes", name, time.Since(began), after.TotalAlloc-before.TotalAlloc)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
+			t.Errorf("%s: took %d bytes", name, n)
 		}
 	}
 	// What many targets share is no such file.
@@ -363,18 +361,20 @@ func TestTargetsFileTooLarge(t *testing.T) {
 	}
 }
 
-// TestTargetsManyProblems: neither the log nor the time has no end.
+// TestTargetsManyProblems: the log has an end, and what is not told takes no search for a near name, which takes time.
 func TestTargetsManyProblems(t *testing.T) {
-	t.Parallel()
 	var b strings.Builder
 	b.WriteString("targets:\n")
 	for i := range 100000 {
 		fmt.Fprintf(&b, "  a%d: {servic%d: b}\n", i, i)
 	}
-	began := time.Now()
-	_, _, err := readTargets(b.String())
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("took %v", took)
+	var before, after runtime.MemStats
+	content := b.String()
+	runtime.ReadMemStats(&before)
+	_, _, err := readTargets(content)
+	runtime.ReadMemStats(&after)
+	if n := (after.Mallocs - before.Mallocs) / 100000; n > 50 { // a search for near names makes that many
+		t.Errorf("%d allocations for each target", n)
 	}
 	got := problems(t, err)
 	if len(got) != maxNotes+1 || got[maxNotes] != "and 199900 more" {
