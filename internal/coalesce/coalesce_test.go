@@ -94,7 +94,7 @@ func newGroup(t *testing.T, change ...func(*options)) *group {
 		Go:    func(f func()) { go f() },
 		Clock: clock.NewRunning(g.read),
 		Left:  errLeft, Budget: budget, Window: window, Prompt: prompt, Max: most, Reserve: reserve,
-		Start: func(ctx context.Context, key string, now clock.Reading) *call {
+		Start: func(ctx context.Context, key string, now clock.Reading, _ time.Duration) *call {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			c := &call{number: len(g.calls) + 1, key: key, ctx: ctx, began: time.Duration(now.Mono), ends: make(chan clock.Reading)}
@@ -116,7 +116,11 @@ func newGroup(t *testing.T, change ...func(*options)) *group {
 			return r
 		},
 		Shared: func() { g.mu.Lock(); defer g.mu.Unlock(); g.shared++ },
-		Queued: func(context.Context, string) { g.mu.Lock(); defer g.mu.Unlock(); g.queued = append(g.queued, g.now()) },
+		Queued: func(context.Context, string, time.Duration) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.queued = append(g.queued, g.now())
+		},
 	}
 	for _, f := range change {
 		f(&o)
@@ -731,8 +735,8 @@ func TestWorkThatGoesOn(t *testing.T) {
 	}, func(o *options) {
 		o.Max = 1
 		start := o.Start
-		o.Start = func(ctx context.Context, key string, now clock.Reading) *call {
-			return start(context.WithoutCancel(ctx), key, now)
+		o.Start = func(ctx context.Context, key string, now clock.Reading, due time.Duration) *call {
+			return start(context.WithoutCancel(ctx), key, now, due)
 		}
 	})
 }
@@ -744,12 +748,12 @@ func TestKeyIsForgotten(t *testing.T) {
 	o := coalesce.Options[*key, int, instant]{
 		Go:    func(f func()) { go f() },
 		Clock: clock.NewRunning(clock.System()), Budget: time.Minute, Window: ms, Prompt: 1, Max: 1, Reserve: ms,
-		Start: func(context.Context, *key, clock.Reading) instant {
+		Start: func(context.Context, *key, clock.Reading, time.Duration) instant {
 			return instant{}
 		},
 		Finish:     func(_ context.Context, _ *key, _ clock.Reading, r int) int { return r },
 		Unanswered: func(context.Context, *key, clock.Reading, instant, bool) int { return 0 },
-		Queued:     func(context.Context, *key) {},
+		Queued:     func(context.Context, *key, time.Duration) {},
 		Shared:     func() {},
 	}
 	g := coalesce.New(o)

@@ -102,9 +102,13 @@ func (c *Check) attempt(ctx context.Context, a *attempt) {
 		c.report(notConnected{a, health.Attempt{Result: err.Error()}, health.PhaseCredentials, err})
 		return
 	}
-	conn, d := c.pool.Get(ctx, a.need, a.since, &a.dialling)
+	conn, d := c.pool.Get(ctx, a.need, a.since, c.due, &a.dialling)
 	if conn == nil {
-		c.report(notConnected{a, health.Attempt{Dial: d}, d.Phase, d.Err})
+		shown := health.Attempt{Dial: d}
+		if errors.Is(d.Err, pool.ErrNoTurn) {
+			shown = health.Attempt{Result: d.Err.Error()}
+		}
+		c.report(notConnected{a, shown, d.Phase, d.Err})
 		return
 	}
 	if !c.report(connected{a, conn, d, c.o.Clock.Now()}) {

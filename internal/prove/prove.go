@@ -76,6 +76,7 @@ type Check struct {
 	ctx     context.Context
 	pool    *pool.Pool
 	request grpcconn.Request
+	due     time.Duration // running time at which the first caller needs the answer
 	extra   Extra
 	events  chan event
 	over    chan struct{} // closed when Run returns
@@ -102,9 +103,10 @@ type settlement struct {
 	asked  clock.Reading
 }
 
-// New returns a check that begins at now. It ends with ctx, and so do its attempts, but for what Options.Finish says.
-func New(ctx context.Context, o *Options, p *pool.Pool, request grpcconn.Request, now clock.Reading, extra Extra) *Check {
-	return &Check{o: o, ctx: ctx, pool: p, request: request, extra: extra, began: now, events: make(chan event, 4), over: make(chan struct{})}
+// New returns a check that begins at now, of which the first caller needs the answer at the running time due. It ends with ctx, and so
+// do its attempts, but for what Options.Finish says.
+func New(ctx context.Context, o *Options, p *pool.Pool, request grpcconn.Request, now clock.Reading, due time.Duration, extra Extra) *Check {
+	return &Check{o: o, ctx: ctx, pool: p, request: request, due: due, extra: extra, began: now, events: make(chan event, 4), over: make(chan struct{})}
 }
 
 // Run makes the check. asked is when the RPC began that the server answered; it is zero for a failure. The
@@ -239,6 +241,12 @@ func (e notConnected) handleLocked(c *Check, _ clock.Reading) {
 	c.evidence.Attempts = append(c.evidence.Attempts, e.shown)
 	if e.attempt.since.Before(c.began.Moment) {
 		return // it proves nothing: the process was stopped in the meantime
+	}
+	if errors.Is(e.err, pool.ErrNoTurn) { // it proves nothing either, and there is no time for another one
+		if c.failure == nil {
+			c.failure = &health.Verdict{Status: health.Overloaded, Err: e.err}
+		}
+		return
 	}
 	c.failure = &health.Verdict{Status: health.ConnectionFailed, Phase: e.phase, Err: e.err}
 	if errors.Is(e.err, clock.ErrBudget) {

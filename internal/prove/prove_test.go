@@ -122,7 +122,7 @@ func bubble(t *testing.T, test func(t *testing.T, w *world), options ...healthte
 			time.Sleep(instant)
 			return way.Connect(ctx, network, address)
 		}}, w.clock)
-		w.pool = pool.New(dialer.Dial, w.clock, time.Hour, connectTimeout)
+		w.pool = pool.New(pool.Options{Dial: dialer.Dial, Clock: w.clock, MaxAge: time.Hour, ConnectTimeout: connectTimeout})
 		w.o = prove.Options{Go: func(f func()) { go f() }, Clock: w.clock, ConnectTimeout: connectTimeout, RPCTimeout: rpcTimeout, Trace: trace}
 		test(t, w)
 		for _, release := range w.released {
@@ -173,7 +173,7 @@ func (w *world) beginFor(service string, now clock.Reading) *check {
 func (w *world) check(service string, now clock.Reading, extra prove.Extra) *check {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	c := &check{w: w, began: w.now(), cancel: cancel, done: make(chan struct{})}
-	c.Check = prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: service}, now, extra)
+	c.Check = prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: service}, now, clock.Never, extra)
 	go func() {
 		defer cancel()
 		c.Result, c.asked = c.Run()
@@ -563,7 +563,7 @@ func testGivenUp(t *testing.T, finish bool) {
 					}
 				}
 				w.onRead.Store(&giveUp)
-				c := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), &w.permit)
+				c := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), clock.Never, &w.permit)
 				if r, _ := c.Run(); r.Verdict.Status != health.Serving && r.Verdict != (health.Verdict{}) {
 					t.Errorf("%+v", r.Verdict)
 				}
@@ -606,7 +606,7 @@ func TestFinish(t *testing.T) {
 				before, began := w.up.RPCsFor("s"), time.Now()
 				ctx, leave := context.WithCancelCause(t.Context())
 				time.AfterFunc(row.leaves, func() { leave(row.cause) })
-				if r, asked := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), &w.permit).Run(); r.Verdict != (health.Verdict{}) || asked != (clock.Reading{}) {
+				if r, asked := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), clock.Never, &w.permit).Run(); r.Verdict != (health.Verdict{}) || asked != (clock.Reading{}) {
 					t.Errorf("a result that nobody waits for: %+v", r)
 				}
 				if took := time.Since(began); took < row.ends || took > row.ends+10*ms {
