@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -103,6 +104,9 @@ type Options struct {
 	Reaper *Reaper
 }
 
+// longAgo is before everything.
+var longAgo = clock.Moment{Mono: math.MinInt64 / 2, Wall: math.MinInt64 / 2}
+
 // ErrNoTurn is the cause of a failure to dial that says nothing about the upstream.
 var ErrNoTurn = errors.New("as many dials as this process may make at once were in progress")
 
@@ -120,9 +124,9 @@ type Pool struct {
 	redials bool          // a Redial waits for the distance to the latest dial
 	closed  bool          // no connection is kept any more
 
-	asked    clock.Moment // when a caller got a connection last; zero is never
+	asked    clock.Moment // when a caller got a connection last
 	queued   int          // dials that wait for their turn
-	unqueued clock.Moment // when one of them did not any more, at last; zero is never
+	unqueued clock.Moment // when one of them did not any more, at last
 }
 
 // dialing is a dial in progress, which those who wait for it share.
@@ -139,7 +143,7 @@ type dialing struct {
 
 // New returns a pool.
 func New(o Options) *Pool {
-	return &Pool{o: o, dialSpacing: max(shareWindow, o.ConnectTimeout/maxDials)}
+	return &Pool{o: o, dialSpacing: max(shareWindow, o.ConnectTimeout/maxDials), asked: longAgo, unqueued: longAgo}
 }
 
 // Kept returns the kept connection for an RPC, nil where there is none that is usable.
@@ -398,7 +402,7 @@ func (p *Pool) unqueuedLocked() {
 func (p *Pool) WaitedForTurn(since clock.Moment) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.queued > 0 || p.unqueued != (clock.Moment{}) && !p.unqueued.Before(since)
+	return p.queued > 0 || !p.unqueued.Before(since)
 }
 
 // startLocked begins a dial for those who wait, when its turn has come. It outlives ctx, whose caller may leave before others do.
@@ -478,7 +482,7 @@ func (p *Pool) keepLocked(c *Conn) {
 // isBriefLocked says that nobody will need the connection after those who use it now: the next use that is known of comes after
 // its age, and so did this one after the one before.
 func (p *Pool) isBriefLocked(c *Conn) bool {
-	return p.o.AskedEvery >= p.o.MaxAge && (p.asked == clock.Moment{} || c.Began.Since(p.asked) >= p.o.MaxAge/2)
+	return p.o.AskedEvery >= p.o.MaxAge && c.Began.Since(p.asked) >= p.o.MaxAge/2
 }
 
 // watchLocked has the Reaper look at the kept connection when it is too old.

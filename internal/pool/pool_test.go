@@ -39,6 +39,7 @@ type world struct {
 	up         *healthtest.Upstream
 	way        *healthtest.Memory
 	dialer     *dial.Dialer
+	clock      *clock.Running
 	start      time.Time
 	mono, wall atomic.Int64 // by which the clocks are ahead of the bubble's time
 
@@ -71,6 +72,7 @@ func bubble(t *testing.T, maxAge time.Duration, test func(t *testing.T, w *world
 			now := int64(w.now())
 			return clock.Moment{Mono: now + w.mono.Load(), Wall: now + w.wall.Load()}
 		})
+		w.clock = running
 		w.dialer = dial.New(dial.Options{Target: at, ConnectTimeout: time.Hour, Connect: way.Connect}, running)
 		w.Pool = pool.New(pool.Options{Dial: w.dial, Clock: running, MaxAge: maxAge, ConnectTimeout: connectTimeout})
 		t.Cleanup(func() {

@@ -132,7 +132,7 @@ func (t *Turn) Return() {
 
 // nextLocked gives the turns that are free to those who wait for them.
 func (g *Gate) nextLocked() {
-	for {
+	for g.used < g.limit {
 		next := -1
 		for i, t := range g.waiting {
 			if !t.mayLocked() {
@@ -150,7 +150,7 @@ func (g *Gate) nextLocked() {
 			return
 		}
 		t := g.waiting[next]
-		g.waiting = slices.Delete(g.waiting, next, next+1)
+		g.removeLocked(next)
 		t.takeLocked()
 		close(t.came)
 	}
@@ -204,6 +204,16 @@ func (g *Gate) queueLocked(t *Turn) {
 
 func (g *Gate) forgetLocked(t *Turn) {
 	if i := slices.Index(g.waiting, t); i >= 0 {
-		g.waiting = slices.Delete(g.waiting, i, i+1)
+		g.removeLocked(i)
 	}
+}
+
+// removeLocked moves none of the others where the first one goes, which is the usual case.
+func (g *Gate) removeLocked(i int) {
+	if i == 0 {
+		g.waiting[0] = nil
+		g.waiting = g.waiting[1:]
+		return
+	}
+	g.waiting = slices.Delete(g.waiting, i, i+1)
 }
