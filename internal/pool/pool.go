@@ -250,7 +250,7 @@ func (p *Pool) turnWithin(now clock.Reading, due time.Duration) time.Duration {
 }
 
 func noTurnWithin(waited time.Duration) health.Dial {
-	return health.Dial{Err: fmt.Errorf("no turn to dial within %v: %w", waited.Round(time.Millisecond), ErrNoTurn)}
+	return health.Dial{Took: waited, Err: fmt.Errorf("no turn to dial within %v: %w", waited.Round(time.Millisecond), ErrNoTurn)}
 }
 
 // joinLocked takes part in a dial that began no earlier than since, or that has not begun, or starts one. Where it may not yet, it

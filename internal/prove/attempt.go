@@ -104,11 +104,7 @@ func (c *Check) attempt(ctx context.Context, a *attempt) {
 	}
 	conn, d := c.pool.Get(ctx, a.need, a.since, c.due, &a.dialling)
 	if conn == nil {
-		shown := health.Attempt{Dial: d}
-		if errors.Is(d.Err, pool.ErrNoTurn) {
-			shown = health.Attempt{Result: d.Err.Error()}
-		}
-		c.report(notConnected{a, shown, d.Phase, d.Err})
+		c.report(notConnected{a, health.Attempt{Dial: d}, d.Phase, d.Err})
 		return
 	}
 	if !c.report(connected{a, conn, d, c.o.Clock.Now()}) {

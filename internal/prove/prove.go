@@ -242,14 +242,11 @@ func (e notConnected) handleLocked(c *Check, _ clock.Reading) {
 	if e.attempt.since.Before(c.began.Moment) {
 		return // it proves nothing: the process was stopped in the meantime
 	}
-	if errors.Is(e.err, pool.ErrNoTurn) { // it proves nothing either, and there is no time for another one
-		if c.failure == nil {
-			c.failure = &health.Verdict{Status: health.Overloaded, Err: e.err}
-		}
-		return
-	}
 	c.failure = &health.Verdict{Status: health.ConnectionFailed, Phase: e.phase, Err: e.err}
-	if errors.Is(e.err, clock.ErrBudget) {
+	switch {
+	case errors.Is(e.err, pool.ErrNoTurn): // it proves nothing either, and there is no time for another one
+		c.failure.Status = health.Overloaded
+	case errors.Is(e.err, clock.ErrBudget):
 		c.failure.Status = health.Timeout
 	}
 }

@@ -33,7 +33,7 @@ var mutantsOfMany = []mutant{
 	{"no limit of dials", "check/process.go",
 		"	if dials > 0 {", "	if dials < 0 {"},
 	{"no turn in time is told as a failure to connect", "prove/prove.go",
-		"	if errors.Is(e.err, pool.ErrNoTurn) {", "	if false {"},
+		"		c.failure.Status = health.Overloaded\n", ""},
 	{"time without a turn is told as the server's", "check/check.go",
 		"	if unproven && c.poolOf(r).WaitedForTurn(arrived.Moment) {", "	if false {"},
 	{"a turn comes too late to prove anything", "check/check.go",
