@@ -94,7 +94,7 @@ func New(o Options) *Checker {
 		process: o.Process, own: own, budget: o.ConnectTimeout + o.RPCTimeout,
 	}
 	c.prove = prove.Options{
-		Go: o.Process.goroutines.Go, Clock: o.Process.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: o.Trace,
+		Go: o.Process.goroutines.Go, Clock: o.Process.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: &c.trace,
 	}
 	c.finish = c.prove
 	c.finish.Finish = true

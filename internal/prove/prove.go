@@ -33,7 +33,7 @@ type Options struct {
 	// Go runs an attempt in a goroutine of its own.
 	Go func(f func())
 	// Trace hears of RPC and Retry ("lost", "silent", "frozen").
-	Trace health.Trace
+	Trace *health.Trace
 }
 
 // Extra permits a check to make a second RPC beside its first.

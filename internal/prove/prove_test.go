@@ -131,7 +131,7 @@ func bubble(t *testing.T, test func(t *testing.T, w *world), options ...healthte
 		w.pool = pool.New(pool.Options{
 			Dial: dialer.Dial, Clock: w.clock, MaxAge: time.Hour, ConnectTimeout: connectTimeout, Turns: w.gate.Target(), Reserve: quarter,
 		})
-		w.o = prove.Options{Go: func(f func()) { go f() }, Clock: w.clock, ConnectTimeout: connectTimeout, RPCTimeout: rpcTimeout, Trace: trace}
+		w.o = prove.Options{Go: func(f func()) { go f() }, Clock: w.clock, ConnectTimeout: connectTimeout, RPCTimeout: rpcTimeout, Trace: &trace}
 		test(t, w)
 		for _, release := range w.released {
 			release()
