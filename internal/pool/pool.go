@@ -279,9 +279,13 @@ func (p *Pool) joinLocked(ctx context.Context, now clock.Reading, since clock.Mo
 	return d, nil
 }
 
-// leaveLocked takes a caller off a dial. Once all have left, the dial makes room for that of another caller.
+// leaveLocked takes a caller off a dial. Once all have left, the dial makes room for that of another caller, also for one that waits for
+// its turn.
 func (p *Pool) leaveLocked(d *dialing) {
 	if d.waiting--; d.waiting == 0 {
+		if p.queued > 0 {
+			p.endOneLocked()
+		}
 		p.wakeLocked()
 	}
 }
@@ -340,10 +344,12 @@ func (p *Pool) redialLocked(ctx context.Context, latest *dialing, due time.Durat
 
 // makeRoomLocked says whether a dial may begin. It ends one whose callers have all left where the limit requires it.
 func (p *Pool) makeRoomLocked() bool {
-	if len(p.dials) < maxDials {
-		return true
-	}
-	i := slices.IndexFunc(p.dials, func(d *dialing) bool { return d.waiting == 0 })
+	return len(p.dials) < maxDials || p.endOneLocked()
+}
+
+// endOneLocked ends a dial whose callers have all left, and says whether there is one.
+func (p *Pool) endOneLocked() bool {
+	i := slices.IndexFunc(p.dials, func(d *dialing) bool { return d.waiting == 0 && d.progress != nil })
 	if i < 0 {
 		return false
 	}
@@ -412,6 +418,7 @@ func (p *Pool) startLocked(ctx context.Context, now clock.Reading, due time.Dura
 	p.dials = append(p.dials, d)
 	if d.turn.Waits() {
 		p.queued++
+		p.endOneLocked() // whose turn is free then
 	} else {
 		d.beginLocked(now)
 	}

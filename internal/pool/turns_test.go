@@ -185,6 +185,29 @@ func TestJoiningMovesForward(t *testing.T) {
 	})
 }
 
+// A dial that nobody waits for any more makes room for one that waits for its turn.
+func TestTurnOfALeftDial(t *testing.T) {
+	t.Parallel()
+	limited(t, time.Minute, func(t *testing.T, w *world, gate *turns.Gate) {
+		a, b := w.getBy(pool.Any, time.Hour), w.getBy(pool.Any, time.Hour)
+		w.until(30 * ms)
+		c := w.getBy(pool.Any, time.Hour)
+		w.dialled(1)
+		a.leave(errLeft)
+		synctest.Wait()
+		w.until(60 * ms)
+		w.dialled(1) // b waits for it
+		b.leave(errLeft)
+		synctest.Wait()
+		c.waits()
+		w.until(90 * ms)
+		d := w.getBy(pool.Any, time.Hour)
+		w.dialled(2).succeed()
+		c.got().Release()
+		d.got().Release()
+	})
+}
+
 // Redials take turns as well.
 func TestRedialTakesATurn(t *testing.T) {
 	t.Parallel()
