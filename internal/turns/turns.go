@@ -4,8 +4,8 @@
 // A Gate has so many turns. Who finds none waits, in this order: what is configured before what callers made up, and then by the
 // time by which each needs its turn. Two rules keep one target from taking what others need:
 //
-//   - While others wait a target has 4 turns at most. Beyond these it gets one only while more than a quarter of all turns is free.
-//   - What callers made up never takes the last quarter of all turns, nor the last of its target's 4.
+//   - While others wait a target has 4 turns at most. Beyond these it gets one only while more than half of all turns are free.
+//   - What callers made up never takes the second half of all turns, nor does it keep its target from one turn for what is configured.
 //
 // A turn is never taken away: what a target has begun while nobody waited goes on to its end.
 package turns
@@ -30,7 +30,7 @@ type Gate struct {
 }
 
 // NewGate returns a Gate with so many turns.
-func NewGate(limit int) *Gate { return &Gate{limit: limit, reserve: limit / 4} }
+func NewGate(limit int) *Gate { return &Gate{limit: limit, reserve: limit / 2} }
 
 // Used is how many turns are taken, and how many are waited for. A nil Gate does not know.
 func (g *Gate) Used() (used, waiting int) {
@@ -45,7 +45,9 @@ func (g *Gate) Used() (used, waiting int) {
 // Target is one of those who share a Gate. Of a nil one everybody has a turn at once.
 type Target struct {
 	gate *Gate
-	has  int // turns; the Gate's mutex guards it
+
+	// The Gate's mutex guards what follows.
+	configured, madeUp int // turns that are taken
 }
 
 // Target returns one more target. A nil Gate has no limit.
@@ -123,8 +125,7 @@ func (t *Turn) Return() {
 	case waits:
 		g.forgetLocked(t)
 	case taken:
-		g.used--
-		t.target.has--
+		t.target.addLocked(t.madeUp, -1)
 		g.nextLocked()
 	}
 	t.state = returned
@@ -158,11 +159,10 @@ func (g *Gate) nextLocked() {
 
 // beyondLocked says that the target already has all that it gets while others wait.
 func (t *Turn) beyondLocked() bool {
-	most := each
 	if t.madeUp {
-		most--
+		return t.target.configured+t.target.madeUp >= each-1
 	}
-	return t.target.has >= most
+	return t.target.configured+min(t.target.madeUp, each-1) >= each
 }
 
 // mayLocked says whether the turn could be taken now.
@@ -176,8 +176,16 @@ func (t *Turn) mayLocked() bool {
 
 func (t *Turn) takeLocked() {
 	t.state = taken
-	t.target.gate.used++
-	t.target.has++
+	t.target.addLocked(t.madeUp, 1)
+}
+
+func (t *Target) addLocked(madeUp bool, n int) {
+	t.gate.used += n
+	if madeUp {
+		t.madeUp += n
+	} else {
+		t.configured += n
+	}
 }
 
 // before is the order in which turns come.

@@ -25,7 +25,9 @@ type mutant struct {
 // mutantsOfMany are those that need many targets: TestMany… must find them.
 var mutantsOfMany = []mutant{
 	{"one target takes what others need", "turns/turns.go",
-		"	return t.target.has >= most", "	return most < 0"},
+		"	return t.target.configured+min(t.target.madeUp, each-1) >= each", "	return false"},
+	{"made-up names take all turns of their target", "turns/turns.go",
+		"	return t.target.configured+min(t.target.madeUp, each-1) >= each", "	return t.target.configured+t.target.madeUp >= each"},
 	{"made-up names take what others need", "turns/turns.go",
 		"	if t.madeUp || t.beyondLocked() {", "	if t.beyondLocked() {"},
 	{"turns in the order of arrival", "turns/turns.go",
