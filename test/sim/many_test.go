@@ -447,4 +447,3 @@ func (a *asked) judge(waits []time.Time) string {
 	}
 	return "overloaded without need"
 }
-
