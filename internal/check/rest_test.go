@@ -90,17 +90,27 @@ func heap() int {
 // or else the bubble would not end.
 func TestIdleConnectionsEnd(t *testing.T) {
 	t.Parallel()
+	for _, tt := range []struct {
+		every time.Duration
+		open  int // connections before their age: one for what is configured, and one for what is not
+	}{{0, 2}, {5 * time.Second, 2}, {10 * time.Second, 1}, {time.Minute, 1}} {
+		idle(t, tt.every, tt.open)
+	}
+}
+
+func idle(t *testing.T, every time.Duration, open int) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		way := healthtest.NewMemory(t)
 		up := healthtest.Start(t, healthtest.On(way))
-		c := checker(t, "127.0.0.1:1", services("s"), func(o *Options) { o.Connect, o.MaxAge = way.Connect, 10*time.Second })
+		c := checker(t, "127.0.0.1:1", services("s"), func(o *Options) { o.Connect, o.MaxAge, o.CheckedEvery = way.Connect, 10*time.Second, every })
 		up.SetStatus("s", serving)
 		want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
 		want(t, c.Check(t.Context(), "made up"), health.ServiceUnknown, health.PhaseNone)
 		time.Sleep(9 * time.Second)
 		synctest.Wait()
-		if n := up.OpenConnections(); n != 2 {
-			t.Errorf("%d connections are open before their age, want 2", n)
+		if n := up.OpenConnections(); n != open {
+			t.Errorf("%d connections are open before their age, want %d", n, open)
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()

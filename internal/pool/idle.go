@@ -77,18 +77,18 @@ func (r *Reaper) setLocked(at int64) {
 func (r *Reaper) reap() {
 	r.mu.Lock()
 	passed := int64(time.Since(r.start) / grain)
-	due := make(map[int64]map[*Pool]struct{})
+	var due []map[*Pool]struct{}
 	for at, pools := range r.due {
 		if at <= passed {
-			due[at] = pools
+			due = append(due, pools)
 			delete(r.due, at)
 		}
 	}
 	r.setLocked(r.firstLocked())
 	r.mu.Unlock()
-	for at, pools := range due {
+	for _, pools := range due {
 		for p := range pools {
-			p.closeOld(at)
+			p.closeOld()
 		}
 	}
 }

@@ -499,14 +499,10 @@ func (p *Pool) watchLocked() {
 	}
 }
 
-// closeOld gives the kept connection up if it is too old. The Reaper, which has forgotten the pool, calls it; watched is what it was
-// known by.
-func (p *Pool) closeOld(watched int64) {
+// closeOld gives the kept connection up if it is too old. The Reaper, which has forgotten the pool, calls it.
+func (p *Pool) closeOld() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.watched != watched { // it looks at the pool later
-		return
-	}
 	p.watched = 0
 	switch {
 	case p.kept == nil:

@@ -3,10 +3,12 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/dial"
@@ -233,7 +235,7 @@ func TestReaper(t *testing.T) {
 	bubble(t, 0, func(t *testing.T, w *world) {
 		reaper := pool.NewReaper()
 		var pools []*pool.Pool
-		for _, maxAge := range []time.Duration{time.Second, 1100 * ms, 5 * time.Second, 5 * time.Second, time.Hour} {
+		for _, maxAge := range []time.Duration{time.Hour, time.Second, 1100 * ms, 5 * time.Second, 5 * time.Second} {
 			pools = append(pools, pool.New(pool.Options{Dial: w.dialer.Dial, Clock: w.clock, MaxAge: maxAge, ConnectTimeout: connectTimeout, Reaper: reaper}))
 		}
 		connect := func(p *pool.Pool) *pool.Conn {
@@ -250,10 +252,10 @@ func TestReaper(t *testing.T) {
 		w.open(5)
 		w.until(1999 * ms)
 		w.open(3)
-		busy := connect(pools[2]) // an RPC on it goes on
-		old := pools[3].Kept(w.moment())
-		pools[3].Discard(old)
-		connect(pools[3]).Release()
+		busy := connect(pools[3]) // an RPC on it goes on
+		old := pools[4].Kept(w.moment())
+		pools[4].Discard(old)
+		connect(pools[4]).Release()
 		w.open(4)
 		old.Release()
 		w.open(3)
@@ -265,15 +267,55 @@ func TestReaper(t *testing.T) {
 		w.open(2)
 		w.until(7500 * ms) // the younger connection of the fourth is as old now
 		w.open(1)
-		pools[4].Close()
-		pools[4].Close()
+		pools[0].Close()
+		pools[0].Close()
 		w.open(0)
-		connect(pools[2]).Release()
+		connect(pools[3]).Release()
 		w.wall.Store(int64(time.Minute)) // of a machine that was frozen
 		w.until(12500 * ms)
 		w.open(1)
 		w.until(13 * time.Second)
 		w.open(0)
+	})
+}
+
+// A connection that has replaced an older one, which the Reaper was to close, is closed at its own age.
+func TestReaperOfAYoungerConnection(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(t *testing.T, w *world) {
+		w.Pool = pool.New(pool.Options{Dial: w.dialer.Dial, Clock: w.clock, MaxAge: 1100 * ms, ConnectTimeout: connectTimeout, Reaper: pool.NewReaper()})
+		w.get(pool.Any).got().Release()
+		w.until(1200 * ms)
+		w.open(1)
+		w.get(pool.Any).got().Release()
+		w.until(2200 * ms)
+		w.open(1)
+		w.until(3 * time.Second)
+		w.open(0)
+	})
+}
+
+// A Reaper does not keep a pool that is closed.
+func TestReaperForgets(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(t *testing.T, w *world) {
+		reaper := pool.NewReaper()
+		closed := func() weak.Pointer[pool.Pool] {
+			p := pool.New(pool.Options{Dial: w.dialer.Dial, Clock: w.clock, MaxAge: time.Hour, ConnectTimeout: connectTimeout, Reaper: reaper})
+			c, d := p.Get(t.Context(), pool.Any, w.moment(), clock.Never, new(atomic.Pointer[dial.Progress]))
+			if c == nil {
+				t.Fatal(d.Err)
+			}
+			c.Release()
+			p.Close()
+			return weak.Make(p)
+		}()
+		w.open(0)
+		runtime.GC()
+		if closed.Value() != nil {
+			t.Error("a pool is still known that was closed")
+		}
+		runtime.KeepAlive(reaper)
 	})
 }
 

@@ -44,6 +44,8 @@ func TestOrder(t *testing.T) {
 		{"also those of the same target", 12, "A1 A2 A3 A4 A5 A6 A7 a1 a2 b1 b2", "A1 A2 A3 A4 A5 A6 a1 b1 b2"},
 		{"which has four once the others are gone", 12, "A1 A2 A3 A4 A5 A6 A7 a1 a2 a3 a4 a5 b1 b2 b3 b4 -A1 -A2 -A3 -A4 -A5 -A6 -A7", "a1 a2 a3 a4 b1 b2 b3 b4"},
 		{"made-up names leave their target its fourth", 16, "b1 b2 b3 b4 c1 A1 A2 A3 A4@1 d1 C3@5 a4", "A1 A2 A3 a4 b1 b2 b3 b4 c1 d1"},
+		{"what is configured before what is made up", 20, "B1 B2 B3 a1 a2 a3 a4 c1 c2 c3 a5@9 B4@1 -c1", "B1 B2 B3 a1 a2 a3 a4 a5 c2 c3"},
+		{"who has little before who has much", 20, "a1 a2 a3 a4 c1 c2 c3 d1 d2 d3 a5@1 B1@9 -c1", "B1 a1 a2 a3 a4 c2 c3 d1 d2 d3"},
 		{"a limit of one", 1, "a1 b1@2 c1@1 -a1", "c1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
