@@ -82,12 +82,13 @@ var rooms = map[string][]string{
 	"clock":    nil,
 	"target":   nil,
 	"workers":  nil,
+	"turns":    nil,
 	"grpcconn": {"health"},
 	"dial":     {"clock", "grpcconn", "health", "target"},
-	"pool":     {"clock", "dial", "grpcconn", "health"},
+	"pool":     {"clock", "dial", "grpcconn", "health", "turns"},
 	"prove":    {"clock", "dial", "grpcconn", "health", "pool"},
 	"coalesce": {"clock"},
-	"check":    {"clock", "coalesce", "dial", "grpcconn", "health", "inert", "pool", "prove", "workers"},
+	"check":    {"clock", "coalesce", "dial", "grpcconn", "health", "inert", "pool", "prove", "turns", "workers"},
 }
 
 // TestRooms keeps the arrows of the core as they are, and the core usable wherever gRPC is.

@@ -19,7 +19,6 @@ import (
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/pool"
 	"example.com/grpc-health-http/internal/prove"
-	"example.com/grpc-health-http/internal/workers"
 )
 
 const (
@@ -30,6 +29,8 @@ const (
 	// time a second one. So the server sees 8 at most: it hears of a cancelled one a little late.
 	promptCalls = 3
 	maxCalls    = 6
+	// lastTurn is the part of a check's budget that must be left when it gets its turn to dial: a quarter.
+	lastTurn = 4
 )
 
 // Options say what to check and how. The zero value of every field but Target is usable: a time-out of 0 is 1 s.
@@ -49,7 +50,12 @@ type Options struct {
 	Metadata func(ctx context.Context) (metadata.MD, error)
 	// Redact takes secrets out of what a peer says; nil leaves it as it is. It gets text of any length.
 	Redact func(text string) string
-	// Clock reads the machine's clocks; nil is clock.System.
+	// CheckedEvery is how often what is configured is checked at least; 0 is not known. Where that is no more often than connections
+	// may serve, one is closed as soon as it has, unless others check, too.
+	CheckedEvery time.Duration
+	// Process is what this Checker shares with others; nil makes its own, without a limit of dials.
+	Process *Process
+	// Clock reads the machine's clocks; nil is clock.System. A Process has its own.
 	Clock func() clock.Moment
 }
 
@@ -58,10 +64,11 @@ type Checker struct {
 	trace      health.Trace
 	redact     func(text string) string
 	services   []string
-	clock      *clock.Running
+	process    *Process
+	own        bool // the process is this Checker's alone
+	budget     time.Duration
 	prove      prove.Options
 	finish     prove.Options // prove, for configured services: their callers may leave, and their RPCs go on
-	goroutines *workers.Group
 	calls      *coalesce.Group[grpcconn.Request, prove.Result, *call]
 	configured *pool.Pool // for the configured services
 	others     *pool.Pool // for the rest
@@ -74,8 +81,9 @@ type Checker struct {
 func New(o Options) *Checker {
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, time.Second)
 	o.RPCTimeout = cmp.Or(o.RPCTimeout, time.Second)
-	if o.Clock == nil {
-		o.Clock = clock.System()
+	own := o.Process == nil
+	if own {
+		o.Process = NewProcess(o.Clock, 0)
 	}
 	o.Trace = o.Trace.Complete()
 	if o.Redact == nil {
@@ -83,21 +91,25 @@ func New(o Options) *Checker {
 	}
 	c := &Checker{
 		trace: o.Trace, redact: o.Redact, services: health.Configured(o.Services), maxMadeUp: int64(cmp.Or(o.MaxConcurrent, 100)),
-		clock: clock.NewRunning(o.Clock), goroutines: workers.New(),
+		process: o.Process, own: own, budget: o.ConnectTimeout + o.RPCTimeout,
 	}
 	c.prove = prove.Options{
-		Go: c.goroutines.Go, Clock: c.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: o.Trace,
+		Go: o.Process.goroutines.Go, Clock: o.Process.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: &c.trace,
 	}
 	c.finish = c.prove
 	c.finish.Finish = true
-	dialer := dial.New(o.Options, c.clock)
-	c.configured = pool.New(dialer.Dial, c.clock, o.MaxAge, o.ConnectTimeout)
-	c.others = pool.New(dialer.Dial, c.clock, o.MaxAge, o.ConnectTimeout)
+	connections := pool.Options{
+		Dial: dial.New(o.Options, o.Process.clock).Dial, Clock: o.Process.clock, MaxAge: o.MaxAge, ConnectTimeout: o.ConnectTimeout,
+		AskedEvery: o.CheckedEvery, Turns: o.Process.dials.Target(), Reserve: c.budget / lastTurn, Reaper: o.Process.reaper,
+	}
+	c.configured = pool.New(connections)
+	connections.AskedEvery, connections.MadeUp = 0, true
+	c.others = pool.New(connections)
 	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, prove.Result, *call]{
-		Go: c.goroutines.Go, Clock: c.clock, Budget: o.ConnectTimeout + o.RPCTimeout,
+		Go: o.Process.goroutines.Go, Clock: o.Process.clock, Budget: c.budget,
 		Left: prove.ErrLeft, Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
-		Queued: func(ctx context.Context, r grpcconn.Request) { c.poolOf(r).Redial(ctx) },
+		Queued: func(ctx context.Context, r grpcconn.Request, due time.Duration) { c.poolOf(r).Redial(ctx, due) },
 	})
 	return c
 }
@@ -106,7 +118,9 @@ func New(o Options) *Checker {
 func (c *Checker) Close() {
 	c.configured.Close()
 	c.others.Close()
-	c.goroutines.Close()
+	if c.own {
+		c.process.Close()
+	}
 }
 
 // Check asks how the service is; the empty name is the whole server. It answers within ConnectTimeout +
@@ -144,13 +158,13 @@ type call struct {
 	permits *permits
 }
 
-func (c *Checker) start(ctx context.Context, r grpcconn.Request, now clock.Reading) *call {
+func (c *Checker) start(ctx context.Context, r grpcconn.Request, now clock.Reading, due time.Duration) *call {
 	p := &permits{checker: c, request: r, limited: !r.List && !c.isConfigured(r)}
 	o := &c.prove
 	if c.isConfigured(r) {
 		o = &c.finish
 	}
-	return &call{prove.New(ctx, o, c.poolOf(r), r, now, p), p}
+	return &call{prove.New(ctx, o, c.poolOf(r), r, now, due, p), p}
 }
 
 // Run makes the check. It is coalesce's Work.
@@ -167,12 +181,13 @@ func (w *call) Run() (prove.Result, clock.Reading) {
 func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived clock.Reading, w *call, started bool) prove.Result {
 	result := prove.Result{Verdict: prove.Waiting()}
 	if w != nil {
-		v, evidence := w.Snapshot(c.clock.Now())
+		v, evidence := w.Snapshot(c.process.clock.Now())
 		result.Evidence = evidence
 		if started {
 			result.Verdict = v
 		}
 	}
+	unproven := errors.Is(result.Verdict.Err, prove.ErrNoAnswer)
 	switch {
 	case ctx.Err() == nil: // the budget is used up
 	case !errors.Is(context.Cause(ctx), context.DeadlineExceeded):
@@ -181,9 +196,12 @@ func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived cl
 		result.Verdict.Service, result.Verdict.List, result.Verdict.Err = r.Service, r.List, context.Cause(ctx)
 		c.makeInert(&result)
 		return result
-	case errors.Is(result.Verdict.Err, prove.ErrNoAnswer):
+	case unproven:
 		result.Verdict.Err = fmt.Errorf("no answer before the request's own deadline, %v after it arrived",
-			c.clock.Now().Since(arrived.Moment).Round(time.Microsecond))
+			c.process.clock.Now().Since(arrived.Moment).Round(time.Microsecond))
+	}
+	if unproven && c.poolOf(r).WaitedForTurn(arrived.Moment) { // the upstream did not have all of the time
+		result.Verdict = health.Verdict{Status: health.Overloaded, Err: fmt.Errorf("%w; a dial had waited: %w", result.Verdict.Err, pool.ErrNoTurn)}
 	}
 	return c.report(ctx, r, arrived, result)
 }
@@ -191,7 +209,7 @@ func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived cl
 // report completes a result and tells the Trace, before any caller gets it.
 func (c *Checker) report(ctx context.Context, r grpcconn.Request, began clock.Reading, result prove.Result) prove.Result {
 	c.makeInert(&result)
-	took, at := c.clock.Now().Since(began.Moment), time.Now()
+	took, at := c.process.clock.Now().Since(began.Moment), time.Now()
 	complete := func(v *health.Verdict) {
 		v.Duration, v.At = took, at
 		v.Since, v.EvidenceID = c.trace.Verdict(ctx, *v, result.Evidence)

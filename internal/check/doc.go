@@ -7,4 +7,6 @@
 //
 // There are two pools, one for the configured services and one for List and the names that callers made up, so that the latter
 // cannot use up the streams of the former; and RPCs for made-up names are limited in all.
+//
+// The Checkers of a process share a Process: it limits their dials, and closes the connections that nobody uses any more.
 package check

@@ -33,8 +33,9 @@ type Options[K comparable, R any, W Work[R]] struct {
 
 	// Go runs a call in a goroutine of its own.
 	Go func(f func())
-	// Start makes the work of a call that begins now. It must not block.
-	Start func(ctx context.Context, key K, now clock.Reading) W
+	// Start makes the work of a call that begins now, and of which the first caller's time is up at the running time due. It must not
+	// block.
+	Start func(ctx context.Context, key K, now clock.Reading, due time.Duration) W
 	// Finish completes a result before any caller gets it. ctx has the values of the first caller's context, and
 	// began is when the call did.
 	Finish func(ctx context.Context, key K, began clock.Reading, result R) R
@@ -42,8 +43,9 @@ type Options[K comparable, R any, W Work[R]] struct {
 	// call's; started says that it was theirs, and not one that they waited for. It is the zero W where no call runs. arrived is when
 	// the first of them did.
 	Unanswered func(ctx context.Context, key K, arrived clock.Reading, work W, started bool) R
-	// Queued hears of a caller who waits for running calls; of those who arrive within a short time, only of the first.
-	Queued func(ctx context.Context, key K)
+	// Queued hears of a caller who waits for running calls, and until which running time; of those who arrive within a short time,
+	// only of the first.
+	Queued func(ctx context.Context, key K, due time.Duration)
 	// Shared hears of a caller who shares a call with an earlier one.
 	Shared func()
 }
@@ -99,7 +101,7 @@ func (g *Group[K, R, W]) Do(ctx context.Context, key K) R {
 		g.o.Shared()
 	}
 	if queued {
-		g.o.Queued(ctx, key)
+		g.o.Queued(ctx, key, arrived.Running+g.o.Budget)
 	}
 	select {
 	case <-mine.done:
@@ -163,7 +165,7 @@ func (q *queue[K, R, W]) startLocked(now clock.Reading) *call[K, R, W] {
 	if q.next != nil && len(q.running) < o.Max && q.waitLocked(now) <= 0 {
 		started, q.next = q.next, nil
 		started.began = o.Clock.Now() // now may be the arrival of one of its callers, and others arrived later
-		started.work = o.Start(started.ctx, q.key, started.began)
+		started.work = o.Start(started.ctx, q.key, started.began, started.batches[0].first.Running+o.Budget)
 		q.running = append(q.running, started)
 	}
 	q.setTimerLocked(now)

@@ -50,6 +50,7 @@ type call struct {
 	key    string
 	ctx    context.Context
 	began  time.Duration
+	due    time.Duration
 	ends   chan clock.Reading
 }
 
@@ -82,6 +83,7 @@ type group struct {
 	results []*result // that were completed
 	shared  int
 	queued  []time.Duration
+	dues    []time.Duration // as Queued was told
 }
 
 type valueKey struct{}
@@ -94,10 +96,10 @@ func newGroup(t *testing.T, change ...func(*options)) *group {
 		Go:    func(f func()) { go f() },
 		Clock: clock.NewRunning(g.read),
 		Left:  errLeft, Budget: budget, Window: window, Prompt: prompt, Max: most, Reserve: reserve,
-		Start: func(ctx context.Context, key string, now clock.Reading) *call {
+		Start: func(ctx context.Context, key string, now clock.Reading, due time.Duration) *call {
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			c := &call{number: len(g.calls) + 1, key: key, ctx: ctx, began: time.Duration(now.Mono), ends: make(chan clock.Reading)}
+			c := &call{number: len(g.calls) + 1, key: key, ctx: ctx, began: time.Duration(now.Mono), due: due, ends: make(chan clock.Reading)}
 			g.calls = append(g.calls, c)
 			return c
 		},
@@ -116,7 +118,11 @@ func newGroup(t *testing.T, change ...func(*options)) *group {
 			return r
 		},
 		Shared: func() { g.mu.Lock(); defer g.mu.Unlock(); g.shared++ },
-		Queued: func(context.Context, string) { g.mu.Lock(); defer g.mu.Unlock(); g.queued = append(g.queued, g.now()) },
+		Queued: func(_ context.Context, _ string, due time.Duration) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.queued, g.dues = append(g.queued, g.now()), append(g.dues, due)
+		},
 	}
 	for _, f := range change {
 		f(&o)
@@ -731,8 +737,8 @@ func TestWorkThatGoesOn(t *testing.T) {
 	}, func(o *options) {
 		o.Max = 1
 		start := o.Start
-		o.Start = func(ctx context.Context, key string, now clock.Reading) *call {
-			return start(context.WithoutCancel(ctx), key, now)
+		o.Start = func(ctx context.Context, key string, now clock.Reading, due time.Duration) *call {
+			return start(context.WithoutCancel(ctx), key, now, due)
 		}
 	})
 }
@@ -744,12 +750,12 @@ func TestKeyIsForgotten(t *testing.T) {
 	o := coalesce.Options[*key, int, instant]{
 		Go:    func(f func()) { go f() },
 		Clock: clock.NewRunning(clock.System()), Budget: time.Minute, Window: ms, Prompt: 1, Max: 1, Reserve: ms,
-		Start: func(context.Context, *key, clock.Reading) instant {
+		Start: func(context.Context, *key, clock.Reading, time.Duration) instant {
 			return instant{}
 		},
 		Finish:     func(_ context.Context, _ *key, _ clock.Reading, r int) int { return r },
 		Unanswered: func(context.Context, *key, clock.Reading, instant, bool) int { return 0 },
-		Queued:     func(context.Context, *key) {},
+		Queued:     func(context.Context, *key, time.Duration) {},
 		Shared:     func() {},
 	}
 	g := coalesce.New(o)
@@ -780,3 +786,28 @@ func TestKeyIsForgotten(t *testing.T) {
 type instant struct{}
 
 func (instant) Run() (int, clock.Reading) { return 1, clock.Reading{} }
+
+// A call is needed by the first of its callers, who may have waited for another one.
+func TestDue(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, g *group) {
+		a := g.call(t.Context(), "k")
+		first := g.wantBegun(1)
+		g.until(10 * ms)
+		leaves, b := g.call(t.Context(), "k"), g.call(t.Context(), "k")
+		leaves.leave(nil)
+		g.until(20 * ms)
+		c := g.call(t.Context(), "k")
+		first.end(0)
+		synctest.Wait()
+		a.answered()
+		second := g.wantBegun(2)
+		second.end(0)
+		synctest.Wait()
+		b.from(second)
+		c.from(second)
+		if want := []time.Duration{budget, 10*ms + budget}; !slices.Equal([]time.Duration{first.due, second.due}, want) || !slices.Equal(g.dues, want[1:]) {
+			t.Errorf("the calls are needed by %v and %v, and those who wait need an answer by %v; want %v", first.due, second.due, g.dues, want)
+		}
+	}, func(o *options) { o.Max = 1 })
+}

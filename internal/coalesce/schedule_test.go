@@ -97,7 +97,7 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 	o.Max = o.Prompt + s.random.IntN(4)
 	o.Reserve = between(ms, o.Budget)
 	longest := o.Budget * time.Duration(1+s.random.IntN(3)) / 2
-	o.Start = func(ctx context.Context, key string, now clock.Reading) *planned {
+	o.Start = func(ctx context.Context, key string, now clock.Reading, _ time.Duration) *planned {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		p := &planned{s: s, ctx: ctx, takes: between(1, longest), began: s.now()}
@@ -129,7 +129,7 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 		s.all = append(s.all, r)
 		return r
 	}
-	o.Shared, o.Queued = func() {}, func(context.Context, string) {}
+	o.Shared, o.Queued = func() {}, func(context.Context, string, time.Duration) {}
 	return s
 }
 
@@ -285,13 +285,13 @@ func TestManyCallers(t *testing.T) {
 	g := coalesce.New(coalesce.Options[int, int64, counted]{
 		Go:    func(f func()) { go f() },
 		Clock: clock.NewRunning(read), Budget: 20 * ms, Window: ms, Prompt: 2, Max: 4, Reserve: 10 * ms,
-		Start: func(ctx context.Context, _ int, now clock.Reading) counted {
+		Start: func(ctx context.Context, _ int, now clock.Reading, _ time.Duration) counted {
 			return counted{ctx, now.Mono, &running, &most}
 		},
 		Finish:     func(_ context.Context, _ int, _ clock.Reading, r int64) int64 { return r },
 		Unanswered: func(context.Context, int, clock.Reading, counted, bool) int64 { return -1 },
 		Shared:     func() {},
-		Queued:     func(context.Context, int) {},
+		Queued:     func(context.Context, int, time.Duration) {},
 	})
 	var callers sync.WaitGroup
 	for i := range 64 {

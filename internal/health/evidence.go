@@ -40,7 +40,7 @@ type Dial struct {
 	Lookup time.Duration
 	// Addresses are those that were tried, in the order of their start.
 	Addresses []AddressAttempt
-	// Phase is where the attempt ended; empty when there is a connection.
+	// Phase is where the attempt ended; empty when there is a connection, or when the attempt could not begin.
 	Phase Phase
 	// Err is the cause; nil when there is a connection.
 	Err error
@@ -79,6 +79,8 @@ func (a Attempt) String() string {
 	switch {
 	case a.Reused:
 		fmt.Fprintf(&b, "connection reused, %v old", rounded(a.Age))
+	case a.Dial.Err != nil && a.Dial.Phase == PhaseNone:
+		return "no dial: " + a.Dial.Err.Error()
 	case a.Dial.Took == 0 && a.RPC == 0:
 		return "nothing to send: " + a.Result
 	case a.Dial.Took == 0:

@@ -9,6 +9,12 @@
 // where only older ones are in progress, unless the latest is less than 25 ms old. At most 8 shared dials are in progress at once; one for an
 // exclusive connection does not count.
 //
+// Where a limit of dials is set (Options.Turns), a dial begins when its turn has come: its time-out and its age count from then. Until
+// then everybody can join it, since it is younger than all who wait for it. A caller whose dial has had no turn while there was time
+// left for one is told ErrNoTurn.
+//
+// A Reaper closes kept connections that are too old for many pools.
+//
 // Discard stops a broken connection from being used again, and Close does so for good. A connection is closed when the
 // last RPC on it has ended. A dial ends when nobody waits for a connection any more.
 package pool

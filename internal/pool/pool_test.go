@@ -39,6 +39,7 @@ type world struct {
 	up         *healthtest.Upstream
 	way        *healthtest.Memory
 	dialer     *dial.Dialer
+	clock      *clock.Running
 	start      time.Time
 	mono, wall atomic.Int64 // by which the clocks are ahead of the bubble's time
 
@@ -71,8 +72,9 @@ func bubble(t *testing.T, maxAge time.Duration, test func(t *testing.T, w *world
 			now := int64(w.now())
 			return clock.Moment{Mono: now + w.mono.Load(), Wall: now + w.wall.Load()}
 		})
+		w.clock = running
 		w.dialer = dial.New(dial.Options{Target: at, ConnectTimeout: time.Hour, Connect: way.Connect}, running)
-		w.Pool = pool.New(w.dial, running, maxAge, connectTimeout)
+		w.Pool = pool.New(pool.Options{Dial: w.dial, Clock: running, MaxAge: maxAge, ConnectTimeout: connectTimeout})
 		t.Cleanup(func() {
 			w.Close()
 			synctest.Wait()
@@ -144,7 +146,7 @@ func (w *world) get(need pool.Need) *getter {
 	since := w.moment()
 	go func() {
 		defer leave(nil)
-		g.conn, g.dial = w.Get(ctx, need, since, &g.progress)
+		g.conn, g.dial = w.Get(ctx, need, since, clock.Never, &g.progress)
 		close(g.done)
 	}()
 	synctest.Wait()
@@ -585,7 +587,7 @@ func TestRedial(t *testing.T) {
 	t.Parallel()
 	const spacing = connectTimeout / most
 	bubble(t, time.Minute, func(t *testing.T, w *world) {
-		w.Redial(t.Context())
+		w.Redial(t.Context(), clock.Never)
 		synctest.Wait()
 		if len(w.dials) > 0 {
 			t.Error("a dial that nobody waits for")
@@ -593,7 +595,7 @@ func TestRedial(t *testing.T) {
 		stuck := w.get(pool.Any)
 		w.until(spacing / 2)
 		for range 3 {
-			w.Redial(t.Context()) // too early: it happens when it may
+			w.Redial(t.Context(), clock.Never) // too early: it happens when it may
 		}
 		w.until(spacing - 1)
 		w.dialled(1)
@@ -603,11 +605,11 @@ func TestRedial(t *testing.T) {
 		w.dialled(2).fail(errRefused) // nobody's
 		stuck.waits()
 		w.until(2 * spacing)
-		w.Redial(t.Context())
+		w.Redial(t.Context(), clock.Never)
 		synctest.Wait()
 		w.dialled(3)
 		w.until(5*spacing/2 + 1)
-		w.Redial(t.Context())
+		w.Redial(t.Context(), clock.Never)
 		w.until(3*spacing - 1)
 		other := w.get(pool.Any) // whose own dial is as good
 		w.dialled(4)
@@ -629,7 +631,7 @@ func TestRedial(t *testing.T) {
 	bubble(t, time.Minute, func(t *testing.T, w *world) { // the dials end before it may: so there is nothing to do
 		stuck := w.get(pool.Any)
 		w.until(spacing / 2)
-		w.Redial(t.Context())
+		w.Redial(t.Context(), clock.Never)
 		w.dialled(1).succeed()
 		stuck.got().Release()
 		w.until(2 * spacing)
@@ -639,7 +641,7 @@ func TestRedial(t *testing.T) {
 		stuck := w.get(pool.Any)
 		w.until(spacing)
 		ctx, cancel := context.WithCancel(t.Context())
-		w.Redial(ctx)
+		w.Redial(ctx, clock.Never)
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
@@ -650,7 +652,7 @@ func TestRedial(t *testing.T) {
 		stuck := w.get(pool.Any)
 		for n := 2; n <= 3*most; n++ {
 			w.until(time.Duration(n) * spacing)
-			w.Redial(t.Context())
+			w.Redial(t.Context(), clock.Never)
 			synctest.Wait()
 			w.dialled(n)
 			inProgress := 0
@@ -713,7 +715,7 @@ func TestNothingIsLeft(t *testing.T) {
 				since := w.moment()
 				callers.Go(func() {
 					defer cancel()
-					conn, d := w.Get(ctx, need, since, new(atomic.Pointer[dial.Progress]))
+					conn, d := w.Get(ctx, need, since, clock.Never, new(atomic.Pointer[dial.Progress]))
 					if (conn == nil) != (d.Err != nil) {
 						t.Errorf("seed %d: connection %v with error %v", seed, conn != nil, d.Err)
 					}
@@ -744,7 +746,7 @@ func TestNothingIsLeft(t *testing.T) {
 				}
 				w.mu.Unlock()
 				if random.IntN(10) == 0 {
-					w.Redial(ctx)
+					w.Redial(ctx, clock.Never)
 				}
 				if random.IntN(20) == 0 {
 					w.way.Reset()
@@ -774,7 +776,7 @@ func TestManyCallers(t *testing.T) {
 	}
 	running := clock.NewRunning(clock.System())
 	dialer := dial.New(dial.Options{Target: at, ConnectTimeout: time.Second}, running)
-	p := pool.New(dialer.Dial, running, 20*ms, connectTimeout)
+	p := pool.New(pool.Options{Dial: dialer.Dial, Clock: running, MaxAge: 20 * ms, ConnectTimeout: connectTimeout})
 	var callers sync.WaitGroup
 	for i := range 32 {
 		random := rand.New(rand.NewPCG(uint64(i), 0))
@@ -784,7 +786,7 @@ func TestManyCallers(t *testing.T) {
 				if random.IntN(4) == 0 {
 					time.AfterFunc(time.Duration(random.Int64N(int64(2*ms))), cancel)
 				}
-				conn, d := p.Get(ctx, pool.Need(random.IntN(2)), running.Now().Moment, new(atomic.Pointer[dial.Progress]))
+				conn, d := p.Get(ctx, pool.Need(random.IntN(2)), running.Now().Moment, clock.Never, new(atomic.Pointer[dial.Progress]))
 				switch {
 				case conn != nil:
 					if a := conn.Do(ctx, grpcconn.Request{}, nil, new(grpcconn.Progress)); a.Outcome != grpcconn.Answered && ctx.Err() == nil {
@@ -797,7 +799,7 @@ func TestManyCallers(t *testing.T) {
 				case ctx.Err() == nil:
 					t.Errorf("no connection: %v", d.Err)
 				}
-				p.Redial(ctx)
+				p.Redial(ctx, clock.Never)
 				cancel()
 			}
 		})

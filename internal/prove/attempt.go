@@ -102,7 +102,7 @@ func (c *Check) attempt(ctx context.Context, a *attempt) {
 		c.report(notConnected{a, health.Attempt{Result: err.Error()}, health.PhaseCredentials, err})
 		return
 	}
-	conn, d := c.pool.Get(ctx, a.need, a.since, &a.dialling)
+	conn, d := c.pool.Get(ctx, a.need, a.since, c.due, &a.dialling)
 	if conn == nil {
 		c.report(notConnected{a, health.Attempt{Dial: d}, d.Phase, d.Err})
 		return

@@ -33,7 +33,7 @@ type Options struct {
 	// Go runs an attempt in a goroutine of its own.
 	Go func(f func())
 	// Trace hears of RPC and Retry ("lost", "silent", "frozen").
-	Trace health.Trace
+	Trace *health.Trace
 }
 
 // Extra permits a check to make a second RPC beside its first.
@@ -76,6 +76,7 @@ type Check struct {
 	ctx     context.Context
 	pool    *pool.Pool
 	request grpcconn.Request
+	due     time.Duration // running time at which the first caller needs the answer
 	extra   Extra
 	events  chan event
 	over    chan struct{} // closed when Run returns
@@ -102,9 +103,10 @@ type settlement struct {
 	asked  clock.Reading
 }
 
-// New returns a check that begins at now. It ends with ctx, and so do its attempts, but for what Options.Finish says.
-func New(ctx context.Context, o *Options, p *pool.Pool, request grpcconn.Request, now clock.Reading, extra Extra) *Check {
-	return &Check{o: o, ctx: ctx, pool: p, request: request, extra: extra, began: now, events: make(chan event, 4), over: make(chan struct{})}
+// New returns a check that begins at now, of which the first caller needs the answer at the running time due. It ends with ctx, and so
+// do its attempts, but for what Options.Finish says.
+func New(ctx context.Context, o *Options, p *pool.Pool, request grpcconn.Request, now clock.Reading, due time.Duration, extra Extra) *Check {
+	return &Check{o: o, ctx: ctx, pool: p, request: request, due: due, extra: extra, began: now, events: make(chan event, 4), over: make(chan struct{})}
 }
 
 // Run makes the check. asked is when the RPC began that the server answered; it is zero for a failure. The
@@ -241,7 +243,10 @@ func (e notConnected) handleLocked(c *Check, _ clock.Reading) {
 		return // it proves nothing: the process was stopped in the meantime
 	}
 	c.failure = &health.Verdict{Status: health.ConnectionFailed, Phase: e.phase, Err: e.err}
-	if errors.Is(e.err, clock.ErrBudget) {
+	switch {
+	case errors.Is(e.err, pool.ErrNoTurn): // it proves nothing either, and there is no time for another one
+		c.failure.Status = health.Overloaded
+	case errors.Is(e.err, clock.ErrBudget):
 		c.failure.Status = health.Timeout
 	}
 }

@@ -1,6 +1,7 @@
 package prove_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	"example.com/grpc-health-http/internal/pool"
 	"example.com/grpc-health-http/internal/prove"
 	"example.com/grpc-health-http/internal/target"
+	"example.com/grpc-health-http/internal/turns"
 	"example.com/grpc-health-http/test/healthtest"
 )
 
@@ -34,6 +36,7 @@ const (
 	connectTimeout = time.Second
 	rpcTimeout     = time.Second
 	quarter        = rpcTimeout / 4
+	turnsAtOnce    = 8                // dials
 	instant        = time.Microsecond // that a connection takes: evidence shows one that took no time as another check's
 
 	serving    = healthpb.HealthCheckResponse_SERVING
@@ -46,7 +49,9 @@ type world struct {
 	up       *healthtest.Upstream
 	way      *healthtest.Memory
 	clock    *clock.Running
+	gate     *turns.Gate
 	pool     *pool.Pool
+	due      time.Duration // running time at which checks need their answer; 0 is never
 	o        prove.Options
 	start    time.Time
 	jump     atomic.Int64                  // nanoseconds for which the process was stopped
@@ -122,8 +127,11 @@ func bubble(t *testing.T, test func(t *testing.T, w *world), options ...healthte
 			time.Sleep(instant)
 			return way.Connect(ctx, network, address)
 		}}, w.clock)
-		w.pool = pool.New(dialer.Dial, w.clock, time.Hour, connectTimeout)
-		w.o = prove.Options{Go: func(f func()) { go f() }, Clock: w.clock, ConnectTimeout: connectTimeout, RPCTimeout: rpcTimeout, Trace: trace}
+		w.gate = turns.NewGate(turnsAtOnce)
+		w.pool = pool.New(pool.Options{
+			Dial: dialer.Dial, Clock: w.clock, MaxAge: time.Hour, ConnectTimeout: connectTimeout, Turns: w.gate.Target(), Reserve: quarter,
+		})
+		w.o = prove.Options{Go: func(f func()) { go f() }, Clock: w.clock, ConnectTimeout: connectTimeout, RPCTimeout: rpcTimeout, Trace: &trace}
 		test(t, w)
 		for _, release := range w.released {
 			release()
@@ -173,7 +181,7 @@ func (w *world) beginFor(service string, now clock.Reading) *check {
 func (w *world) check(service string, now clock.Reading, extra prove.Extra) *check {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	c := &check{w: w, began: w.now(), cancel: cancel, done: make(chan struct{})}
-	c.Check = prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: service}, now, extra)
+	c.Check = prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: service}, now, cmp.Or(w.due, clock.Never), extra)
 	go func() {
 		defer cancel()
 		c.Result, c.asked = c.Run()
@@ -265,6 +273,63 @@ func TestAnswered(t *testing.T) {
 		}
 		w.retried()
 	})
+}
+
+// A check whose dial has no turn says nothing about the upstream, unless another attempt does.
+func TestNoTurn(t *testing.T) {
+	t.Parallel()
+	const overloaded = "^no dial: no turn to dial within "
+	bubble(t, func(t *testing.T, w *world) { // the first dial
+		defer w.takeTurns(2 * time.Second)()
+		o := w.run()
+		w.want(o, health.Overloaded, health.PhaseNone, 2*time.Second-quarter)
+		if v := o.Verdict; v.Asked || v.Code != codes.OK || !errors.Is(v.Err, pool.ErrNoTurn) || o.asked != (clock.Reading{}) {
+			t.Errorf("%+v as of %v", v, o.asked)
+		}
+		w.evidence(o.Evidence, overloaded+"1.75s")
+	})
+	bubble(t, func(t *testing.T, w *world) { // that of a hedge: the first RPC goes on, and proves nothing
+		w.reuse()
+		w.hang()
+		defer w.takeTurns(2 * time.Second)()
+		w.want(w.run(), health.Overloaded, health.PhaseNone, 2*time.Second-quarter)
+	})
+	bubble(t, func(t *testing.T, w *world) { // or is answered, also when it is too late for a turn
+		w.reuse()
+		w.up.SetDelay("s", 900*ms)
+		defer w.takeTurns(700 * ms)()
+		o := w.run()
+		w.want(o, health.Serving, health.PhaseNone, 900*ms)
+		w.evidence(o.Evidence, overloaded+"200ms", "^connection reused.*RPC 900ms: SERVING")
+	})
+	bubble(t, func(t *testing.T, w *world) { // that of a retry
+		w.reuse()
+		w.way.Reset()
+		defer w.takeTurns(time.Second)()
+		o := w.run()
+		w.want(o, health.Overloaded, health.PhaseNone, time.Second-quarter)
+		w.evidence(o.Evidence, "^connection reused.*RPC", overloaded)
+	})
+	bubble(t, func(t *testing.T, w *world) { // a turn in time gives a dial its whole budget
+		release := w.takeTurns(3 * time.Second)
+		w.way.SetMode(healthtest.Silent)
+		time.AfterFunc(1500*ms, release)
+		w.want(w.run(), health.Timeout, health.PhaseHTTP2, 1500*ms+connectTimeout)
+	})
+}
+
+// takeTurns takes all turns; checks that begin now need their answer after d.
+func (w *world) takeTurns(d time.Duration) (release func()) {
+	w.due = w.clock.Now().Running + d
+	var all []*turns.Turn
+	for range turnsAtOnce {
+		all = append(all, w.gate.Target().Want(0, false))
+	}
+	return func() {
+		for _, turn := range all {
+			turn.Return()
+		}
+	}
 }
 
 // A reused connection that is silent for a quarter of the RPC's budget gets a fresh one beside it, and the first answer wins.
@@ -563,7 +628,7 @@ func testGivenUp(t *testing.T, finish bool) {
 					}
 				}
 				w.onRead.Store(&giveUp)
-				c := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), &w.permit)
+				c := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), clock.Never, &w.permit)
 				if r, _ := c.Run(); r.Verdict.Status != health.Serving && r.Verdict != (health.Verdict{}) {
 					t.Errorf("%+v", r.Verdict)
 				}
@@ -606,7 +671,7 @@ func TestFinish(t *testing.T) {
 				before, began := w.up.RPCsFor("s"), time.Now()
 				ctx, leave := context.WithCancelCause(t.Context())
 				time.AfterFunc(row.leaves, func() { leave(row.cause) })
-				if r, asked := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), &w.permit).Run(); r.Verdict != (health.Verdict{}) || asked != (clock.Reading{}) {
+				if r, asked := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), clock.Never, &w.permit).Run(); r.Verdict != (health.Verdict{}) || asked != (clock.Reading{}) {
 					t.Errorf("a result that nobody waits for: %+v", r)
 				}
 				if took := time.Since(began); took < row.ends || took > row.ends+10*ms {

@@ -5,6 +5,7 @@ package sim
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +20,35 @@ import (
 // mutant is a deliberate fault in the core: in a file of internal, old becomes new. The simulation has to find it.
 type mutant struct {
 	name, file, old, new string
+}
+
+// mutantsOfMany are those that need many targets: TestMany… must find them.
+var mutantsOfMany = []mutant{
+	{"one target takes what others need", "turns/turns.go",
+		"	return t.target.configured+min(t.target.madeUp, each-1) >= each", "	return false"},
+	{"made-up names take all turns of their target", "turns/turns.go",
+		"	return t.target.configured+min(t.target.madeUp, each-1) >= each", "	return t.target.configured+t.target.madeUp >= each"},
+	{"made-up names take what others need", "turns/turns.go",
+		"	if t.madeUp || t.beyondLocked() {", "	if t.beyondLocked() {"},
+	{"turns in the order of arrival", "turns/turns.go",
+		"	return cmp.Compare(t.due, other.due)", "	return 0 * cmp.Compare(t.due, other.due)"},
+	{"no limit of dials", "check/process.go",
+		"	if dials > 0 {", "	if dials < 0 {"},
+	{"no turn in time is told as a failure to connect", "prove/prove.go",
+		"		c.failure.Status = health.Overloaded\n", ""},
+	{"time without a turn is told as the server's", "check/check.go",
+		"	if unproven && c.poolOf(r).WaitedForTurn(arrived.Moment) {", "	if false {"},
+	{"a turn comes too late to prove anything", "check/check.go",
+		"Reserve: c.budget / lastTurn,", "Reserve: 0 * c.budget / lastTurn,"},
+	{"the turn of a dial that nobody waits for any more leaks", "pool/pool.go",
+		"	defer d.turn.Return()\n	if d.turn.Waits() && !p.awaitShared(ctx, d) {\n		return\n	}\n",
+		"	if d.turn.Waits() && !p.awaitShared(ctx, d) {\n		return\n	}\n	defer d.turn.Return()\n"},
+	{"the turn of an exclusive dial that fails leaks", "pool/pool.go",
+		"	defer turn.Return()\n", "	defer func() {\n		if ctx.Err() == nil {\n			turn.Return()\n		}\n	}()\n"},
+	{"a connection is kept although the next check comes at its age", "pool/pool.go",
+		"	return p.o.AskedEvery >= p.o.MaxAge &&", "	return p.o.AskedEvery < 0 &&"},
+	{"an idle connection is not closed", "pool/pool.go",
+		"	if p.o.Reaper != nil {", "	if false {"},
 }
 
 // mutants show what the judge is worth: each of them is found within mutantSeeds seeds.
@@ -42,7 +72,7 @@ var mutants = []mutant{
 	{"a connection that ends during its dial is a failed dial", "grpcconn/conn.go",
 		"		case wire.SettingsSeen() && state != connectivity.Connecting:", "		case false:"},
 	{"the age of connections is ignored", "pool/pool.go",
-		"!p.kept.Lost() && now.Since(p.kept.Began) <= p.maxAge", "!p.kept.Lost()"},
+		"!p.kept.Lost() && now.Since(p.kept.Began) <= p.o.MaxAge", "!p.kept.Lost()"},
 	{"the failure of an older dial counts", "pool/pool.go",
 		"		if !latest.began.Before(since) {", "		if true {"},
 	{"a later caller gets an older answer", "coalesce/coalesce.go",
@@ -72,7 +102,7 @@ var mutants = []mutant{
 	{"one address family waits for the other", "dial/race.go",
 		"	if r.held != nil || r.started > 0 && r.ctx.Err() != nil {", "	if r.unanswered > 0 && r.ctx.Err() == nil || r.started > 0 && r.ctx.Err() != nil {"},
 	{"callers are answered a second late", "check/check.go",
-		"Budget: o.ConnectTimeout + o.RPCTimeout,", "Budget: o.ConnectTimeout + o.RPCTimeout + time.Second,"},
+		"Clock: o.Process.clock, Budget: c.budget,", "Clock: o.Process.clock, Budget: c.budget + time.Second,"},
 	{"no second connection beside a silent one", "prove/prove.go",
 		"		case a.reuses(c):\n			c.wantLocked(\"silent\")\n		case !c.exclusive", "		case !c.exclusive"},
 	{"any number of calls", "check/check.go",
@@ -110,12 +140,22 @@ func TestMutants(t *testing.T) {
 			t.Logf("| %s | %s |", m.name, after)
 		})
 	}
+	for _, m := range mutantsOfMany {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			by, err := m.judgeMany(t.Context(), internal, t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("| %s | %s |", m.name, by)
+		})
+	}
 }
 
 var seedOf = regexp.MustCompile(`seed (\d+)`)
 
-// judge says after how many seeds the mutant was found. An error says that it was not, or could not be made.
-func (m mutant) judge(ctx context.Context, internal, dir string) (after string, err error) {
+// build builds the simulation with the mutant.
+func (m mutant) build(ctx context.Context, internal, dir string) (program string, err error) {
 	path := filepath.Join(internal, m.file)
 	source, err := os.ReadFile(path)
 	if err != nil {
@@ -135,10 +175,41 @@ func (m mutant) judge(ctx context.Context, internal, dir string) (after string, 
 	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
 		return "", err
 	}
-	program := filepath.Join(dir, "sim.test")
+	program = filepath.Join(dir, "sim.test")
 	build := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return program, nil
+}
+
+var failed = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
+
+// judgeMany says by which tests the mutant was found. An error says that it was not, or could not be made.
+func (m mutant) judgeMany(ctx context.Context, internal, dir string) (by string, err error) {
+	program, err := m.build(ctx, internal, dir)
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.CommandContext(ctx, program, "-test.run=TestMany", "-test.timeout=5m").CombinedOutput()
+	if err == nil {
+		return "", errors.New("not found")
+	}
+	var names []string
+	for _, match := range failed.FindAllSubmatch(out, -1) {
+		names = append(names, string(match[1]))
+	}
+	if len(names) == 0 {
+		return "", fmt.Errorf("the simulation ended without a finding: %w\n%.2000s", err, out)
+	}
+	return strings.Join(names, ", "), nil
+}
+
+// judge says after how many seeds the mutant was found. An error says that it was not, or could not be made.
+func (m mutant) judge(ctx context.Context, internal, dir string) (after string, err error) {
+	program, err := m.build(ctx, internal, dir)
+	if err != nil {
+		return "", err
 	}
 	const first = 1000
 	run := exec.CommandContext(ctx, program, "-test.run=TestSeeds", "-test.v", "-test.timeout=5m", "-first", fmt.Sprint("-seed=", first), fmt.Sprint("-seeds=", mutantSeeds))

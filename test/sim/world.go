@@ -30,6 +30,9 @@ import (
 // seedLength is how much time passes in a seed, but for its end.
 const seedLength = 20 * time.Second
 
+// closedWithin is how much later than at its age an idle connection is closed.
+const closedWithin = time.Second
+
 // Keys of what is asked that is no service's name.
 const (
 	listKey   = "(list)"
@@ -52,6 +55,7 @@ type world struct {
 
 	start    time.Time
 	net      *simnet.Net
+	process  *check.Process
 	core     *check.Checker
 	checker  checker
 	serving  sync.WaitGroup // servers, and whoever stops them
@@ -177,7 +181,7 @@ func (w *world) options() check.Options {
 			Target: to, ServerName: host, ConnectTimeout: w.connectTimeout, Redial: w.redial,
 			Credentials: w.newCredentials(), Lookup: w.lookup, Connect: w.connect, Trace: w.traced(),
 		},
-		RPCTimeout: w.rpcTimeout, MaxAge: w.maxAge, Services: w.services, MaxConcurrent: w.maxConcurrent, Clock: w.now,
+		RPCTimeout: w.rpcTimeout, MaxAge: w.maxAge, Services: w.services, MaxConcurrent: w.maxConcurrent, Process: w.process,
 	}
 	if w.metadata {
 		o.Metadata = w.getMetadata
@@ -188,6 +192,7 @@ func (w *world) options() check.Options {
 // run is the life of a world.
 func (w *world) run() {
 	w.up()
+	w.process = check.NewProcess(w.now, check.MaxDials)
 	w.core = check.New(w.options())
 	w.checker = w.core
 	if w.wrap != nil {
@@ -239,7 +244,17 @@ func (w *world) end() {
 	time.Sleep(100 * time.Millisecond) // connections that were not used close by then
 	synctest.Wait()
 	w.leftOver("connections left over", 2) // one is kept for the configured services, and one for other names
+	time.Sleep(w.maxAge + closedWithin)
+	synctest.Wait()
+	w.leftOver("connections left over at their age", 0)
+	w.calm() // of which the connections end with the checker
+	if used, waiting := w.process.Dials(); used+waiting > 0 {
+		w.mu.Lock()
+		w.foundLocked("turns left over", w.start, fmt.Sprint(used, waiting))
+		w.mu.Unlock()
+	}
 	w.core.Close()
+	w.process.Close()
 	synctest.Wait()
 	w.leftOver("connections left after Close", 0)
 	for _, c := range w.net.Open() {

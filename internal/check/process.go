@@ -1,0 +1,39 @@
+package check
+
+import (
+	"example.com/grpc-health-http/internal/clock"
+	"example.com/grpc-health-http/internal/pool"
+	"example.com/grpc-health-http/internal/turns"
+	"example.com/grpc-health-http/internal/workers"
+)
+
+// MaxDials is how many dials a process makes at once for all its Checkers.
+const MaxDials = 64
+
+// Process is what the Checkers of a process share: the clock, goroutines, the limit of dials, and the timer that closes idle
+// connections. It is safe for concurrent use.
+type Process struct {
+	clock      *clock.Running
+	goroutines *workers.Group
+	dials      *turns.Gate // nil is no limit
+	reaper     *pool.Reaper
+}
+
+// NewProcess returns a Process in which so many dials go on at once, as MaxDials; 0 is no limit. read reads the machine's clocks; nil
+// is clock.System.
+func NewProcess(read func() clock.Moment, dials int) *Process {
+	if read == nil {
+		read = clock.System()
+	}
+	p := &Process{clock: clock.NewRunning(read), goroutines: workers.New(), reaper: pool.NewReaper()}
+	if dials > 0 {
+		p.dials = turns.NewGate(dials)
+	}
+	return p
+}
+
+// Dials is how many dials are in progress, and how many wait for their turn; 0 where there is no limit.
+func (p *Process) Dials() (inProgress, waiting int) { return p.dials.Used() }
+
+// Close ends the goroutines that wait for work. The Checkers must be closed before.
+func (p *Process) Close() { p.goroutines.Close() }
