@@ -52,6 +52,11 @@ func TestPage(t *testing.T) {
 		"odd names":       testOddNames,
 		"policy":          testPolicy,
 		"contrast":        testContrast,
+		"many":            testMany,
+		"detail":          testDetail,
+		"filter":          testFilter,
+		"thousand":        testThousand,
+		"history":         testHistory,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
