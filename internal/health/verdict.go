@@ -84,10 +84,13 @@ type Past struct {
 	Status Status
 }
 
-// EvidenceIDs are those of the verdicts that are not SERVING, each once.
+// EvidenceIDs are those of the verdicts that are not SERVING, each once; the first MaxServices of them, because proxies refuse long headers.
 func EvidenceIDs(verdicts []Verdict) []string {
 	var ids []string
 	for i := range verdicts {
+		if len(ids) == MaxServices {
+			break
+		}
 		if v := &verdicts[i]; v.Status != Serving && v.EvidenceID != "" && !slices.Contains(ids, v.EvidenceID) {
 			ids = append(ids, v.EvidenceID)
 		}

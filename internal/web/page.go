@@ -81,17 +81,12 @@ type tone struct {
 	Name string       `json:"name"`
 	Icon template.URL `json:"icon"` // the tab's
 	Path string       `json:"-"`    // the sign in SVG, on 24 by 24
-	Sign template.CSS `json:"-"`    // the same as an image
 }
 
 func newTone(name, colour, path string) tone {
 	icon := `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><rect width="24" height="24" rx="6" fill="` + colour +
 		`"/><path d="` + path + `" fill="none" stroke="#fff" stroke-width="3.2" stroke-linecap="round" stroke-linejoin="round"/></svg>`
-	sign := `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><path d="` + path + `" fill="none" stroke="#000" stroke-width="3.4" stroke-linecap="round" stroke-linejoin="round"/></svg>`
-	return tone{
-		Name: name, Icon: template.URL("data:image/svg+xml," + url.PathEscape(icon)), Path: path,
-		Sign: template.CSS(`url("data:image/svg+xml,` + url.PathEscape(sign) + `")`),
-	}
+	return tone{Name: name, Icon: template.URL("data:image/svg+xml," + url.PathEscape(icon)), Path: path}
 }
 
 // wording is what the page says of a status.

@@ -59,12 +59,11 @@ func newKept(found asker.Answer) (k kept) {
 	histories := make([][]health.Past, 0, len(found.Verdicts))
 	for i := range found.Verdicts {
 		v := &found.Verdicts[i]
-		u := found.Fleet.Find(v.Target)
-		if u == nil || u.History == nil || v.List {
-			return kept{}
+		var history []health.Past
+		if u := found.Fleet.Find(v.Target); u != nil && u.History != nil && !v.List {
+			history = u.History(v.Service)
+			history = history[max(0, len(history)-bars):]
 		}
-		history := u.History(v.Service)
-		history = history[max(0, len(history)-bars):]
 		if compact {
 			k.strips = append(k.strips, strip(history))
 		} else {

@@ -75,9 +75,30 @@ type server struct {
 func serve(t *testing.T, up *healthtest.Upstream, s settings.Settings) *server {
 	t.Helper()
 	s.Addr, s.ConnectTimeout, s.RPCTimeout = up.Target(), soon, cmp.Or(s.RPCTimeout, soon)
+	srv, _ := serveApp(t, s, nil)
+	return srv
+}
+
+// serveTargets serves the health of the targets.
+func serveTargets(t *testing.T, s settings.Settings, targets []settings.Target) (*server, *app.App) {
+	t.Helper()
+	s.TargetsFile = "targets.yaml"
+	for i := range targets {
+		targets[i].ConnectTimeout, targets[i].RPCTimeout = soon, soon
+	}
+	return serveApp(t, s, targets)
+}
+
+func serveApp(t *testing.T, s settings.Settings, targets []settings.Target) (*server, *app.App) {
+	t.Helper()
 	a, err := app.New(&s, app.Platform{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if targets != nil {
+		if err := a.SetTargets(targets); err != nil {
+			t.Fatal(err)
+		}
 	}
 	srv := new(server)
 	httpServer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -98,7 +119,7 @@ func serve(t *testing.T, up *healthtest.Upstream, s settings.Settings) *server {
 		a.Close()
 	})
 	srv.url = httpServer.URL
-	return srv
+	return srv, a
 }
 
 // tab is a tab with a page of one server, and records the browser's requests and complaints.
@@ -213,15 +234,21 @@ type state struct {
 	Evidence, Certificate  string
 	CertificateTone        string
 	Causes                 string
-	Stale                  bool
+	Stale, Many            bool
 	Rows                   []row
+	Fold                   string // what the line says under which healthy rows are folded; empty where none are
+	Unfolded               bool
+	Found                  string   // by the filter
 	Bars                   []string // tones, the oldest first
 	BarsLabel              string
 	Width, Room            int // pixels: the widths of the page and of the window
 }
 
 type row struct {
-	Tone, Service, Status, Phase, Code, Took, Checked, Since string
+	Tone, Target, Service, Status, Phase, Code, Took, Checked, Since string
+	Group                                                            string
+	Strip                                                            string // what a screen reader says of it
+	Visible                                                          bool
 }
 
 func (p *tab) state() state {
@@ -234,12 +261,14 @@ func (p *tab) state() state {
 			Subject: document.getElementById('subject').textContent, Word: text('word'), Meaning: text('meaning'),
 			Since: text('since'), Live: text('live'), Evidence: text('evidence'), Certificate: text('certificate'),
 			CertificateTone: document.querySelector('#certificate span').className, Causes: text('causes'),
-			Stale: 'stale' in root.dataset,
-			Rows: [...document.getElementById('services').rows].map((row) => {
-				const cell = (name) => row.querySelector('[data-cell=' + name + ']').textContent;
-				return {Tone: row.className, Service: cell('service'), Status: cell('status'), Phase: cell('phase'), Code: cell('grpc_code'),
-					Took: cell('took'), Checked: cell('checked'), Since: cell('since')};
+			Stale: 'stale' in root.dataset, Many: 'many' in root.dataset,
+			Rows: [...document.querySelectorAll('#services > tr:not(.detail), #serving > tr:not(.detail)')].map((row) => {
+				const cells = [...row.cells].reverse(), cell = (i) => cells[i] ? cells[i].textContent : '', strip = cells[5].querySelector('svg');
+				return {Tone: row.className, Target: cell(8), Service: cell(7), Status: cell(6), Phase: cell(4), Code: cell(3),
+					Took: cell(2), Checked: cell(1), Since: cell(0), Group: row.dataset.group || '',
+					Strip: strip ? strip.getAttribute('aria-label') : '', Visible: row.checkVisibility()};
 			}),
+			Fold: text('folded'), Unfolded: document.getElementById('fold').open, Found: text('found'),
 			Bars: strip.checkVisibility() ? [...strip.querySelectorAll('rect[class]:not([class=""])')].map((bar) => bar.getAttribute('class')) : [],
 			BarsLabel: strip.getAttribute('aria-label') || '',
 			Width: root.scrollWidth, Room: root.clientWidth,

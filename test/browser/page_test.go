@@ -52,6 +52,11 @@ func TestPage(t *testing.T) {
 		"odd names":       testOddNames,
 		"policy":          testPolicy,
 		"contrast":        testContrast,
+		"many":            testMany,
+		"detail":          testDetail,
+		"filter":          testFilter,
+		"thousand":        testThousand,
+		"history":         testHistory,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -493,7 +498,7 @@ func testContrast(t *testing.T, chromium context.Context) {
 		}})
 		for _, service := range []string{"", "down", "nobody"} {
 			p.show("?service=" + service)
-			texts := read[map[string][3]string](p, `Object.fromEntries(['h1', '#live', 'h2', 'thead th', 'tbody th', 'td.status', 'td.number', 'dt', 'dd', '.note'].map((name) => {
+			texts := read[map[string][3]string](p, `Object.fromEntries(['h1', '#live', 'h2', 'thead th', 'tbody th', 'td:nth-last-child(7)', 'td:nth-last-child(3)', 'dt', 'dd', '.note'].map((name) => {
 				const style = getComputedStyle(document.querySelector(name));
 				const behind = document.querySelector(name).closest('header') || document.body;
 				return [name, [style.color, style.opacity, getComputedStyle(behind).backgroundColor]];
