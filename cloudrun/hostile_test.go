@@ -163,7 +163,6 @@ func TestRequestShapes(t *testing.T) {
 		"HTTP/1.0, kept":         {"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n", "200 200"},
 		"HTTP/0.9":               {"GET /\r\n", refused},
 		"HTTP/1.2":               {"GET / HTTP/1.2\r\n" + host + "\r\n", "200"},
-		"HTTP/2 in the clear":    {http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", "404"},
 		"HTTP/3":                 {"GET / HTTP/3.0\r\n" + host + "\r\n", refused},
 		"no version":             {"GET / HTTP\r\n" + host + "\r\n", refused},
 		"TLS":                    {"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n", refused},

@@ -44,6 +44,8 @@ type conn struct {
 
 	answers answering
 	turns   turns
+	gather  gather
+	gathers atomic.Bool // it speaks HTTP/2
 
 	first time.Time   // without TLS: when the headers of its first request must be complete
 	begun atomic.Bool // they are, or it speaks HTTP/2
@@ -95,7 +97,18 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 // Write notes that the client has been answered.
 func (c *conn) Write(p []byte) (int, error) {
 	c.turns.write()
+	if c.gathers.Load() {
+		return c.gather.write(c.Conn, p)
+	}
 	return c.Conn.Write(p)
+}
+
+// SetWriteDeadline lets what has been written before go out: crypto/tls sets a deadline that is over before it closes a connection.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if c.gathers.Load() && !t.IsZero() && !t.After(time.Now()) && !c.table.cut.Load() {
+		c.gather.end(c.Conn)
+	}
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // turns tell who of a connection has to go on.
@@ -137,6 +150,9 @@ func (c *conn) Close() error {
 			_ = c.Close()
 		}()
 		return nil
+	}
+	if c.gathers.Load() && !c.table.cut.Load() {
+		c.gather.end(c.Conn)
 	}
 	c.table.remove(c)
 	return c.Conn.Close()

@@ -29,6 +29,7 @@ type connections struct {
 	failed   func(error)                      // Accept calls it with an error
 	refused  func(client net.Addr, err error) // hears of client certificates that were refused; nil where nobody wants to know
 	stopped  atomic.Bool                      // the listener was closed on purpose
+	cut      atomic.Bool                      // what is open is to be closed without delay
 	draining atomic.Bool                      // set under the lock
 	drained  context.Context                  // ends when draining and no HTTP/1 connection is open
 	signal   context.CancelFunc               // ends drained
@@ -161,6 +162,7 @@ func (cs *connections) state(nc net.Conn, state http.ConnState) {
 	http2 = http2 || c.preface.complete()
 	if _, open := cs.open[c]; open && http2 && !c.http2 {
 		c.http2 = true
+		c.gathers.Store(true)
 		cs.http1--
 		cs.signalLocked()
 	}

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -499,18 +497,6 @@ func hammerHTTP2(t *testing.T, config *tls.Config) {
 	}
 	eventually(t, "the load is on", func() bool { return done.Load() > 500 || t.Failed() })
 	over := r.drain(t, patience, linger)
-	select {
-	case <-over:
-	case <-time.After(5*time.Second):
-		buf := make([]byte, 4<<20)
-		os.WriteFile("/tmp/listen-dump.txt", buf[:runtime.Stack(buf, true)], 0o644)
-		r.conns.mu.Lock()
-		for c := range r.conns.open {
-			t.Logf("%+v", c)
-		}
-		t.Logf("http1 %d", r.conns.http1)
-		r.conns.mu.Unlock()
-	}
 	wait(t, "the drain ends", over)
 	working.Wait()
 	if entered.Load() != done.Load() {

@@ -227,5 +227,6 @@ func (r *running) end(ctx context.Context, linger time.Duration) {
 	if err := r.http.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
 		r.logger.Warn("connections were cut off when the grace period ended", "connections", r.conns.count())
 	}
+	r.conns.cut.Store(true)
 	_ = r.http.Close() // what Shutdown left open; an error is about a connection that is broken anyway
 }

@@ -14,7 +14,7 @@ func TestTable(t *testing.T) {
 		begin = "<!-- checkers:begin -->\n"
 		end   = "<!-- checkers:end -->"
 	)
-	path := filepath.Join("..", "..", "docs", "checkers.md")
+	path := filepath.Join("..", "..", "docs", "load-balancers.md")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
