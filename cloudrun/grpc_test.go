@@ -36,7 +36,9 @@ func grpcTo(t *testing.T, address string, config *tls.Config) *grpc.ClientConn {
 }
 
 // alone asks the method of which the code alone counts.
-func alone(ctx context.Context, conn *grpc.ClientConn) codes.Code { return aloneFor(ctx, conn, "AWS.ALB") }
+func alone(ctx context.Context, conn *grpc.ClientConn) codes.Code {
+	return aloneFor(ctx, conn, "AWS.ALB")
+}
 
 func aloneFor(ctx context.Context, conn *grpc.ClientConn, service string) codes.Code {
 	return status.Code(conn.Invoke(ctx, "/"+service+"/healthcheck", new(healthpb.HealthCheckRequest), new(healthpb.HealthCheckRequest)))
