@@ -19,6 +19,7 @@ import (
 	"example.com/grpc-health-http/internal/memory"
 	"example.com/grpc-health-http/internal/metrics"
 	"example.com/grpc-health-http/internal/schedule"
+	"example.com/grpc-health-http/internal/scrape"
 	"example.com/grpc-health-http/internal/serve"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/targets"
@@ -110,9 +111,9 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 	}}
 	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", checked(s, a), "version", build.String())
 	if len(listeners) > 1 {
-		exposition := web.Limited(budget.Metrics, memory.Scrape, m.Rejected, m.ExpositionHandler())
+		exposition := web.Limited(budget.Metrics, memory.Scrape, m.Rejected, web.Only(s.MetricsPath, m.ExpositionHandler()))
 		servers = append(servers, serve.Server{
-			Name: "metrics", Listener: listeners[1], Handler: withLivez(web.Only(s.MetricsPath, exposition)), Budget: budgetOf(s, a), Secondary: true,
+			Name: "metrics", Listener: listeners[1], Handler: withLivez(withScrapes(s, a, budget, m.Rejected, exposition)), Budget: budgetOf(s, a), Secondary: true,
 			Memory: budget.SecondaryConnections, HeaderMemory: budget.Headers, Overloaded: overloaded,
 		})
 		logger.Info("answering Prometheus", "url", url(listeners[1], nil, s.MetricsPath))
@@ -131,6 +132,24 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 		}
 		return serve.Run(ctx, logger, s.ShutdownGrace, servers...)
 	}, nil
+}
+
+// withScrapes answers what Prometheus asks beside the metrics, and leaves the rest to next.
+func withScrapes(s *settings.Settings, a *app.App, budget *memory.Budget, rejected func(reason string), next http.Handler) http.Handler {
+	scrapes := scrape.Handler(scrape.Options{
+		Asker: a.OpenAsker, TLS: a.TLS, MetricsPath: s.MetricsPath, Refuse: web.Refuse,
+	})
+	list := web.Limited(budget.Metrics, memory.Scrape, rejected, scrapes) // a check has a share of its own
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == s.MetricsPath || !scrape.Paths(r.URL.Path):
+			next.ServeHTTP(w, r)
+		case r.URL.Path == scrape.TargetsPath:
+			list.ServeHTTP(w, r)
+		default:
+			scrapes.ServeHTTP(w, r)
+		}
+	})
 }
 
 // budgetOf is the longest time that an answer takes. Targets that take longer may come with the targets file.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"example.com/grpc-health-http/internal/asker"
+	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
@@ -39,7 +40,8 @@ type Platform struct {
 	SideBySide func(*http.Request) int
 	Crowds     func(*http.Request) bool
 
-	lines, linesOfMadeUp *rate.Limiter // of the log, for all upstreams
+	lines, linesOfMadeUp *rate.Limiter  // of the log, for all upstreams
+	process              *check.Process // what their checkers share
 }
 
 // App is the upstreams with the handler that answers for them.
@@ -48,6 +50,8 @@ type App struct {
 	Handler http.Handler
 	// Asker is what Handler asks.
 	Asker *asker.Asker
+	// OpenAsker is what Open asks.
+	OpenAsker *asker.Asker
 	// Open is Handler for callers that need no token, because somebody else has let them in.
 	Open http.Handler
 	// Credentials are the Platform's, and log what was read again.
@@ -71,6 +75,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	p.Credentials = logged(p.Logger, p.Credentials)
 	p.Credentials.Setting = s.Name
 	p.lines, p.linesOfMadeUp = newLimiter(), newLimiter()
+	p.process = check.NewProcess(nil, check.MaxDials)
 	a := &App{
 		Credentials: p.Credentials, Logger: p.Logger, callers: newCallers(p.Logger), rejected: p.Rejected,
 		fleet: &fleet{settings: s, platform: p, named: s.TargetsFile != ""},
@@ -86,7 +91,8 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		asks.Memory = asker.Memory{Configured: b.Configured, Others: b.Others, SideBySide: p.SideBySide, Crowds: p.Crowds}
 		answers.Answers = b.Answers
 	}
-	answers.Asker = asker.New(asks)
+	a.OpenAsker = asker.New(asks)
+	answers.Asker = a.OpenAsker
 	a.Open = web.New(answers)
 	asks.Authorize = authorize(p.Logger, creds.Token(s, p.Credentials), s.ConnectTimeout)
 	a.Asker = asker.New(asks)
@@ -98,6 +104,16 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 // SetTargets makes the targets what is checked. Those that are the same as before keep their connections and what is known about them. An error is one
 // of a target's settings; then nothing changes.
 func (a *App) SetTargets(targets []settings.Target) error { return a.fleet.set(targets) }
+
+// TLS reports whether a target is checked over TLS, or what is as good. asker.Default is the only upstream's name.
+func (a *App) TLS(name string) bool {
+	for _, u := range a.fleet.all() {
+		if u.target.Name == name || !a.fleet.named && name == asker.Default {
+			return tlsOf(&u.target.Upstream) != "none"
+		}
+	}
+	return false
+}
 
 // Upstreams are what is checked at the moment.
 func (a *App) Upstreams() []*Upstream { return a.fleet.all() }
@@ -125,6 +141,7 @@ func (a *App) Close() {
 	for _, u := range a.fleet.all() {
 		u.close()
 	}
+	a.fleet.platform.process.Close()
 }
 
 // Misconfigured logs every problem with the settings, and returns a handler that answers each request with

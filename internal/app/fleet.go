@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -48,7 +47,7 @@ func (f *fleet) set(targets []settings.Target) error {
 	var problems []string
 	for i := range targets {
 		t := &targets[i]
-		if u := before[t.Name]; u != nil && reflect.DeepEqual(&u.target, t) {
+		if u := before[t.Name]; u != nil && u.target.Equal(t) {
 			delete(before, t.Name)
 			next.upstreams = append(next.upstreams, u)
 			continue

@@ -44,8 +44,8 @@ func (a *App) loaded(n int, warnings []string, err error) {
 	}
 }
 
-// maxProblems is how many problems of a targets file are logged: a file can have thousands.
-const maxProblems = 20
+// maxProblems is how many problems of a targets file are logged: package settings tells 100, and how many more there are.
+const maxProblems = 101
 
 func problemsOf(err error) []string {
 	var problems settings.Problems

@@ -67,6 +67,7 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 		return nil, err
 	}
 	options.MaxConcurrent = s.MaxConcurrentChecks
+	options.Process, options.CheckedEvery = p.process, s.CheckInterval
 	options.Trace = o.Trace
 	options.Trace.Verdict = newReporter(p, t).verdict
 	var certificateEnds atomic.Pointer[time.Time]

@@ -360,7 +360,7 @@ func TestHandlerCodes(t *testing.T) {
 func TestRejected(t *testing.T) {
 	t.Parallel()
 	m, _ := newMetrics()
-	reasons := []string{"client_certificate", "method", "overload", "path", "query", "service", "token"}
+	reasons := []string{"client_certificate", "method", "overload", "path", "query", "service", "target", "token"}
 	var before, after []string
 	for _, reason := range reasons {
 		before = append(before, fmt.Sprintf("{reason=%q} 0", reason))
@@ -370,7 +370,7 @@ func TestRejected(t *testing.T) {
 	for _, reason := range append(reasons, "never heard of", "nor of this") {
 		m.Rejected(reason)
 	}
-	after = slices.Insert(after, 3, `{reason="other"} 2`)[:8]
+	after = slices.Insert(after, 3, `{reason="other"} 2`)[:9]
 	slices.Sort(after)
 	wantSamples(t, m, "grpc_health_check_rejected_total", after...)
 }
