@@ -303,6 +303,7 @@ func testThousand(t *testing.T, chromium context.Context) {
 		return true;
 	})()`)
 	up.SetStatus(serviceOf(123), notServing)
+	<-time.After(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // a page of many tells times in seconds
 	check()
 	s = p.until("showing that t123 fails", func(s state) bool { return s.Fold == "998 serving" })
 	if s.Rows[0].Target != "t123" || s.Rows[1].Target != "t500" || s.Rows[0].Strip != "2 of 3 serving" || s.Rows[1].Strip != "1 of 3 serving" {
