@@ -66,6 +66,35 @@ func TestBodyKeyHasAllOfAVerdict(t *testing.T) {
 	}
 }
 
+// So is all that a page shows beside the verdicts.
+func TestBodyKeyHasAllThatAPageShows(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1000, 0)
+	verdicts := []health.Verdict{{Service: "s", At: at}, {Service: "u", At: at}}
+	keys := make(map[bodyKey]string)
+	for what, s := range map[string]shown{
+		"nothing":               {},
+		"a certificate":         {certificate: pageCertificate{Text: "text"}},
+		"another one":           {certificate: pageCertificate{Tone: "text"}},
+		"its end":               {certificate: pageCertificate{Ends: at}},
+		"its target":            {certificate: pageCertificate{Of: "text"}},
+		"strips":                {kept: kept{strips: []string{"gg", "b"}}},
+		"other strips":          {kept: kept{strips: []string{"gg", "u"}}},
+		"strips that moved":     {kept: kept{strips: []string{"g", "gb"}}},
+		"a history":             {kept: kept{all: []past{{at: at}}}},
+		"another status":        {kept: kept{all: []past{{at: at, status: health.Serving}}}},
+		"another time":          {kept: kept{all: []past{{at: at.Add(1)}}}},
+		"the age of a summary":  {now: at.Add(time.Hour)},
+		"the age after a while": {now: at.Add(2 * time.Hour)},
+	} {
+		k := newBodyKey(formatHTML, query{}, asker.Answer{Verdicts: verdicts, Summary: true}, s)
+		if other, taken := keys[k]; taken {
+			t.Errorf("%s has the same key as %s", what, other)
+		}
+		keys[k] = what
+	}
+}
+
 // A body that cannot be made is nobody's: those who wait for it end as who makes it does, and the next one is made anew.
 func TestBodyThatCannotBeMade(t *testing.T) {
 	t.Parallel()
