@@ -82,8 +82,10 @@ func startBy(t *testing.T, command, environment []string, args ...string) *proce
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := append(slices.Clone(command), path,
-		"-http-listen-addr=127.0.0.1:0", "-metrics-http-listen-addr=127.0.0.1:0", "-connect-timeout=3s", "-rpc-timeout=2s")
+	line := append(slices.Clone(command), path, "-http-listen-addr=127.0.0.1:0", "-metrics-http-listen-addr=127.0.0.1:0")
+	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "-targets-file=") }) { // which has them
+		line = append(line, "-connect-timeout=3s", "-rpc-timeout=2s")
+	}
 	line = append(line, args...)
 	p := &process{t: t, cmd: exec.Command(line[0], line[1:]...), ended: make(chan struct{})}
 	p.cmd.Env = append([]string{"HOME=/no-home"}, environment...)

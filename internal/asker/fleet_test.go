@@ -38,8 +38,10 @@ func crowd(n int, known func(i int) health.Verdict) *asker.Fleet {
 	var all []*asker.Upstream
 	for i := range n {
 		all = append(all, &asker.Upstream{
-			Name:   fmt.Sprintf("t%03d", i),
-			Check:  func(context.Context, string) health.Verdict { return health.Verdict{Status: health.Serving, At: time.Now()} },
+			Name: fmt.Sprintf("t%03d", i),
+			Check: func(context.Context, string) health.Verdict {
+				return health.Verdict{Status: health.Serving, At: time.Now()}
+			},
 			Latest: func() []health.Verdict { return []health.Verdict{known(i)} },
 		})
 	}
