@@ -26,8 +26,8 @@ func upAndDown(string) []health.Past {
 func TestAnswerCost(t *testing.T) {
 	t.Parallel()
 	for _, f := range []format{formatHTML, formatJSON, formatText} {
-		for _, n := range []int{0, 1, 2, 7, 8, 10, 100, 1000} {
-			for _, text := range []string{"", "echo.EchoServer", strings.Repeat("a", 255), strings.Repeat(`"`, 255), strings.Repeat("\u2028", 85), strings.Repeat("<", 255), strings.Repeat("+", 255), strings.Repeat("é", 127)} {
+		for _, n := range []int{0, 1, 2, 7, 8, 10, 100, 2100} {
+			for _, text := range []string{"", "echo.EchoServer", strings.Repeat("a", 255), strings.Repeat(`"`, 255), strings.Repeat("\u2028", 85), strings.Repeat("<", 255), strings.Repeat("+", 255), strings.Repeat(".", 255), strings.Repeat("é", 127)} {
 				for _, cause := range []string{"", strings.Repeat("<", 1<<10), strings.Repeat("c", 1<<10)} {
 					for _, named := range []bool{false, true} {
 						checkCost(t, f, n, text, cause, named)
@@ -68,7 +68,9 @@ func checkCost(t *testing.T, f format, n int, text, cause string, named bool) {
 	took := int64(0)
 	switch f {
 	case formatHTML:
-		data := newPage(q, health.Timeout, found, shown{title: "title", certificate: newPageCertificate(time.Now(), time.Now()), kept: newKept(found), now: time.Now(), showCause: true})
+		cutOff, counts := cut(found)
+		found, verdicts = cutOff, cutOff.Verdicts
+		data := newPage(q, health.Timeout, found, shown{tally: counts, title: "title", certificate: newPageCertificate(time.Now(), time.Now()), kept: newKept(found), now: time.Now(), showCause: true})
 		took = int64(cap(loadPage().render(data)) + len(data.Rows) + len(data.Folded))
 	case formatJSON:
 		// A buffer that grows exists twice for a moment; the smaller one is half as large.
@@ -85,7 +87,8 @@ func checkCost(t *testing.T, f format, n int, text, cause string, named bool) {
 func TestPageOfAThousandTargetsIsSmall(t *testing.T) {
 	t.Parallel()
 	found := thousand(func(int) health.Status { return health.Serving })
-	body := loadPage().render(newPage(query{}, health.Serving, found, shown{kept: newKept(found), now: time.Now()}))
+	cutOff, counts := cut(found)
+	body := loadPage().render(newPage(query{}, health.Serving, cutOff, shown{tally: counts, kept: newKept(found), now: time.Now()}))
 	if len(body) > 600_000 {
 		t.Errorf("%d bytes", len(body))
 	}
@@ -93,6 +96,37 @@ func TestPageOfAThousandTargetsIsSmall(t *testing.T) {
 		t.Errorf("it is charged with %d bytes, more than an answer may take", cost)
 	}
 	t.Logf("%d bytes, charged with %d", len(body), answerCost(formatHTML, found.Verdicts, true))
+}
+
+// Ten thousand targets can be asked for, in every format. The page has the worst of them, and says how many it has not.
+func TestTenThousandTargets(t *testing.T) {
+	t.Parallel()
+	found := asker.Answer{Summary: true}
+	var upstreams []*asker.Upstream
+	for i := range 10_000 {
+		v := health.Verdict{Target: fmt.Sprintf("payments-eu-west-%05d", i), Service: "payments.v1.Checkout", Status: health.Serving, Asked: true, At: time.Now()}
+		if i%100 == 99 {
+			v.Status, v.EvidenceID = health.NotServing, "0123456789ab"
+		}
+		upstreams = append(upstreams, &asker.Upstream{Name: v.Target, Services: []string{v.Service}})
+		found.Verdicts = append(found.Verdicts, v)
+	}
+	found.Fleet = asker.NewFleet(upstreams, true, time.Now())
+	page, counts := cut(found)
+	for f, verdicts := range map[format][]health.Verdict{formatText: found.Verdicts, formatJSON: found.Verdicts, formatHTML: page.Verdicts} {
+		if cost := answerCost(f, verdicts, true); cost > maxAnswer {
+			t.Errorf("%s is charged with %d bytes, more than an answer may take", f, cost)
+		}
+	}
+	body := string(loadPage().render(newPage(query{}, health.NotServing, page, shown{tally: counts, now: time.Now()})))
+	for _, want := range []string{">9900 of 10000 targets are serving.<", ">1900 serving<", `id="beyond"><span id="more">8000</span> more`, "payments-eu-west-09999"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("%s is missing", want)
+		}
+	}
+	if n := strings.Count(body, "<tr role=row class="); n != maxRows+1 { // and the one that the script makes others of
+		t.Errorf("%d rows", n)
+	}
 }
 
 // thousand is a summary of a thousand targets with all that is known of them.
@@ -132,9 +166,12 @@ func BenchmarkPageOfAThousand(b *testing.B) {
 	})
 	b.ReportAllocs()
 	for b.Loop() {
-		s := shown{kept: newKept(found), now: time.Now()}
+		s := shown{now: time.Now()}
 		s.certificate = certificateOf(query{}, found, s.now)
-		newBodyKey(formatHTML, query{}, found, s)
-		loadPage().render(newPage(query{}, health.Timeout, found, s))
+		var page asker.Answer
+		page, s.tally = cut(found)
+		s.kept = newKept(page)
+		newBodyKey(formatHTML, query{}, page, s)
+		loadPage().render(newPage(query{}, health.Timeout, page, s))
 	}
 }

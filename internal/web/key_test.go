@@ -74,6 +74,8 @@ func TestBodyKeyHasAllThatAPageShows(t *testing.T) {
 	keys := make(map[bodyKey]string)
 	for what, s := range map[string]shown{
 		"nothing":               {},
+		"more rows":             {tally: tally{rows: 1}},
+		"more that serve":       {tally: tally{serving: 1}},
 		"a certificate":         {certificate: pageCertificate{Text: "text"}},
 		"another one":           {certificate: pageCertificate{Tone: "text"}},
 		"its end":               {certificate: pageCertificate{Ends: at}},

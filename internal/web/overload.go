@@ -14,21 +14,31 @@ const maxAnswer = 8 << 20
 
 // answerCost is what it takes at most to make an answer, in bytes: the constants are measured, and TestAnswerCost holds them.
 func answerCost(f format, verdicts []health.Verdict, showCause bool) int64 {
-	words := 0
+	plain, others := 0, 0 // bytes that stay what they are in every format, and those that may need an escape
+	count := func(text string) {
+		for i := range len(text) {
+			if c := text[i]; 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' {
+				plain++
+			} else {
+				others++
+			}
+		}
+	}
 	for i := range verdicts {
 		v := &verdicts[i]
-		words += len(v.Target) + len(v.Service)
-		if showCause && v.Err != nil {
-			words += len(v.Err.Error())
+		count(v.Target)
+		count(v.Service)
+		if showCause && v.Err != nil && (f == formatJSON || f == formatHTML && len(verdicts) < manyRows) {
+			count(v.Err.Error())
 		}
 	}
 	switch f {
 	case formatHTML:
-		return int64(72<<10 + 2200*len(verdicts) + 24*words)
+		return int64(72<<10 + 2200*len(verdicts) + 8*plain + 24*others)
 	case formatJSON:
-		return int64(2<<10 + 512*len(verdicts) + 12*words)
+		return int64(2<<10 + 512*len(verdicts) + 4*plain + 12*others)
 	}
-	return int64(1<<10 + 64*len(verdicts) + 6*words)
+	return int64(1<<10 + 64*len(verdicts) + 2*plain + 6*others)
 }
 
 // Overloaded returns the handler of requests for which there is no memory left to find out what they ask for. rejected is that of the

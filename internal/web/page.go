@@ -2,14 +2,12 @@ package web
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	_ "embed" // the page
 	"encoding/base64"
 	"fmt"
 	"html/template"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -128,6 +126,7 @@ type words struct {
 	WholeServer string    `json:"wholeServer"`
 	None        string    `json:"none"`
 	Many        int       `json:"many"`      // rows, from which the page is compact
+	Most        int       `json:"most"`      // rows of a page
 	Explained   int       `json:"explained"` // rows, up to which there is a sentence about the worst
 }
 
@@ -142,6 +141,7 @@ func newWords() words {
 		WholeServer: wholeServer,
 		None:        noServices,
 		Many:        manyRows,
+		Most:        maxRows,
 		Explained:   maxExplained,
 	}
 	for _, status := range health.Statuses() {
@@ -180,6 +180,7 @@ type pageData struct {
 	Rows, Folded       template.HTML
 	Unfolded           bool // there are Rows
 	Fold               string
+	Beyond             int           // rows that are not there
 	NoRow              template.HTML // what the script makes rows of
 	Past               []pagePast    // what the page would have shown
 	PastLabel          string
@@ -211,6 +212,7 @@ type pageCertificate struct {
 
 // shown is what a page shows beside the verdicts.
 type shown struct {
+	tally       tally
 	title       string // PAGE_TITLE
 	certificate pageCertificate
 	kept        kept
@@ -218,7 +220,7 @@ type shown struct {
 	showCause   bool // callers may see causes
 }
 
-// newPage describes an answer to q, the worst services first, as it is now.
+// newPage describes an answer to q, which has been cut, as it is now.
 func newPage(q query, worst health.Status, found asker.Answer, s shown) pageData {
 	d := pageData{
 		wording:     wordingOf(worst),
@@ -247,20 +249,13 @@ func newPage(q query, worst health.Status, found asker.Answer, s shown) pageData
 		d.Plain = d.Plain && v.Service == ""
 		rows = append(rows, newRow(v, found.Fleet.Find(v.Target), strip))
 	}
-	ranks := health.Statuses()
-	rank := func(r *pageRow) int { return slices.Index(ranks, r.Status) }
-	slices.SortStableFunc(rows, func(a, b pageRow) int { return cmp.Compare(rank(&a), rank(&b)) })
 	shape := rowShape{targets: d.Targets, links: len(rows) > 1, compact: d.Many}
-	serving := len(rows)
-	for serving > 0 && rows[len(rows)-serving].Status != health.Serving {
-		serving--
-	}
-	d.tell(q, rows, serving, s)
+	d.tell(q, rows, s)
 	folded := len(rows)
-	if d.Many {
-		folded -= serving
+	for d.Many && folded > 0 && rows[folded-1].Status == health.Serving {
+		folded--
 	}
-	d.Unfolded, d.Fold = folded > 0 || !d.Many, fmt.Sprintf("%d serving", serving)
+	d.Unfolded, d.Fold, d.Beyond = folded > 0 || !d.Many, fmt.Sprintf("%d serving", len(rows)-folded), s.tally.beyond
 	d.Rows, d.Folded = rowsHTML(rows[:folded], shape), rowsHTML(rows[folded:], shape)
 	shape.links = true
 	d.NoRow = rowsHTML([]pageRow{{link: "?"}}, shape)
@@ -288,13 +283,9 @@ func (d *pageData) remember(all []past) {
 }
 
 // tell says in words what the rows, sorted, are about.
-func (d *pageData) tell(q query, rows []pageRow, serving int, s shown) {
-	targets, leftOut := make(map[string]bool), 0
-	for i := range rows {
-		targets[rows[i].Target] = true
-		leftOut += rows[i].LeftOut
-	}
-	several := d.Targets && len(targets) > 1
+func (d *pageData) tell(q query, rows []pageRow, s shown) {
+	n := s.tally
+	several := d.Targets && n.targets > 1
 	switch {
 	case len(rows) == 0:
 		d.Subject, d.Meaning = "No services", noServices
@@ -308,20 +299,20 @@ func (d *pageData) tell(q query, rows []pageRow, serving int, s shown) {
 		}
 		d.Meaning = rows[0].Sentence(s.now)
 	default:
-		d.Subject = fmt.Sprintf("%d services", len(rows))
-		d.Meaning = fmt.Sprintf("%d of %d services are serving.", serving, len(rows))
+		d.Subject = fmt.Sprintf("%d services", n.rows)
+		d.Meaning = fmt.Sprintf("%d of %d services are serving.", n.serving, n.rows)
 		switch {
-		case several && len(targets) == len(rows):
-			d.Subject = fmt.Sprintf("%d targets", len(rows))
-			d.Meaning = fmt.Sprintf("%d of %d targets are serving.", serving, len(rows))
+		case several && n.targets == n.rows:
+			d.Subject = fmt.Sprintf("%d targets", n.targets)
+			d.Meaning = fmt.Sprintf("%d of %d targets are serving.", n.serving, n.rows)
 		case several:
-			d.Subject = fmt.Sprintf("%d targets", len(targets))
-			d.Meaning = fmt.Sprintf("%d of %d services of %d targets are serving.", serving, len(rows), len(targets))
+			d.Subject = fmt.Sprintf("%d targets", n.targets)
+			d.Meaning = fmt.Sprintf("%d of %d services of %d targets are serving.", n.serving, n.rows, n.targets)
 		case d.Targets:
 			d.Subject = rows[0].Target + " · " + d.Subject
 		}
-		if leftOut > 0 {
-			d.Meaning += fmt.Sprintf(" The server lists %d more, none of them worse.", leftOut)
+		if n.leftOut > 0 {
+			d.Meaning += fmt.Sprintf(" The server lists %d more, none of them worse.", n.leftOut)
 		}
 		if rows[0].Phase != health.PhaseNone && len(rows) <= maxExplained { // the server did not say so itself
 			d.Meaning += " "

@@ -78,8 +78,10 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, found 
 	case formatHTML:
 		contentType = contentHTML
 		header["Content-Security-Policy"] = loadPage().policy
-		shows = shown{title: h.pageTitle, kept: newKept(found), now: time.Now(), showCause: h.showCause}
+		shows = shown{title: h.pageTitle, now: time.Now(), showCause: h.showCause}
 		shows.certificate = certificateOf(q, found, shows.now)
+		found, shows.tally = cut(found)
+		shows.kept = newKept(found)
 	}
 	body := func() []byte {
 		switch asked {
@@ -90,7 +92,7 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, found 
 		}
 		return answer.Text(verdicts)
 	}
-	cost, sent := answerCost(asked, verdicts, h.showCause), false
+	cost, sent := answerCost(asked, found.Verdicts, h.showCause), false
 	switch {
 	case cost > maxAnswer:
 	case cost < worthSharing:

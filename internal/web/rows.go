@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"html"
 	"html/template"
 	"net/url"
@@ -19,6 +20,8 @@ const (
 	manyRows = 8
 	// maxExplained is the number of rows up to which the banner says more than how many serve.
 	maxExplained = 100
+	// maxRows is how many rows a page has; those that are worse than the others.
+	maxRows = 2000
 	// bars is how many checks a strip shows.
 	bars = 60
 )
@@ -115,6 +118,36 @@ func together(histories [][]health.Past) []past {
 		all[i].status = health.Worst(verdicts)
 	}
 	return all
+}
+
+// tally counts the verdicts of an answer.
+type tally struct {
+	rows, serving, targets int
+	leftOut                int // of a long List
+	beyond                 int // rows that are not on the page
+}
+
+// cut returns an answer with no more verdicts than a page has rows, the worst first, and counts those of the whole answer.
+func cut(found asker.Answer) (asker.Answer, tally) {
+	t := tally{rows: len(found.Verdicts)}
+	targets := make(map[string]bool)
+	for i := range found.Verdicts {
+		v := &found.Verdicts[i]
+		t.leftOut += v.LeftOut
+		if v.Status == health.Serving {
+			t.serving++
+		}
+		targets[v.Target] = true
+	}
+	t.targets = len(targets)
+	found.Verdicts = slices.Clone(found.Verdicts)
+	ranks := health.Statuses()
+	slices.SortStableFunc(found.Verdicts, func(a, b health.Verdict) int {
+		return cmp.Compare(slices.Index(ranks, a.Status), slices.Index(ranks, b.Status))
+	})
+	t.beyond = max(0, t.rows-maxRows)
+	found.Verdicts = found.Verdicts[:t.rows-t.beyond]
+	return found, t
 }
 
 // newRow is the row of a verdict. u is its upstream; nil where it is not there any more.

@@ -109,6 +109,9 @@ func newBodyKey(f format, q query, found asker.Answer, shows shown) bodyKey {
 	flag(found.Summary)
 	if f == formatHTML { // the only one that says how it was asked for
 		flag(q.List)
+		for _, n := range []int{shows.tally.rows, shows.tally.serving, shows.tally.targets, shows.tally.leftOut} {
+			number(int64(n))
+		}
 		for _, names := range [][]string{q.Services, q.Targets, q.Groups} {
 			number(int64(len(names)))
 			for _, name := range names {

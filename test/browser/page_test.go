@@ -498,31 +498,60 @@ func testContrast(t *testing.T, chromium context.Context) {
 		}})
 		for _, service := range []string{"", "down", "nobody"} {
 			p.show("?service=" + service)
-			texts := read[map[string][3]string](p, `Object.fromEntries(['h1', '#live', 'h2', 'thead th', 'tbody th', 'td:nth-last-child(7)', 'td:nth-last-child(3)', 'dt', 'dd', '.note'].map((name) => {
-				const style = getComputedStyle(document.querySelector(name));
-				const behind = document.querySelector(name).closest('header') || document.body;
-				return [name, [style.color, style.opacity, getComputedStyle(behind).backgroundColor]];
-			}))`)
-			for name, colours := range texts {
-				text, behind := rgb(t, colours[0]), rgb(t, colours[2])
-				opacity, err := strconv.ParseFloat(colours[1], 64)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for i := range text {
-					text[i] = opacity*text[i] + (1-opacity)*behind[i]
-				}
-				backgrounds[behind] = true
-				bright, dark := max(luminance(text), luminance(behind)), min(luminance(text), luminance(behind))
-				if ratio := (bright + 0.05) / (dark + 0.05); ratio < 4.5 {
-					t.Errorf("%s, %q: %s is %v, a contrast of %.1f", scheme, service, name, colours, ratio)
-				}
+			for name, colours := range p.colours("h1", "#live", "h2", "thead th", "tbody th", "td:nth-last-child(7)", "td:nth-last-child(3)", "dt", "dd", ".note") {
+				backgrounds[wantContrast(t, scheme+", "+service, name, colours)] = true
 			}
+		}
+	}
+	// The page of many is as legible.
+	targets := fleet(up, 20)
+	up.SetStatus(serviceOf(3), notServing)
+	up.SetError(serviceOf(4), codes.NotFound)
+	srv, _ := serveTargets(t, settings.Settings{}, targets)
+	p = open(t, chromium, srv)
+	for _, scheme := range []string{"light", "dark"} {
+		call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+			{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
+		}})
+		p.show("")
+		p.click("#services th a")
+		p.click("summary")
+		p.filter("t0")
+		for name, colours := range p.colours("#filter", "#found", "summary", "#folded", "tbody th a", "tr.bad td:nth-last-child(7)", "tr.unsure td:nth-last-child(7)", "tr.good td:nth-last-child(7)", ".detail p", ".detail dt", ".detail dd") {
+			wantContrast(t, scheme+", many", name, colours)
 		}
 	}
 	if len(backgrounds) != 8 {
 		t.Errorf("%d backgrounds, want a page and three tones for each of two schemes", len(backgrounds))
 	}
+}
+
+// colours are, of the first element of each selector, the colour, the opacity, and the colour behind it.
+func (p *tab) colours(selectors ...string) map[string][3]string {
+	p.Helper()
+	return read[map[string][3]string](p, fmt.Sprintf(`Object.fromEntries('%s'.split('|').map((name) => {
+		const style = getComputedStyle(document.querySelector(name));
+		const behind = document.querySelector(name).closest('header') || document.body;
+		return [name, [style.color, style.opacity, getComputedStyle(behind).backgroundColor]];
+	}))`, strings.Join(selectors, "|")))
+}
+
+// wantContrast wants 4.5 to 1, and returns the colour behind.
+func wantContrast(t *testing.T, where, name string, colours [3]string) [3]float64 {
+	t.Helper()
+	text, behind := rgb(t, colours[0]), rgb(t, colours[2])
+	opacity, err := strconv.ParseFloat(colours[1], 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range text {
+		text[i] = opacity*text[i] + (1-opacity)*behind[i]
+	}
+	bright, dark := max(luminance(text), luminance(behind)), min(luminance(text), luminance(behind))
+	if ratio := (bright + 0.05) / (dark + 0.05); ratio < 4.5 {
+		t.Errorf("%s: %s is %v, a contrast of %.1f", where, name, colours, ratio)
+	}
+	return behind
 }
 
 func rgb(t *testing.T, colour string) (c [3]float64) {
