@@ -13,6 +13,7 @@ import (
 const (
 	module  = "example.com/grpc-health-http"
 	metrics = module + "/internal/metrics"
+	scrape  = module + "/internal/scrape"
 	proxy   = module + "/cloudrun"
 )
 
@@ -124,8 +125,8 @@ func TestImports(t *testing.T) {
 	t.Parallel()
 	for _, p := range list(t, module+"/...") {
 		for _, imported := range p.Imports {
-			if within(imported, "github.com/prometheus/client_golang") && p.ImportPath != metrics && p.ImportPath != proxy {
-				t.Errorf("%s imports %s: only internal/metrics and cloudrun may", p.ImportPath, imported)
+			if within(imported, "github.com/prometheus/client_golang") && p.ImportPath != metrics && p.ImportPath != scrape && p.ImportPath != proxy {
+				t.Errorf("%s imports %s: only internal/metrics, internal/scrape and cloudrun may", p.ImportPath, imported)
 			}
 			if within(imported, "github.com/aws") && !within(p.ImportPath, module+"/lambda") {
 				t.Errorf("%s imports %s: only lambda may", p.ImportPath, imported)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/asker"
@@ -119,6 +120,15 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	withTargets := prometheus.NewRegistry()
+	metrics.New(withTargets, metrics.Options{Targets: true})
+	more, err := withTargets.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	families = append(families, slices.DeleteFunc(more, func(f *dto.MetricFamily) bool {
+		return !strings.HasPrefix(f.GetName(), "grpc_health_check_targets")
+	})...)
 	for _, family := range families {
 		if !strings.HasPrefix(family.GetName(), "grpc_") {
 			continue // the collectors of Go and of the process
