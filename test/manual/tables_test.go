@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/asker"
@@ -126,13 +125,12 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	families = append(families, slices.DeleteFunc(more, func(f *dto.MetricFamily) bool {
-		return !strings.HasPrefix(f.GetName(), "grpc_health_check_targets")
-	})...)
-	for _, family := range families {
-		if !strings.HasPrefix(family.GetName(), "grpc_") {
-			continue // the collectors of Go and of the process
+	seen := make(map[string]bool)
+	for _, family := range append(families, more...) {
+		if !strings.HasPrefix(family.GetName(), "grpc_") || seen[family.GetName()] {
+			continue // the collectors of Go and of the process, and what is there with targets and without
 		}
+		seen[family.GetName()] = true
 		labels := []string{}
 		for _, label := range family.GetMetric()[0].GetLabel() {
 			labels = append(labels, label.GetName())
