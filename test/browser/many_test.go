@@ -121,6 +121,9 @@ func testMany(t *testing.T, chromium context.Context) {
 			if h := p.height(); h >= 1000 {
 				t.Errorf("%s: %d pixels high", name, h)
 			}
+			if h := read[int](p, `document.querySelector('header').offsetHeight`); h > 220 {
+				t.Errorf("%s: the banner is %d pixels high", name, h)
+			}
 		}
 	}
 
