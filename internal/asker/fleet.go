@@ -108,19 +108,6 @@ func (f *Fleet) Configured() (services []string) {
 // Lists reports whether an upstream offers its list of services.
 func (f *Fleet) Lists() bool { return slices.ContainsFunc(f.upstreams, (*Upstream).lists) }
 
-// CertificateEnds is when the first of the upstreams' certificates ends; zero where none was seen.
-func (f *Fleet) CertificateEnds() (first time.Time) {
-	for _, u := range f.upstreams {
-		if u.CertificateEnds == nil {
-			continue
-		}
-		if ends := u.CertificateEnds(); first.IsZero() || !ends.IsZero() && ends.Before(first) {
-			first = ends
-		}
-	}
-	return first
-}
-
 // choose returns the upstreams that a question is about, each once.
 func (f *Fleet) choose(q Question) ([]*Upstream, Refusal) {
 	if len(q.Targets)+len(q.Groups) == 0 {
