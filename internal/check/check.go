@@ -127,17 +127,36 @@ func (c *Checker) Close() {
 // RPCTimeout, and earlier where the context has a deadline. Where that has another cause than context.DeadlineExceeded, as
 // health.ErrCallerDeadline, it is the caller's own affair, and the Trace is told nothing. It is a health.Func.
 func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
-	return c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict
+	v, _ := c.Proof(ctx, service)
+	return v
+}
+
+// Proof is Check, with the evidence, which the caller may not change.
+func (c *Checker) Proof(ctx context.Context, service string) (health.Verdict, health.Evidence) {
+	r := c.calls.Do(ctx, grpcconn.Request{Service: service})
+	return r.Verdict, r.Evidence
 }
 
 // List asks for all the services that the server knows, sorted by name. Where that fails, the one
 // verdict it returns has no name.
 func (c *Checker) List(ctx context.Context) []health.Verdict {
+	verdicts, _ := c.ListProof(ctx)
+	return verdicts
+}
+
+// ListProof is List, with the evidence, which the caller may not change.
+func (c *Checker) ListProof(ctx context.Context) ([]health.Verdict, health.Evidence) {
 	r := c.calls.Do(ctx, grpcconn.Request{List: true})
 	if r.List != nil {
-		return slices.Clone(r.List) // several callers have this one
+		return slices.Clone(r.List), r.Evidence // several callers have this one
 	}
-	return []health.Verdict{r.Verdict}
+	return []health.Verdict{r.Verdict}, r.Evidence
+}
+
+// Redial starts another dial where checks wait for older ones, as those do who wait for these checks: an outage may be over.
+func (c *Checker) Redial(ctx context.Context) {
+	c.configured.Redial(ctx)
+	c.others.Redial(ctx)
 }
 
 // isConfigured says that the request is for a configured service.
