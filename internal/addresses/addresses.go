@@ -250,7 +250,7 @@ type found struct {
 // Run is that of coalesce.Work.
 func (l *lookup) Run() (found, clock.Reading) {
 	addresses, err := l.dialer.Find(l.ctx, l.network)
-	slices.SortFunc(addresses, func(a, b target.Address) int { return cmp.Compare(a.Text, b.Text) }) // name servers change the order
+	slices.SortFunc(addresses, func(a, b target.Address) int { return addrPort(a).Compare(addrPort(b)) }) // name servers change the order
 	return found{addresses, err}, clock.Reading{}
 }
 
@@ -320,9 +320,12 @@ func (c *Checker) newPlace(a target.Address, whole bool) *place {
 
 // only is a lookup that finds one address. Package dial takes it for its family alone.
 func only(a target.Address) target.LookupFunc {
-	ips := []netip.Addr{netip.MustParseAddrPort(a.Text).Addr()}
+	ips := []netip.Addr{addrPort(a).Addr()}
 	return func(context.Context, string, string, bool) ([]netip.Addr, error) { return ips, nil }
 }
+
+// addrPort reads an address that a lookup has found.
+func addrPort(a target.Address) netip.AddrPort { return netip.MustParseAddrPort(a.Text) }
 
 // leave ends the use of places, and gives up those that the name has no longer.
 func (c *Checker) leave(used []*one) {
