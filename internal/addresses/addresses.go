@@ -47,7 +47,7 @@ var errLeft = errors.New("the callers have left")
 // Checker checks every address of one upstream. It is safe for concurrent use.
 type Checker struct {
 	o          check.Options
-	minHealthy string
+	needed     func(reachable int) int
 	clock      *clock.Running
 	goroutines *workers.Group
 	dialer     *dial.Dialer
@@ -60,13 +60,9 @@ type Checker struct {
 	closed bool
 }
 
-// New returns a Checker. minHealthy is how many addresses must be serving: a number, or a share of those that this machine has a route to,
-// "67%"; empty is all. It makes no connection yet. Where the target is no name, or a proxy leads to it, which does the lookup, there is one
-// address.
-func New(o check.Options, minHealthy string) (*Checker, error) {
-	if _, err := needed(minHealthy, 1); err != nil {
-		return nil, err
-	}
+// New returns a Checker. needed says how many addresses must be serving, 1 at least, of those that this machine has a route to. It makes no connection
+// yet. Where the target is no name, or a proxy leads to it, which does the lookup, there is one address.
+func New(o check.Options, needed func(reachable int) int) *Checker {
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, time.Second)
 	o.RPCTimeout = cmp.Or(o.RPCTimeout, time.Second)
 	o.MaxConcurrent = cmp.Or(o.MaxConcurrent, 100)
@@ -78,7 +74,7 @@ func New(o check.Options, minHealthy string) (*Checker, error) {
 	}
 	o.Trace = o.Trace.Complete()
 	c := &Checker{
-		o: o, minHealthy: minHealthy, clock: clock.NewRunning(o.Clock), goroutines: workers.New(),
+		o: o, needed: needed, clock: clock.NewRunning(o.Clock), goroutines: workers.New(),
 		places: make(map[string]*place),
 	}
 	lookups := o.Options
@@ -100,7 +96,7 @@ func New(o check.Options, minHealthy string) (*Checker, error) {
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
 		Queued: func(ctx context.Context, _ question) { c.redial(ctx) },
 	})
-	return c, nil
+	return c
 }
 
 func (c *Checker) budget() time.Duration { return c.o.ConnectTimeout + c.o.RPCTimeout }

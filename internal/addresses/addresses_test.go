@@ -26,6 +26,7 @@ import (
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/dial"
 	"example.com/grpc-health-http/internal/health"
+	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/target"
 	"example.com/grpc-health-http/test/healthtest"
 )
@@ -85,10 +86,7 @@ func checker(t testing.TB, text, minHealthy string, change ...func(*check.Option
 	for _, f := range change {
 		f(&o)
 	}
-	c, err := New(o, minHealthy)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := New(o, (&settings.Upstream{MinHealthyAddresses: minHealthy}).MinHealthy)
 	t.Cleanup(c.Close)
 	return c, heard
 }
@@ -144,28 +142,6 @@ func statuses(v health.Verdict) map[string]health.Status {
 	return all
 }
 
-func TestNeeded(t *testing.T) {
-	t.Parallel()
-	for _, row := range []struct {
-		text      string
-		reachable int
-		want      int // 0 is an error
-	}{
-		{"", 3, 3}, {"", 1, 1}, {"", 0, 1}, {"1", 3, 1}, {"3", 3, 3}, {"4", 3, 4}, {"2", 0, 2}, {" 2 ", 3, 2}, {"65535", 1, 65535},
-		{"67%", 3, 3}, {"66%", 3, 2}, {"67%", 100, 67}, {"67%", 1, 1}, {"67%", 0, 1}, {"1%", 256, 3}, {"1%", 100, 1}, {"1%", 101, 2},
-		{"50%", 2, 1}, {"50%", 3, 2}, {"51%", 2, 2}, {"100%", 256, 256}, {"34%", 3, 2}, {"33%", 3, 1}, {"67 %", 3, 3},
-		{"0", 3, 0}, {"0%", 3, 0}, {"101%", 3, 0}, {"-1", 3, 0}, {"1.5", 3, 0}, {"most", 3, 0}, {"%", 3, 0}, {"67%%", 3, 0}, {"65536", 1, 0}, {"99999999999999999999", 1, 0},
-	} {
-		got, err := needed(row.text, row.reachable)
-		if got != row.want || (err != nil) != (row.want == 0) {
-			t.Errorf("%q of %d: %d, %v; want %d", row.text, row.reachable, got, err, row.want)
-		}
-	}
-	if _, err := New(check.Options{}, "most"); err == nil {
-		t.Error("a Checker is made of a wrong number")
-	}
-}
-
 // The worst address decides, or whether enough are serving.
 func TestWorst(t *testing.T) {
 	t.Parallel()
@@ -202,6 +178,9 @@ func TestWorst(t *testing.T) {
 		{"two down", "2", health.NotServing, 1, 2, "2 of 3 addresses are not serving, 2 must be serving: "},
 		{"two down", "1", health.Serving, 1, 1, ""},
 		{"two down", "33%", health.Serving, 1, 1, ""},
+		{"two down", "34%", health.NotServing, 1, 2, "2 of 3 addresses are not serving, 2 must be serving: "},
+		{"two down", "1%", health.Serving, 1, 1, ""},
+		{"nobody's", "1%", health.ServiceUnknown, 0, 1, "3 of 3 addresses are not serving, 1 must be serving: "},
 		{"nobody's", "1", health.ServiceUnknown, 0, 1, "3 of 3 addresses are not serving"},
 	} {
 		c, heard := checker(t, names.Target(port), row.minHealthy)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -13,27 +12,6 @@ import (
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
 )
-
-// needed is how many addresses must be serving of those that this machine has a route to, as the text says: a number, or a share, "67%", of
-// them, rounded up; 1 at least. Empty is all.
-func needed(text string, reachable int) (int, error) {
-	wrong := errors.New("write a number of addresses, 2, or a share, 67%")
-	text = strings.TrimSpace(text)
-	if text == "" {
-		return max(reachable, 1), nil
-	}
-	number, isShare := strings.CutSuffix(text, "%")
-	n, err := strconv.ParseUint(strings.TrimSpace(number), 10, 16)
-	switch {
-	case err != nil || n == 0:
-		return 0, wrong
-	case !isShare:
-		return int(n), nil
-	case n > 100:
-		return 0, wrong
-	}
-	return max((int(n)*reachable+99)/100, 1), nil
-}
 
 // combine makes a verdict of those about the addresses, of which there is one at least: the worst, or SERVING where enough are.
 func (c *Checker) combine(all []health.AddressVerdict, leftOut int) health.Verdict {
@@ -47,7 +25,7 @@ func (c *Checker) combine(all []health.AddressVerdict, leftOut int) health.Verdi
 			a.Serving++
 		}
 	}
-	a.Needed, _ = needed(c.minHealthy, a.Reachable) // New has looked for errors
+	a.Needed = c.needed(a.Reachable)
 	a.Sort()
 	worst := all[0]
 	v := health.Verdict{Addresses: a, Status: worst.Status, Code: worst.Code, Asked: worst.Asked, Phase: worst.Phase, Err: worst.Err}

@@ -73,8 +73,20 @@ func (a *Addresses) Lines() []string {
 	return lines
 }
 
-// sentence says how many are serving, without naming any.
-func (a *Addresses) sentence() string {
+// NotServing are the addresses that this machine has a route to and that are not serving, in the order of their texts.
+func (a *Addresses) NotServing() []string {
+	var down []string
+	for _, one := range a.All {
+		if !one.NoRoute && one.Status != Serving {
+			down = append(down, one.Address)
+		}
+	}
+	slices.Sort(down)
+	return down
+}
+
+// Sentence says how many are serving, without naming any.
+func (a *Addresses) Sentence() string {
 	switch {
 	case a.Reachable == 0:
 		return "This machine has no route to any of the server's addresses."
@@ -100,7 +112,7 @@ func (v Verdict) withAddresses(sentence string) string {
 	case a == nil || a.Reachable == 1 && a.Needed == 1:
 		return sentence
 	case a.Reachable == 0 || v.Status == Serving || a.Serving == a.Reachable: // no address is in the state that the sentence is about
-		return a.sentence()
+		return a.Sentence()
 	}
-	return strings.TrimSuffix(a.sentence()+" "+sentence, " ")
+	return strings.TrimSuffix(a.Sentence()+" "+sentence, " ")
 }
