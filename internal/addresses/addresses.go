@@ -92,7 +92,7 @@ func New(o check.Options, needed func(reachable int) int) *Checker {
 	})
 	c.calls = coalesce.New(coalesce.Options[question, result, *call]{
 		Go: c.goroutines.Go, Clock: c.clock, Budget: c.budget() + grace, Left: errLeft,
-		Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + shareWindow + grace,
+		Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + 2*shareWindow + grace, // one is for the lookup
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
 		Queued: func(ctx context.Context, _ question) { c.redial(ctx) },
 	})
@@ -303,6 +303,7 @@ func (c *Checker) newPlace(a target.Address, whole bool) *place {
 	if !whole {
 		o.Lookup = only(a)
 	}
+	o.PromptCalls = maxCalls                   // calls are spread already
 	o.Trace.Verdict, o.Trace.Shared = nil, nil // a verdict is about all addresses
 	o.Trace.PeerCertificate = func(leaf *x509.Certificate) {
 		p.mu.Lock()

@@ -346,12 +346,14 @@ func TestTLS(t *testing.T) {
 	names := healthtest.StartNameServer(t, hosts...)
 	tc := credentials.NewTLS(&tls.Config{RootCAs: ca.Pool()})
 	secured := func(o *check.Options) {
-		o.MaxAge = 0
 		o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) { return tc, nil }
 	}
 	c, heard := checker(t, names.Target(port), "", secured)
-	for range 3 { // in whatever order they answer
+	for i := range 3 {
 		want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
+		if i == 1 { // it is the only one that shows its certificate again
+			up[0].Restart()
+		}
 		heard.mu.Lock()
 		if heard.leaf == nil || heard.leaf.NotAfter.Sub(soon).Abs() > time.Minute {
 			t.Errorf("the certificate is %+v, want the one that ends first", heard.leaf)
@@ -370,6 +372,7 @@ func TestTLS(t *testing.T) {
 		"one that expired": ca.ServerTLS(t, healthtest.DNSNames("upstream.test"), healthtest.Expired()),
 	} {
 		up[2].SetTLS(config)
+		up[2].Restart()
 		v := c.Check(t.Context(), "")
 		want(t, v, health.ConnectionFailed, health.PhaseTLS)
 		if got := statuses(v); got["127.0.0.2"] != health.Serving || got["127.0.0.4"] != health.ConnectionFailed {
@@ -637,6 +640,15 @@ func TestManyCallersWhileOneHangs(t *testing.T) {
 // The first caller after an outage does not wait for the dials of the outage.
 func TestPromptAfterAnOutage(t *testing.T) {
 	t.Parallel()
+	for name, services := range map[string][]string{"configured": nil, "made up": {"another"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			promptAfterAnOutage(t, services)
+		})
+	}
+}
+
+func promptAfterAnOutage(t *testing.T, services []string) {
 	bubble(t, 2, "", func(t *testing.T, m *memories, _ []*healthtest.Upstream, c *Checker, _ *told) {
 		m.way(2).SetMode(healthtest.Silent)
 		var callers sync.WaitGroup
@@ -651,7 +663,39 @@ func TestPromptAfterAnOutage(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 		callers.Wait()
-	})
+	}, func(o *check.Options) { o.Services = services })
+}
+
+// A server that is slow, and a short time to connect: those who come while the first RPCs are in progress are served by one that begins in time for
+// them.
+func TestSlowServerUnderManyCallers(t *testing.T) {
+	t.Parallel()
+	for _, connect := range []time.Duration{900 * time.Millisecond, 1500 * time.Millisecond, 3 * time.Second} {
+		t.Run(connect.String(), func(t *testing.T) {
+			t.Parallel()
+			bubble(t, 2, "", func(t *testing.T, m *memories, up []*healthtest.Upstream, c *Checker, _ *told) {
+				for _, u := range up {
+					u.SetStatus("s", serving)
+				}
+				want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone)
+				up[0].SetDelay("s", 2400*time.Millisecond)
+				up[1].SetDelay("s", 2900*time.Millisecond)
+				var callers sync.WaitGroup
+				for range 500 {
+					time.Sleep(12 * time.Millisecond)
+					callers.Go(func() { want(t, c.Check(t.Context(), "s"), health.Serving, health.PhaseNone) })
+				}
+				callers.Wait()
+				for _, u := range up {
+					if n := u.MaxInFlightFor("s"); n > 8 {
+						t.Errorf("%d RPCs at once", n)
+					}
+				}
+			}, func(o *check.Options) {
+				o.Services, o.ConnectTimeout, o.RPCTimeout = []string{"s"}, connect, 3*time.Second
+			})
+		})
+	}
 }
 
 // A verdict is of RPCs to addresses that were looked up after the caller had arrived.
@@ -813,6 +857,26 @@ func TestManyAddresses(t *testing.T) {
 			}
 		})
 	})
+	t.Run("in whatever order they come", func(t *testing.T) {
+		t.Parallel()
+		bubble(t, 0, "", func(t *testing.T, m *memories, _ []*healthtest.Upstream, c *Checker, _ *told) {
+			list := addresses(300)
+			var before []string
+			for range 2 {
+				m.setList(list...)
+				var now []string
+				for _, a := range c.Check(t.Context(), "").Addresses.All {
+					now = append(now, a.Address)
+				}
+				slices.Sort(now)
+				if before != nil && !slices.Equal(now, before) {
+					t.Error("other addresses than before")
+				}
+				before = now
+				slices.Reverse(list)
+			}
+		})
+	})
 	t.Run("those that hung come last", func(t *testing.T) {
 		t.Parallel()
 		bubble(t, 10, "10", func(t *testing.T, m *memories, _ []*healthtest.Upstream, c *Checker, _ *told) {
@@ -938,11 +1002,13 @@ func TestCloseDuringACheck(t *testing.T) {
 		for _, u := range up {
 			u.SetDelay("", 100*time.Millisecond)
 		}
+		m.setList("192.0.2.1", "192.0.2.2")
 		var callers sync.WaitGroup
 		callers.Go(func() { want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone) })
 		time.Sleep(50 * time.Millisecond)
 		c.Close()
 		callers.Wait()
+		m.setList("192.0.2.1", "192.0.2.3")
 		want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone) // one that came too late
 	})
 }

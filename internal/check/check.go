@@ -45,6 +45,9 @@ type Options struct {
 	Services []string
 	// MaxConcurrent limits the RPCs in progress at once for names that callers made up. 0 is 100.
 	MaxConcurrent int
+	// PromptCalls is how many calls of one question run side by side before others wait for their last moment; 0 is 3. It is for callers who share calls
+	// already, and is 6 at most.
+	PromptCalls int
 	// Metadata returns what to send with an RPC; nil sends nothing. The result is not modified.
 	// An error ends the check in phase "credentials".
 	Metadata func(ctx context.Context) (metadata.MD, error)
@@ -107,7 +110,7 @@ func New(o Options) *Checker {
 	c.others = pool.New(connections)
 	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, prove.Result, *call]{
 		Go: o.Process.goroutines.Go, Clock: o.Process.clock, Budget: c.budget,
-		Left: prove.ErrLeft, Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
+		Left: prove.ErrLeft, Window: shareWindow, Prompt: min(cmp.Or(o.PromptCalls, promptCalls), maxCalls), Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
 		Queued: func(ctx context.Context, r grpcconn.Request, due time.Duration) { c.poolOf(r).Redial(ctx, due) },
 	})
