@@ -340,7 +340,7 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	hosts := []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"}
 	ca, other := healthtest.NewCA(t), healthtest.NewCA(t)
-	soon := time.Now().Add(24 * time.Hour)
+	soon := time.Now().Add(10 * time.Minute)
 	up, port := servers(t, hosts, healthtest.TLS(ca.ServerTLS(t, healthtest.DNSNames("upstream.test"))))
 	up[1].SetTLS(ca.ServerTLS(t, healthtest.DNSNames("upstream.test"), healthtest.ValidUntil(soon)))
 	names := healthtest.StartNameServer(t, hosts...)
@@ -1010,5 +1010,9 @@ func TestCloseDuringACheck(t *testing.T) {
 		callers.Wait()
 		m.setList("192.0.2.1", "192.0.2.3")
 		want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone) // one that came too late
+		synctest.Wait()
+		if n := up[2].OpenConnections(); n > 0 {
+			t.Errorf("%d connections are left", n)
+		}
 	})
 }
