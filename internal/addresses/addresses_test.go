@@ -227,11 +227,39 @@ func TestCauses(t *testing.T) {
 	for i := range 255 {
 		all = append(all, fmt.Sprintf("127.0.1.%d", i+1))
 	}
-	names.SetAddresses(all[:40]...) // as many as a UDP answer holds
+	names.SetAddresses(all...)
 	v = c.Check(t.Context(), "")
 	want(t, v, health.ConnectionFailed, health.PhaseConnect)
-	if said := v.Err.Error(); len(said) > 1<<10 || !strings.HasPrefix(said, "40 of 40 addresses are not serving: 127.0.1.1:") || !strings.HasSuffix(said, "(cut)") {
+	if said := v.Err.Error(); len(said) > 1<<10 || !strings.HasPrefix(said, "255 of 255 addresses are not serving: 127.0.1.1:") || !strings.HasSuffix(said, "(cut)") {
 		t.Errorf("cause of %d bytes: %q", len(said), said)
+	}
+}
+
+// A name with more addresses than a datagram holds, on sockets: each gets a connection, and keeps it.
+func TestMoreThanADatagramHolds(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	var all []string
+	for i := range 300 {
+		all = append(all, netip.AddrFrom4([4]byte{198, 51, 100 + byte(i/250), byte(i % 250)}).String())
+	}
+	names := healthtest.StartNameServer(t, all...)
+	c, _ := checker(t, names.Target("1"), "", func(o *check.Options) {
+		o.ConnectTimeout, o.RPCTimeout, o.MaxAge = 10*time.Second, 10*time.Second, time.Minute
+		o.Connect = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, up.Addr())
+		}
+	})
+	for range 2 {
+		v := c.Check(t.Context(), "")
+		want(t, v, health.Serving, health.PhaseNone)
+		if a := v.Addresses; a.Serving != 256 || a.LeftOut != 44 {
+			t.Errorf("%d serving, %d reachable, %d left out", a.Serving, a.Reachable, a.LeftOut)
+		}
+		t.Logf("took %v", v.Duration)
+	}
+	if up.Connections() != 256 {
+		t.Errorf("%d connections, want 256", up.Connections())
 	}
 }
 
