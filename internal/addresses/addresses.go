@@ -23,9 +23,11 @@ import (
 )
 
 const (
-	// maxAddresses is how many addresses of a name are checked, and atOnce how many of them at a time for one verdict.
+	// maxAddresses is how many addresses of a name are checked, and atOnce how many of them at a time for one verdict; maxTurns for all verdicts, of
+	// however many services.
 	maxAddresses = 256
 	atOnce       = 32
+	maxTurns     = 1024
 	// maxListed is how many services an answer to a List has.
 	maxListed = health.MaxServices
 )
@@ -55,6 +57,8 @@ type Checker struct {
 	calls      *coalesce.Group[question, result, *call]
 	madeUp     atomic.Int64 // RPCs that may be in progress for names that callers made up, MaxConcurrent at most
 
+	turns chan struct{} // has a value for each check of an address that is in progress
+
 	mu     sync.Mutex
 	places map[string]*place // by their addresses
 	closed bool
@@ -75,7 +79,7 @@ func New(o check.Options, needed func(reachable int) int) *Checker {
 	o.Trace = o.Trace.Complete()
 	c := &Checker{
 		o: o, needed: needed, clock: clock.NewRunning(o.Clock), goroutines: workers.New(),
-		places: make(map[string]*place),
+		turns: make(chan struct{}, maxTurns), places: make(map[string]*place),
 	}
 	lookups := o.Options
 	lookups.Redial = 0 // what asks again at a failure is the lookup itself

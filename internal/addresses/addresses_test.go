@@ -245,7 +245,7 @@ func TestMoreThanADatagramHolds(t *testing.T) {
 	}
 	names := healthtest.StartNameServer(t, all...)
 	c, _ := checker(t, names.Target("1"), "", func(o *check.Options) {
-		o.ConnectTimeout, o.RPCTimeout, o.MaxAge = 10*time.Second, 10*time.Second, time.Minute
+		o.ConnectTimeout, o.RPCTimeout, o.MaxAge = time.Minute, time.Minute, time.Minute // a busy machine lets none seem silent
 		o.Connect = func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, up.Addr())
 		}
@@ -260,6 +260,30 @@ func TestMoreThanADatagramHolds(t *testing.T) {
 	}
 	if up.Connections() != 256 {
 		t.Errorf("%d connections, want 256", up.Connections())
+	}
+}
+
+// The cause of an address is as short as its verdict alone would have it, and shorter where there are many.
+func TestBrief(t *testing.T) {
+	t.Parallel()
+	expired := &health.TLSError{Fault: health.CertificateExpired, At: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), Err: errors.New("x509: a long sentence")}
+	for _, row := range []struct {
+		err  error
+		most int
+		want string
+	}{
+		{expired, 100, "the certificate expired 2026-11-24"},
+		{errors.New("dial tcp 192.0.2.1:1: connect: connection refused"), 100, "connect: connection refused"},
+		{errors.New("dial tcp 192.0.2.2:1: connect: connection refused"), 100, "dial tcp 192.0.2.2:1: connect: connection refused"},
+		{errors.New("no answer to the RPC within 1s"), 9, "no answer…"},
+		{errors.New("éééé"), 3, "é…"},
+	} {
+		if got := brief(health.AddressVerdict{Address: "192.0.2.1:1", Err: row.err}, row.most); got == nil || got.Error() != row.want {
+			t.Errorf("%v: %v, want %q", row.err, got, row.want)
+		}
+	}
+	if brief(health.AddressVerdict{}, 100) != nil {
+		t.Error("a cause of nothing")
 	}
 }
 
@@ -436,7 +460,7 @@ func TestWithoutAName(t *testing.T) {
 	want(t, v, health.ConnectionFailed, health.PhaseConnect)
 	plain := check.New(c.o)
 	defer plain.Close()
-	if other := plain.Check(t.Context(), ""); v.Err.Error() != other.Err.Error() || v.Sentence(time.Now()) != other.Sentence(time.Now()) {
+	if other := plain.Check(t.Context(), ""); v.Err.Error() != other.Err.Error() || v.Reason() != other.Reason() || v.Sentence(time.Now()) != other.Sentence(time.Now()) {
 		t.Errorf("%q, %q; a check says %q, %q", v.Err, v.Sentence(time.Now()), other.Err, other.Sentence(time.Now()))
 	}
 	if line := heard.evidence[0].Lines()[0]; !strings.HasPrefix(line, "dial ") {
@@ -515,6 +539,7 @@ type memories struct {
 	mu        sync.Mutex
 	list      []netip.Addr
 	lookups   int
+	slow      time.Duration // a lookup takes
 	open      atomic.Int32
 	most      atomic.Int32
 }
@@ -543,6 +568,7 @@ func (m *memories) options(o *check.Options) {
 		return nil, ctx.Err()
 	}
 	o.Lookup = func(context.Context, string, string, bool) ([]netip.Addr, error) {
+		time.Sleep(m.slow)
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.lookups++
@@ -567,6 +593,9 @@ func bubble(t *testing.T, n int, minHealthy string, test func(t *testing.T, m *m
 		test(t, m, up, c, heard)
 		c.Close()
 		synctest.Wait()
+		if turns, madeUp := len(c.turns), c.madeUp.Load(); turns != 0 || madeUp != 0 {
+			t.Errorf("%d turns and %d of the limit for made-up names are not given back", turns, madeUp)
+		}
 		for i, u := range up {
 			if n := u.OpenConnections(); n > 0 {
 				t.Errorf("%d connections to address %d are left", n, i+1)
@@ -993,6 +1022,43 @@ func TestMadeUpNames(t *testing.T) {
 			t.Errorf("%d of 30 were refused, want 20", n)
 		}
 	}, func(o *check.Options) { o.MaxConcurrent = 40 })
+}
+
+// However many services hang at however many addresses, the checks of addresses in progress are bounded, and every caller is answered in time.
+func TestAllServicesHang(t *testing.T) {
+	t.Parallel()
+	var services []string
+	for i := range 60 {
+		services = append(services, fmt.Sprintf("s%02d", i))
+	}
+	bubble(t, 0, "", func(t *testing.T, m *memories, _ []*healthtest.Upstream, c *Checker, _ *told) {
+		var most atomic.Int64
+		m.setList(hangers(40)...)
+		m.slow = time.Millisecond
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond):
+					most.Store(max(most.Load(), int64(len(c.turns))))
+				}
+			}
+		}()
+		began := time.Now()
+		got := make(map[health.Status]int)
+		for _, v := range health.All(t.Context(), c.Check, services) {
+			got[v.Status]++
+		}
+		close(stop)
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if got[health.Timeout] != maxTurns/atOnce || got[health.Timeout]+got[health.Overloaded] != len(services) || most.Load() != maxTurns {
+			t.Errorf("%v, %d at once", got, most.Load())
+		}
+	}, func(o *check.Options) { o.Services = services })
 }
 
 // A caller who leaves, or has chosen a short deadline, says nothing about the upstream; the platform's deadline does.

@@ -64,12 +64,15 @@ func (w *call) Run() (result, clock.Reading) {
 	}
 	ended := make(chan *one)
 	for running := 0; ; {
-		for running < atOnce && len(waiting) > 0 && ctx.Err() == nil {
+		for running < atOnce && len(waiting) > 0 && w.c.hasTurn(ctx, waiting, running == 0) {
 			o := waiting[0]
 			waiting = waiting[1:]
 			w.change(func() { o.begun = true })
 			running++
-			w.c.goroutines.Go(func() { ended <- w.check(ctx, o) })
+			w.c.goroutines.Go(func() {
+				defer func() { <-w.c.turns }()
+				ended <- w.check(ctx, o)
+			})
 		}
 		for _, o := range waiting {
 			o.queued = true
@@ -93,6 +96,29 @@ func (w *call) Run() (result, clock.Reading) {
 	}
 	defer w.c.leave(w.ones)
 	return w.result(false), clock.Reading{}
+}
+
+// hasTurn says that the first of those who wait may begin. Where the limit of all calls is reached, it waits for that if it must; else one of the
+// call's own checks will end.
+func (c *Checker) hasTurn(ctx context.Context, waiting []*one, must bool) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	select {
+	case c.turns <- struct{}{}:
+		return true
+	default:
+	}
+	if !must {
+		return false
+	}
+	waiting[0].queued = true
+	select {
+	case c.turns <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // answer is what the lookup of a family, an index into dial.Families, came to.

@@ -94,7 +94,7 @@ func brief(one health.AddressVerdict, most int) error {
 	if one.Err == nil {
 		return nil
 	}
-	text := strings.TrimPrefix(one.Err.Error(), "dial tcp "+one.Address+": ")
+	text := strings.TrimPrefix(health.Verdict{Err: one.Err}.Reason(), "dial tcp "+one.Address+": ")
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "…"
 	}

@@ -45,7 +45,7 @@ func (a AddressVerdict) String() string {
 	case a.Err == nil:
 		return a.Address + " " + a.Status.String()
 	}
-	return a.Address + " " + a.Status.String() + ": " + a.Err.Error()
+	return a.Address + " " + a.Status.String() + ": " + Verdict{Err: a.Err}.Reason()
 }
 
 // Sort brings the addresses into their order; those that are alike keep theirs.
