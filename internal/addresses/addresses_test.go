@@ -272,7 +272,7 @@ func TestBrief(t *testing.T) {
 		most int
 		want string
 	}{
-		{expired, 100, "the certificate expired 2026-11-24"},
+		{expired, 100, "the server's certificate expired 2026-11-24"},
 		{errors.New("dial tcp 192.0.2.1:1: connect: connection refused"), 100, "connect: connection refused"},
 		{errors.New("dial tcp 192.0.2.2:1: connect: connection refused"), 100, "dial tcp 192.0.2.2:1: connect: connection refused"},
 		{errors.New("no answer to the RPC within 1s"), 9, "no answer…"},
@@ -1055,7 +1055,8 @@ func TestAllServicesHang(t *testing.T) {
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("took %v", took)
 		}
-		if got[health.Timeout] != maxTurns/atOnce || got[health.Timeout]+got[health.Overloaded] != len(services) || most.Load() != maxTurns {
+		// A service of which the first checks had few turns may share them with another one.
+		if got[health.Timeout] < maxTurns/atOnce || got[health.Timeout] > maxTurns/atOnce+12 || got[health.Timeout]+got[health.Overloaded] != len(services) || most.Load() != maxTurns {
 			t.Errorf("%v, %d at once", got, most.Load())
 		}
 	}, func(o *check.Options) { o.Services = services })
