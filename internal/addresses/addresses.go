@@ -19,7 +19,6 @@ import (
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
 	"example.com/grpc-health-http/internal/target"
-	"example.com/grpc-health-http/internal/workers"
 )
 
 const (
@@ -48,14 +47,14 @@ var errLeft = errors.New("the callers have left")
 
 // Checker checks every address of one upstream. It is safe for concurrent use.
 type Checker struct {
-	o          check.Options
-	needed     func(reachable int) int
-	clock      *clock.Running
-	goroutines *workers.Group
-	dialer     *dial.Dialer
-	lookups    *coalesce.Group[string, found, *lookup]
-	calls      *coalesce.Group[question, result, *call]
-	madeUp     atomic.Int64 // RPCs that may be in progress for names that callers made up, MaxConcurrent at most
+	o       check.Options
+	needed  func(reachable int) int
+	clock   *clock.Running
+	own     bool // the Process is this Checker's alone
+	dialer  *dial.Dialer
+	lookups *coalesce.Group[string, found, *lookup]
+	calls   *coalesce.Group[question, result, *call]
+	madeUp  atomic.Int64 // RPCs that may be in progress for names that callers made up, MaxConcurrent at most
 
 	turns chan struct{} // has a value for each check of an address that is in progress
 
@@ -70,35 +69,37 @@ func New(o check.Options, needed func(reachable int) int) *Checker {
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, time.Second)
 	o.RPCTimeout = cmp.Or(o.RPCTimeout, time.Second)
 	o.MaxConcurrent = cmp.Or(o.MaxConcurrent, 100)
-	if o.Clock == nil {
-		o.Clock = clock.System()
+	own := o.Process == nil
+	if own {
+		o.Process = check.NewProcess(o.Clock, 0)
 	}
+	o.Process = o.Process.Target()
 	if o.Redact == nil {
 		o.Redact = func(text string) string { return text }
 	}
 	o.Trace = o.Trace.Complete()
 	c := &Checker{
-		o: o, needed: needed, clock: clock.NewRunning(o.Clock), goroutines: workers.New(),
+		o: o, needed: needed, clock: o.Process.Clock(), own: own,
 		turns: make(chan struct{}, maxTurns), places: make(map[string]*place),
 	}
 	lookups := o.Options
 	lookups.Redial = 0 // what asks again at a failure is the lookup itself
 	c.dialer = dial.New(lookups, c.clock)
 	c.lookups = coalesce.New(coalesce.Options[string, found, *lookup]{
-		Go: c.goroutines.Go, Clock: c.clock, Budget: o.ConnectTimeout, Left: errLeft, Window: shareWindow, Prompt: maxLookups, Max: maxLookups,
-		Start: func(ctx context.Context, network string, _ clock.Reading) *lookup {
+		Go: o.Process.Go, Clock: c.clock, Budget: o.ConnectTimeout, Left: errLeft, Window: shareWindow, Prompt: maxLookups, Max: maxLookups,
+		Start: func(ctx context.Context, network string, _ clock.Reading, _ time.Duration) *lookup {
 			return &lookup{c.dialer, ctx, network}
 		},
 		Finish:     func(_ context.Context, _ string, _ clock.Reading, f found) found { return f },
 		Unanswered: func(context.Context, string, clock.Reading, *lookup, bool) found { return found{err: clock.ErrBudget} },
-		Queued:     func(context.Context, string) {},
+		Queued:     func(context.Context, string, time.Duration) {},
 		Shared:     func() {},
 	})
 	c.calls = coalesce.New(coalesce.Options[question, result, *call]{
-		Go: c.goroutines.Go, Clock: c.clock, Budget: c.budget() + grace, Left: errLeft,
+		Go: o.Process.Go, Clock: c.clock, Budget: c.budget() + grace, Left: errLeft,
 		Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + 2*shareWindow + grace, // one is for the lookup
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
-		Queued: func(ctx context.Context, _ question) { c.redial(ctx) },
+		Queued: func(ctx context.Context, _ question, due time.Duration) { c.redial(ctx, due-grace) },
 	})
 	return c
 }
@@ -113,7 +114,9 @@ func (c *Checker) Close() {
 		p.checker.Close()
 	}
 	c.mu.Unlock()
-	c.goroutines.Close()
+	if c.own {
+		c.o.Process.Close()
+	}
 }
 
 // question is what a call asks each address.
@@ -129,23 +132,16 @@ type result struct {
 	evidence health.Evidence
 }
 
-// arrivalKey is that of the arrival, a clock.Reading, in a call's context: coalesce gives a call the context of its first caller.
-type arrivalKey struct{}
-
-func (c *Checker) ask(ctx context.Context, q question) result {
-	return c.calls.Do(context.WithValue(ctx, arrivalKey{}, c.clock.Now()), q)
-}
-
 // Check asks every address how the service is; the empty name is the whole server. It answers within ConnectTimeout + RPCTimeout. It is a
 // health.Func; check.Checker.Check says what else holds.
 func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
-	return c.ask(ctx, question{service: service}).verdict
+	return c.calls.Do(ctx, question{service: service}).verdict
 }
 
 // List asks every address for all the services that it knows, and returns a verdict about each service that one of them knows, sorted by name.
 // Where too few addresses answer, the one verdict it returns has no name.
 func (c *Checker) List(ctx context.Context) []health.Verdict {
-	r := c.ask(ctx, question{list: true})
+	r := c.calls.Do(ctx, question{list: true})
 	if r.list != nil {
 		return slices.Clone(r.list)
 	}
@@ -163,18 +159,14 @@ func (c *Checker) Names(ctx context.Context) []string {
 }
 
 // redial is for those who wait for checks that are stuck in old dials.
-func (c *Checker) redial(ctx context.Context) {
+func (c *Checker) redial(ctx context.Context, due time.Duration) {
 	for _, p := range c.known() {
-		p.checker.Redial(ctx)
+		p.checker.Redial(ctx, due)
 	}
 }
 
-func (c *Checker) start(ctx context.Context, q question, now clock.Reading) *call {
-	arrived, ok := ctx.Value(arrivalKey{}).(clock.Reading)
-	if !ok {
-		arrived = now
-	}
-	return &call{c: c, ctx: ctx, question: q, began: now, due: arrived.Running + c.budget()}
+func (c *Checker) start(ctx context.Context, q question, now clock.Reading, due time.Duration) *call {
+	return &call{c: c, ctx: ctx, question: q, began: now, due: due - grace}
 }
 
 // admit takes as much of the limit for names that callers made up as a call may need, or none where there is not enough. The call gives it back.

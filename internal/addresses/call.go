@@ -69,7 +69,7 @@ func (w *call) Run() (result, clock.Reading) {
 			waiting = waiting[1:]
 			w.change(func() { o.begun = true })
 			running++
-			w.c.goroutines.Go(func() {
+			w.c.o.Process.Go(func() {
 				defer func() { <-w.c.turns }()
 				ended <- w.check(ctx, o)
 			})

@@ -103,7 +103,7 @@ func New(o Options) *Checker {
 	c.finish.Finish = true
 	connections := pool.Options{
 		Dial: dial.New(o.Options, o.Process.clock).Dial, Clock: o.Process.clock, MaxAge: o.MaxAge, ConnectTimeout: o.ConnectTimeout,
-		AskedEvery: o.CheckedEvery, Turns: o.Process.dials.Target(), Reserve: c.budget / lastTurn, Reaper: o.Process.reaper,
+		AskedEvery: o.CheckedEvery, Turns: o.Process.turns(), Reserve: c.budget / lastTurn, Reaper: o.Process.reaper,
 	}
 	c.configured = pool.New(connections)
 	connections.AskedEvery, connections.MadeUp = 0, true
@@ -157,9 +157,10 @@ func (c *Checker) ListProof(ctx context.Context) ([]health.Verdict, health.Evide
 }
 
 // Redial starts another dial where checks wait for older ones, as those do who wait for these checks: an outage may be over.
-func (c *Checker) Redial(ctx context.Context) {
-	c.configured.Redial(ctx)
-	c.others.Redial(ctx)
+// due is the running time at which they need their answer.
+func (c *Checker) Redial(ctx context.Context, due time.Duration) {
+	c.configured.Redial(ctx, due)
+	c.others.Redial(ctx, due)
 }
 
 // isConfigured says that the request is for a configured service.
