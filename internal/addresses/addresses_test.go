@@ -971,6 +971,44 @@ func hangers(n int) (all []string) {
 	return all
 }
 
+// The addresses of an upstream are one target for the limit of dials: they leave others their turns, and those without a turn are OVERLOADED.
+func TestLimitOfDials(t *testing.T) {
+	t.Parallel()
+	process := make(chan *check.Process, 1)
+	bubble(t, 1, "", func(t *testing.T, m *memories, _ []*healthtest.Upstream, c *Checker, _ *told) {
+		m.setList(hangers(40)...)
+		shared := <-process
+		o := c.o
+		o.Process, o.Lookup, o.Trace = shared, nil, health.Trace{}
+		o.Target, _ = target.Parse("192.0.2.1:1")
+		other := check.New(o)
+		defer other.Close()
+		defer shared.Close()
+		var callers sync.WaitGroup
+		callers.Go(func() {
+			v := c.Check(t.Context(), "")
+			want(t, v, health.Timeout, health.PhaseConnect)
+			got := make(map[health.Status]int)
+			for _, a := range v.Addresses.All {
+				got[a.Status]++
+			}
+			if got[health.Timeout] < 4 || got[health.Overloaded] < 20 || got[health.Timeout]+got[health.Overloaded] != 40 {
+				t.Errorf("%v", got)
+			}
+		})
+		time.Sleep(10 * time.Millisecond)
+		began := time.Now()
+		want(t, other.Check(t.Context(), ""), health.Serving, health.PhaseNone)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("another target waited %v", took)
+		}
+		callers.Wait()
+	}, func(o *check.Options) {
+		o.Process = check.NewProcess(nil, 8)
+		process <- o.Process
+	})
+}
+
 // A check that began too late to have its time is no failure of the address.
 func TestBeganTooLate(t *testing.T) {
 	t.Parallel()
