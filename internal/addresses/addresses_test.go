@@ -653,6 +653,27 @@ func TestOneSwallows(t *testing.T) {
 	}
 }
 
+// An address has all the time that a check has.
+func TestAllTheTime(t *testing.T) {
+	t.Parallel()
+	bubble(t, 2, "", func(t *testing.T, m *memories, up []*healthtest.Upstream, c *Checker, _ *told) {
+		m.way(2).Hold(970 * time.Millisecond)
+		up[1].SetDelay("", 990*time.Millisecond)
+		v := c.Check(t.Context(), "")
+		want(t, v, health.Serving, health.PhaseNone)
+		if v.Duration != 1960*time.Millisecond {
+			t.Errorf("took %v", v.Duration)
+		}
+		m.way(2).Reset()
+		up[1].SetDelay("", 1100*time.Millisecond)
+		v = c.Check(t.Context(), "")
+		want(t, v, health.Timeout, health.PhaseRPC)
+		if v.Duration > 2*time.Second {
+			t.Errorf("took %v", v.Duration)
+		}
+	})
+}
+
 // Callers who come all the time while an address hangs are answered in time, and share the RPCs.
 func TestManyCallersWhileOneHangs(t *testing.T) {
 	t.Parallel()
