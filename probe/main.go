@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/answer"
+	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
@@ -99,7 +100,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			fmt.Fprintf(stderr, "> settings from the environment: %s\n", strings.Join(s.FromEnvironment, " "))
 		}
 	}
-	checker := upstream.NewChecker(&s.Upstream, options)
+	checker := check.New(options)
 	defer checker.Close()
 	// What names are near is asked within the budget of the check.
 	within, cancel := context.WithTimeout(ctx, s.ConnectTimeout+s.RPCTimeout)

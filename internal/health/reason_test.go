@@ -97,10 +97,10 @@ func TestLinesOfAddresses(t *testing.T) {
 	t.Parallel()
 	a := Addresses{LeftOut: 3, All: []AddressVerdict{
 		{Address: "d", Status: ConnectionFailed, NoRoute: true, Err: ErrNoRoute}, {Address: "a", Status: Serving},
-		{Address: "b", Status: NotServing}, {Address: "c", Status: Timeout, Err: errors.New("too late")}, {Address: "e", Status: NotServing},
+		{Address: "b", Status: NotServing}, {Address: "c", Status: Timeout, Err: errors.New("too late")}, {Address: "f", NoRoute: true, Err: ErrNoRoute}, {Address: "e", Status: NotServing},
 	}}
 	a.Sort()
-	want := []string{"c TIMEOUT: too late", "b NOT_SERVING", "e NOT_SERVING", "a SERVING", "d not there: this machine has no route to it", "3 more were not checked"}
+	want := []string{"c TIMEOUT: too late", "b NOT_SERVING", "e NOT_SERVING", "a SERVING", "d not there: this machine has no route to it", "f not there: this machine has no route to it", "3 more were not checked"}
 	if got := a.Lines(); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
