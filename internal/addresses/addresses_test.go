@@ -653,6 +653,37 @@ func TestOneSwallows(t *testing.T) {
 	}
 }
 
+// The same on sockets, where the peer accepts and says nothing.
+func TestOneSwallowsOnSockets(t *testing.T) {
+	t.Parallel()
+	hosts := []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"}
+	up, port := servers(t, hosts)
+	way := healthtest.Forward(t, up[2].Addr())
+	names := healthtest.StartNameServer(t, hosts...)
+	c, _ := checker(t, names.Target(port), "", func(o *check.Options) {
+		o.Connect = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if address == up[2].Addr() {
+				address = way.Addr()
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+	})
+	want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
+	way.SetMode(healthtest.Silent)
+	way.Reset()
+	began := time.Now()
+	v := c.Check(t.Context(), "")
+	want(t, v, health.Timeout, health.PhaseHTTP2)
+	if took := time.Since(began); took > 3*time.Second { // a second for a busy machine
+		t.Errorf("took %v", took)
+	}
+	if got := statuses(v); got["127.0.0.2"] != health.Serving || got["127.0.0.3"] != health.Serving || got["127.0.0.4"] != health.Timeout {
+		t.Errorf("%v", got)
+	}
+	way.SetMode(healthtest.Pass)
+	want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
+}
+
 // An address has all the time that a check has.
 func TestAllTheTime(t *testing.T) {
 	t.Parallel()
