@@ -9,10 +9,10 @@ import (
 
 	"example.com/grpc-health-http/internal/answer"
 	"example.com/grpc-health-http/internal/app"
-	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/near"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/internal/upstream"
 )
 
 // The exit codes, of -runcli and of what keeps the command from running.
@@ -91,7 +91,7 @@ func runOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, std
 }
 
 // checkerOf is the checker of the verdict's upstream.
-func checkerOf(a *app.App, v health.Verdict) *check.Checker {
+func checkerOf(a *app.App, v health.Verdict) upstream.Checker {
 	for _, u := range a.Upstreams() {
 		if u.Target().Name == v.Target {
 			return u.Checker

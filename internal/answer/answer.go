@@ -52,9 +52,48 @@ type service struct {
 	CheckedAt       string  `json:"checked_at,omitempty"`
 	Evidence        string  `json:"evidence,omitempty"`
 	Cause           string  `json:"cause,omitempty"`
+	*each
 }
 
-// JSON is the worst status and an object for each service, and how many services a long List has beside them. causes says that the reader may see why a check failed: causes hold
+// each is what the addresses have to say, where each is checked on its own.
+type each struct {
+	Addresses  []address `json:"addresses"`
+	Needed     int       `json:"addresses_needed"`
+	NotChecked int       `json:"addresses_not_checked,omitempty"`
+	NotShown   int       `json:"addresses_not_shown,omitempty"`
+}
+
+type address struct {
+	Address         string  `json:"address"`
+	Status          string  `json:"status"`
+	GRPCCode        string  `json:"grpc_code"`
+	Phase           string  `json:"phase"`
+	DurationSeconds float64 `json:"duration_seconds"`
+	NoRoute         bool    `json:"no_route,omitempty"`
+	Cause           string  `json:"cause,omitempty"`
+}
+
+// MaxAddresses is how many addresses JSON shows, of all services together; but of each service's the worst few.
+const MaxAddresses = 4096
+
+// Shown is how many addresses JSON shows of each of n services at most.
+func Shown(n int) int { return max(MaxAddresses/max(n, 1), 4) }
+
+func newEach(a *health.Addresses, most int) *each {
+	shown := a.All[:min(len(a.All), most)]
+	e := &each{Addresses: make([]address, 0, len(shown)), Needed: a.Needed, NotChecked: a.LeftOut, NotShown: len(a.All) - len(shown)}
+	for _, one := range shown {
+		text := address{Address: one.Address, Status: one.Status.String(), GRPCCode: one.GRPCCode(), Phase: string(one.Phase),
+			DurationSeconds: one.Duration.Seconds(), NoRoute: one.NoRoute}
+		if one.Err != nil {
+			text.Cause = inert.Text(one.Err.Error())
+		}
+		e.Addresses = append(e.Addresses, text)
+	}
+	return e
+}
+
+// JSON is the worst status and an object for each service, and how many services a long List has beside them. causes says that the reader may see why a check failed, and each address: causes hold
 // addresses, and messages of the server. summary says that the verdicts are the latest ones, with their times, and not those of checks that were just made.
 func JSON(verdicts []health.Verdict, summary, causes bool) []byte {
 	w := whole{Status: health.Worst(verdicts).String(), Summary: summary, Services: make([]service, 0, len(verdicts))}
@@ -74,6 +113,9 @@ func JSON(verdicts []health.Verdict, summary, causes bool) []byte {
 		}
 		if causes && v.Err != nil {
 			s.Cause = inert.Text(v.Err.Error())
+		}
+		if causes && v.Addresses != nil {
+			s.each = newEach(v.Addresses, Shown(len(verdicts)))
 		}
 		w.Services = append(w.Services, s)
 	}

@@ -2,6 +2,7 @@ package answer
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +92,38 @@ func TestExitCode(t *testing.T) {
 	} {
 		if got := ExitCode(test.verdicts, code); got != test.want {
 			t.Errorf("%v: %d, want %d", test.verdicts, got, test.want)
+		}
+	}
+}
+
+// Each address is told to those who may see causes, and no more of them than an answer may hold: the worst, which come first.
+func TestJSONTellsAddresses(t *testing.T) {
+	t.Parallel()
+	v := health.Verdict{Service: "a", Status: health.Serving, Addresses: &health.Addresses{Needed: 1, LeftOut: 2, All: []health.AddressVerdict{
+		{Address: "192.0.2.1:1", Status: health.Timeout, Phase: health.PhaseConnect, Duration: time.Second, Err: errors.New("late\n")},
+		{Address: "192.0.2.2:1", Status: health.Serving, Asked: true},
+		{Address: "[2001:db8::1]:1", Status: health.ConnectionFailed, Phase: health.PhaseConnect, NoRoute: true, Err: health.ErrNoRoute},
+	}}}
+	const begin, end = `{"status":"SERVING","services":[{"service":"a","status":"SERVING","grpc_code":"","phase":"","duration_seconds":0`, "}]}\n"
+	if got := string(JSON([]health.Verdict{v}, false, false)); got != begin+end {
+		t.Errorf("without causes:\n%s", got)
+	}
+	const addresses = `,"addresses":[{"address":"192.0.2.1:1","status":"TIMEOUT","grpc_code":"","phase":"connect","duration_seconds":1,"cause":"late\\n"},` +
+		`{"address":"192.0.2.2:1","status":"SERVING","grpc_code":"OK","phase":"","duration_seconds":0},` +
+		`{"address":"[2001:db8::1]:1","status":"CONNECTION_FAILED","grpc_code":"","phase":"connect","duration_seconds":0,"no_route":true,"cause":"this machine has no route to it"}],` +
+		`"addresses_needed":1,"addresses_not_checked":2`
+	if got := string(JSON([]health.Verdict{v}, false, true)); got != begin+addresses+end {
+		t.Errorf("with causes:\n%s", got)
+	}
+	many := health.Verdict{Addresses: &health.Addresses{All: make([]health.AddressVerdict, 256)}}
+	for n, want := range map[int]string{1: "", 16: "", 17: `"addresses_not_shown":16}`, 100: `"addresses_not_shown":216}`, 1000: `"addresses_not_shown":252}`} {
+		verdicts := make([]health.Verdict, n)
+		for i := range verdicts {
+			verdicts[i] = many
+		}
+		got := string(JSON(verdicts, false, true))
+		if want == "" && strings.Contains(got, "not_shown") || !strings.Contains(got, want) || strings.Count(got, `"address":`) > max(MaxAddresses, 4*n) {
+			t.Errorf("%d services: %d addresses", n, strings.Count(got, `"address":`))
 		}
 	}
 }

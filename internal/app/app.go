@@ -169,6 +169,9 @@ func Announce(logger *slog.Logger, s *settings.Settings) {
 		}
 		attributes := []any{"upstream", s.ShownAddr(), "services", services, "tls", tlsOf(&s.Upstream),
 			"connect_timeout_seconds", s.ConnectTimeout.Seconds(), "rpc_timeout_seconds", s.RPCTimeout.Seconds()}
+		if s.AllAddresses {
+			attributes = append(attributes, "min_healthy_addresses", cmp.Or(s.MinHealthyAddresses, "all"))
+		}
 		logger.Info("checking", append(attributes, interval(s)...)...)
 	}
 	Warn(logger, s)

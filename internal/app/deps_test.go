@@ -90,6 +90,8 @@ var rooms = map[string][]string{
 	"prove":    {"clock", "dial", "grpcconn", "health", "pool"},
 	"coalesce": {"clock"},
 	"check":    {"clock", "coalesce", "dial", "grpcconn", "health", "inert", "pool", "prove", "turns", "workers"},
+
+	"addresses": {"check", "clock", "coalesce", "dial", "health", "inert", "target"},
 }
 
 // TestRooms keeps the arrows of the core as they are, and the core usable wherever gRPC is.

@@ -40,6 +40,7 @@ type reporter struct {
 
 	mu   sync.Mutex
 	seen map[kind]*repeated
+	down map[string][]string // addresses that were not serving, by service, as the log says
 	// Those of all upstreams. Names that callers made up have a limiter of their own: they cannot silence the configured ones.
 	lines, linesOfMadeUp *rate.Limiter
 }
@@ -62,7 +63,7 @@ type repeated struct {
 func newReporter(p Platform, t *settings.Target) *reporter {
 	return &reporter{
 		logger: p.Logger, target: t.Name, upstream: t.ShownAddr(), configured: health.Configured(t.Services), now: time.Now,
-		since: newStatusSince(t.Services), seen: make(map[kind]*repeated),
+		since: newStatusSince(t.Services), seen: make(map[kind]*repeated), down: make(map[string][]string),
 		lines: p.lines, linesOfMadeUp: p.linesOfMadeUp,
 	}
 }
@@ -82,8 +83,11 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 			r.logger.LogAttrs(ctx, slog.LevelInfo, fmt.Sprintf("%s SERVING again after %v, before that %v", r.label(v), c.failing.Round(time.Millisecond), c.from),
 				append(r.about(v), slog.String("previous_status", c.from.String()), slog.Float64("not_serving_seconds", c.failing.Seconds()))...)
 		}
+		if known {
+			r.logDegraded(ctx, v)
+		}
 		if r.logger.Enabled(ctx, slog.LevelDebug) {
-			r.logger.LogAttrs(ctx, slog.LevelDebug, "check", append(r.about(v), slog.Float64("duration_seconds", v.Duration.Seconds()))...)
+			r.logger.LogAttrs(ctx, slog.LevelDebug, "check", append(append(r.about(v), slog.Float64("duration_seconds", v.Duration.Seconds())), each(v)...)...)
 		}
 		return ""
 	}
@@ -123,11 +127,42 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 	if quiet > 0 {
 		attributes = append(attributes, slog.Int("not_logged_before", quiet))
 	}
+	attributes = append(attributes, each(v)...)
 	if lines := evidence.Lines(); len(lines) > 0 {
 		attributes = append(attributes, slog.Any("attempts", lines))
 	}
 	r.logger.LogAttrs(ctx, level, r.label(v)+" "+v.Status.String()+": "+v.Reason(), attributes...)
 	return id
+}
+
+// logDegraded logs which addresses are not serving of a service that is, because enough others are, when that has changed.
+func (r *reporter) logDegraded(ctx context.Context, v health.Verdict) {
+	if v.Addresses == nil {
+		return
+	}
+	down := v.Addresses.NotServing()
+	r.mu.Lock()
+	changed := !slices.Equal(r.down[v.Service], down)
+	if changed = changed && r.lines.AllowN(r.now(), 1); changed {
+		r.down[v.Service] = down
+	}
+	r.mu.Unlock()
+	if !changed {
+		return
+	}
+	level := slog.LevelWarn
+	if len(down) == 0 {
+		level = slog.LevelInfo
+	}
+	r.logger.LogAttrs(ctx, level, r.label(v)+" SERVING: "+v.Addresses.Sentence(), append(r.about(v), each(v)...)...)
+}
+
+// each is the attribute with the addresses of a verdict, where it has any.
+func each(v health.Verdict) []slog.Attr {
+	if v.Addresses == nil {
+		return nil
+	}
+	return []slog.Attr{slog.Any("addresses", v.Addresses.Lines())}
 }
 
 // label is what a line calls the service.

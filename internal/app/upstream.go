@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"example.com/grpc-health-http/internal/asker"
-	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/idtoken"
@@ -37,7 +36,7 @@ func (o Observer) verdict(v health.Verdict) {
 // Upstream is one upstream with its checker. Its verdicts are logged, and passed to its observer.
 type Upstream struct {
 	// Checker checks the upstream, unobserved.
-	Checker *check.Checker
+	Checker upstream.Checker
 	target  settings.Target
 	ask     asker.Upstream
 	gone    func() // tells the observer that there will be no more verdicts
@@ -79,7 +78,7 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 			o.Trace.PeerCertificate(leaf)
 		}
 	}
-	checker := check.New(options)
+	checker := upstream.NewChecker(&t.Upstream, options)
 	known := newKnown(t.Services, s.CheckInterval > 0)
 	told := func(v health.Verdict) {
 		o.verdict(v)

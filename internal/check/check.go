@@ -45,6 +45,9 @@ type Options struct {
 	Services []string
 	// MaxConcurrent limits the RPCs in progress at once for names that callers made up. 0 is 100.
 	MaxConcurrent int
+	// PromptCalls is how many calls of one question run side by side before others wait for their last moment; 0 is 3. It is for callers who share calls
+	// already, and is 6 at most.
+	PromptCalls int
 	// Metadata returns what to send with an RPC; nil sends nothing. The result is not modified.
 	// An error ends the check in phase "credentials".
 	Metadata func(ctx context.Context) (metadata.MD, error)
@@ -100,14 +103,14 @@ func New(o Options) *Checker {
 	c.finish.Finish = true
 	connections := pool.Options{
 		Dial: dial.New(o.Options, o.Process.clock).Dial, Clock: o.Process.clock, MaxAge: o.MaxAge, ConnectTimeout: o.ConnectTimeout,
-		AskedEvery: o.CheckedEvery, Turns: o.Process.dials.Target(), Reserve: c.budget / lastTurn, Reaper: o.Process.reaper,
+		AskedEvery: o.CheckedEvery, Turns: o.Process.turns(), Reserve: c.budget / lastTurn, Reaper: o.Process.reaper,
 	}
 	c.configured = pool.New(connections)
 	connections.AskedEvery, connections.MadeUp = 0, true
 	c.others = pool.New(connections)
 	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, prove.Result, *call]{
 		Go: o.Process.goroutines.Go, Clock: o.Process.clock, Budget: c.budget,
-		Left: prove.ErrLeft, Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
+		Left: prove.ErrLeft, Window: shareWindow, Prompt: min(cmp.Or(o.PromptCalls, promptCalls), maxCalls), Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
 		Queued: func(ctx context.Context, r grpcconn.Request, due time.Duration) { c.poolOf(r).Redial(ctx, due) },
 	})
@@ -127,17 +130,37 @@ func (c *Checker) Close() {
 // RPCTimeout, and earlier where the context has a deadline. Where that has another cause than context.DeadlineExceeded, as
 // health.ErrCallerDeadline, it is the caller's own affair, and the Trace is told nothing. It is a health.Func.
 func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
-	return c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict
+	v, _ := c.Proof(ctx, service)
+	return v
+}
+
+// Proof is Check, with the evidence, which the caller may not change.
+func (c *Checker) Proof(ctx context.Context, service string) (health.Verdict, health.Evidence) {
+	r := c.calls.Do(ctx, grpcconn.Request{Service: service})
+	return r.Verdict, r.Evidence
 }
 
 // List asks for all the services that the server knows, sorted by name. Where that fails, the one
 // verdict it returns has no name.
 func (c *Checker) List(ctx context.Context) []health.Verdict {
+	verdicts, _ := c.ListProof(ctx)
+	return verdicts
+}
+
+// ListProof is List, with the evidence, which the caller may not change.
+func (c *Checker) ListProof(ctx context.Context) ([]health.Verdict, health.Evidence) {
 	r := c.calls.Do(ctx, grpcconn.Request{List: true})
 	if r.List != nil {
-		return slices.Clone(r.List) // several callers have this one
+		return slices.Clone(r.List), r.Evidence // several callers have this one
 	}
-	return []health.Verdict{r.Verdict}
+	return []health.Verdict{r.Verdict}, r.Evidence
+}
+
+// Redial starts another dial where checks wait for older ones, as those do who wait for these checks: an outage may be over.
+// due is the running time at which they need their answer.
+func (c *Checker) Redial(ctx context.Context, due time.Duration) {
+	c.configured.Redial(ctx, due)
+	c.others.Redial(ctx, due)
 }
 
 // isConfigured says that the request is for a configured service.

@@ -17,6 +17,7 @@ type Process struct {
 	goroutines *workers.Group
 	dials      *turns.Gate // nil is no limit
 	reaper     *pool.Reaper
+	target     *turns.Target // of all its Checkers; nil where each has its own
 }
 
 // NewProcess returns a Process in which so many dials go on at once, as MaxDials; 0 is no limit. read reads the machine's clocks; nil
@@ -31,6 +32,27 @@ func NewProcess(read func() clock.Moment, dials int) *Process {
 	}
 	return p
 }
+
+// Target returns the same Process for Checkers that together are one target for the limit of dials: those of the addresses of one upstream.
+func (p *Process) Target() *Process {
+	same := *p
+	same.target = p.dials.Target()
+	return &same
+}
+
+// turns are those of one more Checker.
+func (p *Process) turns() *turns.Target {
+	if p.target != nil {
+		return p.target
+	}
+	return p.dials.Target()
+}
+
+// Clock is the clock that the Checkers measure budgets with.
+func (p *Process) Clock() *clock.Running { return p.clock }
+
+// Go runs f in a goroutine of its own.
+func (p *Process) Go(f func()) { p.goroutines.Go(f) }
 
 // Dials is how many dials are in progress, and how many wait for their turn; 0 where there is no limit.
 func (p *Process) Dials() (inProgress, waiting int) { return p.dials.Used() }

@@ -22,6 +22,8 @@ var ErrInProgress = errors.New("in progress")
 
 // Attempt is one try to get an answer.
 type Attempt struct {
+	// Address is the one that was asked, where each is checked on its own; else it is empty.
+	Address string
 	// Reused says that the connection had been dialled before the check began; Age is how long before.
 	Reused bool
 	Age    time.Duration
@@ -68,7 +70,11 @@ type AddressAttempt struct {
 func (e Evidence) Lines() []string {
 	lines := make([]string, 0, len(e.Attempts))
 	for _, a := range e.Attempts {
-		lines = append(lines, a.String())
+		line := a.String()
+		if a.Address != "" {
+			line = a.Address + ": " + line
+		}
+		lines = append(lines, line)
 	}
 	return lines
 }

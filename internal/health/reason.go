@@ -7,7 +7,9 @@ import (
 
 // Sentence says in plain words what a verdict means, as seen at a time. Callers may see it: it holds no address, no name and no
 // text from outside.
-func (v Verdict) Sentence(now time.Time) string {
+func (v Verdict) Sentence(now time.Time) string { return v.withAddresses(v.sentence(now)) }
+
+func (v Verdict) sentence(now time.Time) string {
 	switch v.Status {
 	case ConnectionFailed:
 		sentence := failures[v.Phase]
@@ -76,7 +78,7 @@ var timeouts = map[Phase]string{
 
 // Reason says why a verdict is not SERVING, in words that go into a line of the log. It may hold anything that Err holds.
 func (v Verdict) Reason() string {
-	if failed := v.TLSError(); failed != nil && (failed.Fault == CertificateExpired || failed.Fault == CertificateNotYetValid) {
+	if failed := v.TLSError(); failed != nil && (v.Addresses == nil || len(v.Addresses.All) == 1) && (failed.Fault == CertificateExpired || failed.Fault == CertificateNotYetValid) {
 		return failed.Brief() // crypto/x509 has the times in a long sentence
 	}
 	if v.Err != nil {

@@ -3,6 +3,7 @@ package health
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,5 +61,50 @@ func TestSentenceAndReason(t *testing.T) {
 		if got := test.v.Reason(); got != test.reason {
 			t.Errorf("%+v: reason %q, want %q", test.v, got, test.reason)
 		}
+	}
+}
+
+// A verdict about several addresses says of how many, and names none.
+func TestSentenceOfAddresses(t *testing.T) {
+	t.Parallel()
+	const refused = "The server does not accept connections, or cannot be reached."
+	for _, test := range []struct {
+		serving, reachable, needed int
+		status                     Status
+		phase                      Phase
+		want                       string
+	}{
+		{1, 1, 1, Serving, PhaseNone, "The server says that it is serving."},
+		{0, 1, 1, ConnectionFailed, PhaseConnect, refused},
+		{3, 3, 3, Serving, PhaseNone, "3 of 3 addresses are serving."},
+		{2, 3, 2, Serving, PhaseNone, "2 of 3 addresses are serving; 2 must be."},
+		{2, 3, 3, ConnectionFailed, PhaseConnect, "2 of 3 addresses are serving. " + refused},
+		{1, 3, 2, ConnectionFailed, PhaseConnect, "1 of 3 addresses is serving; 2 must be. " + refused},
+		{0, 2, 2, NotServing, PhaseNone, "0 of 2 addresses are serving. The server answers, and says that it is not serving."},
+		{2, 2, 3, NotServing, PhaseNone, "2 of 2 addresses are serving, and 3 must be."},
+		{1, 1, 2, NotServing, PhaseNone, "1 of 1 addresses is serving, and 2 must be."},
+		{1, 2, 3, Timeout, PhaseConnect, "1 of 2 addresses is serving, and 3 must be. The server did not accept a connection in time."},
+		{0, 0, 1, ConnectionFailed, PhaseConnect, "This machine has no route to any of the server's addresses."},
+	} {
+		v := Verdict{Status: test.status, Phase: test.phase, Addresses: &Addresses{Serving: test.serving, Reachable: test.reachable, Needed: test.needed}}
+		if got := v.Sentence(time.Unix(0, 0)); got != test.want {
+			t.Errorf("%+v: %q", test, got)
+		}
+	}
+}
+
+func TestLinesOfAddresses(t *testing.T) {
+	t.Parallel()
+	a := Addresses{LeftOut: 3, All: []AddressVerdict{
+		{Address: "d", Status: ConnectionFailed, NoRoute: true, Err: ErrNoRoute}, {Address: "a", Status: Serving},
+		{Address: "b", Status: NotServing}, {Address: "c", Status: Timeout, Err: errors.New("too late")}, {Address: "f", NoRoute: true, Err: ErrNoRoute}, {Address: "e", Status: NotServing},
+	}}
+	a.Sort()
+	want := []string{"c TIMEOUT: too late", "b NOT_SERVING", "e NOT_SERVING", "a SERVING", "d not there: this machine has no route to it", "f not there: this machine has no route to it", "3 more were not checked"}
+	if got := a.Lines(); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if got := a.NotServing(); !slices.Equal(got, []string{"b", "c", "e"}) {
+		t.Errorf("%q", got)
 	}
 }

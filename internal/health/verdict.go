@@ -46,6 +46,9 @@ func All(ctx context.Context, check Func, services []string) []Verdict {
 // the upstream: its verdict, Timeout, is for this caller alone, and nobody else is told.
 var ErrCallerDeadline = errors.New("the caller's own deadline has passed")
 
+// ErrNoRoute says that this machine has no route to an address.
+var ErrNoRoute = errors.New("this machine has no route to it")
+
 // Verdict is the answer of a check of one service.
 type Verdict struct {
 	// Target is the name of the upstream; empty where only one is configured.
@@ -73,6 +76,8 @@ type Verdict struct {
 	Since time.Time
 	// EvidenceID is the id of the log line that shows the evidence; empty for SERVING.
 	EvidenceID string
+	// Addresses are the findings about each address, where the verdict is made of those; else nil. Callers may see them where they may see Err.
+	Addresses *Addresses
 	// Err is the cause, for logs and the command line: an HTTP caller gets it only where the settings allow that. It is nil
 	// for verdicts that the server gave with RPC status OK.
 	Err error

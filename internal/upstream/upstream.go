@@ -9,9 +9,11 @@ import (
 
 	"golang.org/x/net/http/httpproxy"
 
+	"example.com/grpc-health-http/internal/addresses"
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
 	"example.com/grpc-health-http/internal/dial"
+	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/redact"
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/target"
@@ -65,6 +67,23 @@ func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Conte
 		}
 	}
 	return options, nil
+}
+
+// Checker is what checks an upstream: a check.Checker, or one of all its addresses.
+type Checker interface {
+	// Check is a health.Func.
+	Check(ctx context.Context, service string) health.Verdict
+	List(ctx context.Context) []health.Verdict
+	Names(ctx context.Context) []string
+	Close()
+}
+
+// NewChecker returns the checker that the settings ask for. The options are those of Options.
+func NewChecker(s *settings.Upstream, o check.Options) Checker {
+	if s.AllAddresses {
+		return addresses.New(o, s.MinHealthy)
+	}
+	return check.New(o)
 }
 
 // userinfo are the secrets in the user and password that a URL may have, which need not be one that can be parsed.

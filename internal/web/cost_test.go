@@ -30,7 +30,7 @@ func TestAnswerCost(t *testing.T) {
 			for _, text := range []string{"", "echo.EchoServer", strings.Repeat("a", 255), strings.Repeat(`"`, 255), strings.Repeat("\u2028", 85), strings.Repeat("<", 255), strings.Repeat("+", 255), strings.Repeat(".", 255), strings.Repeat("é", 127)} {
 				for _, cause := range []string{"", strings.Repeat("<", 1<<10), strings.Repeat("c", 1<<10)} {
 					for _, named := range []bool{false, true} {
-						checkCost(t, f, n, text, cause, named)
+						checkCost(t, f, n, text, cause, named, 0)
 					}
 				}
 			}
@@ -38,13 +38,38 @@ func TestAnswerCost(t *testing.T) {
 	}
 }
 
-func checkCost(t *testing.T, f format, n int, text, cause string, named bool) {
+// Also where each of many addresses is told.
+func TestAnswerCostOfAddresses(t *testing.T) {
+	t.Parallel()
+	for _, f := range []format{formatHTML, formatJSON, formatText} {
+		for _, n := range []int{1, 2, 100, 1000} {
+			for _, cause := range []string{"", strings.Repeat("<", 1<<10), strings.Repeat("c", 1<<10)} {
+				for _, addresses := range []int{1, 3, 256} {
+					checkCost(t, f, n, "echo.EchoServer", cause, false, addresses)
+				}
+			}
+		}
+	}
+}
+
+func checkCost(t *testing.T, f format, n int, text, cause string, named bool, addresses int) {
 	t.Helper()
+	var each *health.Addresses
+	if addresses > 0 {
+		each = &health.Addresses{Needed: addresses, LeftOut: 12}
+		for i := range addresses {
+			a := health.AddressVerdict{Address: fmt.Sprintf("[2001:db8:1234:1234:1234:1234:1234:%04x]:50051", i), Status: health.ConnectionFailed, Asked: true, Code: 4, Phase: health.PhaseCredentials, Duration: 123456789, NoRoute: i%2 == 0}
+			if cause != "" {
+				a.Err = errors.New(cause)
+			}
+			each.All = append(each.All, a)
+		}
+	}
 	var verdicts []health.Verdict
 	var upstreams []*asker.Upstream
 	var q query
 	for i := range n {
-		v := health.Verdict{Service: text, Status: health.Timeout, Phase: health.PhaseConnect, At: time.Now(), Since: time.Now(), EvidenceID: fmt.Sprintf("%012d", i), Duration: 12345678}
+		v := health.Verdict{Service: text, Status: health.Timeout, Phase: health.PhaseConnect, At: time.Now(), Since: time.Now(), EvidenceID: fmt.Sprintf("%012d", i), Duration: 12345678, Addresses: each}
 		if named {
 			v.Target = fmt.Sprintf("%063d", i)
 			upstreams = append(upstreams, &asker.Upstream{Name: v.Target, Group: strings.Repeat("g", 63), Services: []string{"", text}, History: upAndDown})
@@ -79,7 +104,7 @@ func checkCost(t *testing.T, f format, n int, text, cause string, named bool) {
 		took = int64(cap(answer.Text(verdicts))) * 3 / 2
 	}
 	if cost := answerCost(f, verdicts, true); took > cost {
-		t.Errorf("%s, %d services %.3q, causes %.1q, named %v: %d bytes, charged with %d", f, n, text, cause, named, took, cost)
+		t.Errorf("%s, %d services %.3q, causes %.1q, named %v, %d addresses: %d bytes, charged with %d", f, n, text, cause, named, addresses, took, cost)
 	}
 }
 

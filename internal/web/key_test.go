@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ func TestBodyKeyHasAllOfAVerdict(t *testing.T) {
 	one := health.Verdict{
 		Target: "t", Service: "s", LeftOut: 1, Status: health.Serving, Code: 1, Phase: "p", Duration: 1,
 		At: time.Unix(1, 1), Since: time.Unix(1, 1), EvidenceID: "e", Err: errors.New("e"),
+		Addresses: &health.Addresses{Needed: 1, All: []health.AddressVerdict{{Address: "a", Asked: true, Code: 1, Phase: "p", Duration: 1, Err: errors.New("e")}}},
 	}
 	for _, f := range []format{formatText, formatJSON, formatHTML} {
 		key := func(verdicts ...health.Verdict) bodyKey {
@@ -41,6 +43,27 @@ func TestBodyKeyHasAllOfAVerdict(t *testing.T) {
 				value.Set(reflect.ValueOf(v.Add(1)))
 				add(field.Name+" later", other)
 				value.Set(reflect.ValueOf(time.Time{}))
+			case *health.Addresses:
+				last := one.Addresses
+				for what, change := range map[string]func(*health.Addresses){
+					"none":        func(a *health.Addresses) { a.All = nil },
+					"another":     func(a *health.Addresses) { a.All[0].Address = "b" },
+					"its status":  func(a *health.Addresses) { a.All[0].Status = health.Timeout },
+					"its code":    func(a *health.Addresses) { a.All[0].Code = 2 },
+					"its phase":   func(a *health.Addresses) { a.All[0].Phase = "q" },
+					"its time":    func(a *health.Addresses) { a.All[0].Duration = 2 },
+					"its cause":   func(a *health.Addresses) { a.All[0].Err = errors.New("f") },
+					"its route":   func(a *health.Addresses) { a.All[0].NoRoute = true },
+					"the needed":  func(a *health.Addresses) { a.Needed = 2 },
+					"the missing": func(a *health.Addresses) { a.LeftOut = 1 },
+				} {
+					changed := *last
+					changed.All = slices.Clone(last.All)
+					change(&changed)
+					other.Addresses = &changed
+					add("Addresses: "+what, other)
+				}
+				value.SetZero()
 			case error:
 				value.Set(reflect.ValueOf(errors.New("f")))
 				add(field.Name+" else", other)

@@ -24,6 +24,7 @@ func answerCost(f format, verdicts []health.Verdict, showCause bool) int64 {
 			}
 		}
 	}
+	addresses := 0
 	for i := range verdicts {
 		v := &verdicts[i]
 		count(v.Target)
@@ -31,12 +32,23 @@ func answerCost(f format, verdicts []health.Verdict, showCause bool) int64 {
 		if showCause && v.Err != nil && (f == formatJSON || f == formatHTML && len(verdicts) < manyRows) {
 			count(v.Err.Error())
 		}
+		if showCause && v.Addresses != nil && (f == formatJSON || f == formatHTML && len(verdicts) == 1) {
+			all := v.Addresses.All
+			all = all[:min(len(all), answer.Shown(len(verdicts)))]
+			addresses += len(all)
+			for k := range all {
+				count(all[k].Address)
+				if all[k].Err != nil {
+					count(all[k].Err.Error())
+				}
+			}
+		}
 	}
 	switch f {
 	case formatHTML:
-		return int64(72<<10 + 2200*len(verdicts) + 8*plain + 24*others)
+		return int64(72<<10 + 2200*len(verdicts) + 256*addresses + 8*plain + 24*others)
 	case formatJSON:
-		return int64(2<<10 + 512*len(verdicts) + 4*plain + 12*others)
+		return int64(2<<10 + 512*len(verdicts) + 512*addresses + 4*plain + 12*others)
 	}
 	return int64(1<<10 + 64*len(verdicts) + 2*plain + 6*others)
 }

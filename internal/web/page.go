@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -63,7 +64,7 @@ func (p statusPage) render(data pageData) []byte {
 // sizeOf is what a page takes at most, in bytes.
 func (p statusPage) sizeOf(d *pageData) int {
 	size := p.size + len(d.Rows) + len(d.Folded) + 170*len(d.Past) + len(d.Evidence)
-	for _, text := range append([]string{d.TextLink, d.JSONLink, d.Subject, d.Subject, d.Meaning, d.PageTitle}, d.Causes...) {
+	for _, text := range append([]string{d.TextLink, d.JSONLink, d.Subject, d.Subject, d.Meaning, d.PageTitle}, append(slices.Clone(d.Causes), d.Addresses...)...) {
 		size += len(text) + len("<br><bdi></bdi>")
 		for i := range len(text) {
 			if strings.IndexByte(`&<>"'+`, text[i]) >= 0 {
@@ -187,6 +188,7 @@ type pageData struct {
 	Certificate        pageCertificate
 	Evidence           string
 	Causes             []string // where callers may see them
+	Addresses          []string // of the only service, where callers may see them
 	TextLink, JSONLink string
 	Words              words
 }
@@ -238,6 +240,9 @@ func newPage(q query, worst health.Status, found asker.Answer, s shown) pageData
 		d.Evidence = strings.Join(health.EvidenceIDs(found.Verdicts), ", ")
 		if s.showCause {
 			d.Causes = causes(found.Verdicts)
+			if len(found.Verdicts) == 1 && found.Verdicts[0].Addresses != nil {
+				d.Addresses = found.Verdicts[0].Addresses.Lines()
+			}
 		}
 	}
 	rows := make([]pageRow, 0, len(found.Verdicts))

@@ -149,6 +149,18 @@ func newBodyKey(f format, q query, found asker.Answer, shows shown) bodyKey {
 		moment(v.At)
 		moment(v.Since)
 		text(v.EvidenceID)
+		flag(v.Addresses != nil)
+		if a := v.Addresses; a != nil {
+			number(int64(len(a.All)))
+			number(int64(a.Needed))
+			number(int64(a.LeftOut))
+			for k := range a.All {
+				text(a.All[k].String())
+				text(a.All[k].GRPCCode())
+				text(string(a.All[k].Phase))
+				number(int64(a.All[k].Duration))
+			}
+		}
 		flag(v.Err != nil)
 		if v.Err != nil {
 			text(v.Err.Error())

@@ -1,7 +1,9 @@
 package healthtest
 
 import (
+	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -14,9 +16,13 @@ import (
 // nameServed is the name that a NameServer knows.
 const nameServed = "upstream.test"
 
-// NameServer is a DNS server on loopback that knows one name, upstream.test. Its methods are safe for concurrent use.
+// mostByUDP is the length of the longest answer in a datagram, in bytes: that of RFC 1035. A longer one is fetched by TCP.
+const mostByUDP = 512
+
+// NameServer is a DNS server on loopback, over UDP and TCP, that knows one name, upstream.test. Its methods are safe for concurrent use.
 type NameServer struct {
 	conn    net.PacketConn
+	tcp     net.Listener
 	running sync.WaitGroup
 
 	mu        sync.Mutex
@@ -30,11 +36,23 @@ type NameServer struct {
 // the name does not exist (NXDOMAIN).
 func StartNameServer(t testing.TB, addresses ...string) *NameServer {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("start name server: %v", err)
+	var conn net.PacketConn
+	var tcp net.Listener
+	for conn == nil { // until a port is free for both
+		var err error
+		if tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatalf("start name server: %v", err)
+		}
+		if conn, err = net.ListenPacket("udp", tcp.Addr().String()); err != nil {
+			tcp.Close()
+		}
 	}
-	n := &NameServer{conn: conn, addresses: addresses}
+	n := &NameServer{conn: conn, tcp: tcp, addresses: addresses}
+	n.running.Go(func() {
+		if err := n.serveTCP(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("name server: %v", err)
+		}
+	})
 	n.running.Go(func() {
 		if err := n.serve(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("name server: %v", err)
@@ -42,6 +60,7 @@ func StartNameServer(t testing.TB, addresses ...string) *NameServer {
 	})
 	t.Cleanup(func() {
 		conn.Close()
+		tcp.Close()
 		n.running.Wait()
 	})
 	return n
@@ -90,7 +109,7 @@ func (n *NameServer) serve() error {
 		if err != nil {
 			return err
 		}
-		answer, delay := n.answer(buffer[:size])
+		answer, delay := n.answer(buffer[:size], mostByUDP)
 		if answer == nil {
 			continue
 		}
@@ -104,8 +123,36 @@ func (n *NameServer) serve() error {
 	}
 }
 
-// answer returns the answer to a query, and its delay. There is none to an invalid query, or one that is lost.
-func (n *NameServer) answer(query []byte) ([]byte, time.Duration) {
+// serveTCP answers one query on each connection.
+func (n *NameServer) serveTCP() error {
+	for {
+		conn, err := n.tcp.Accept()
+		if err != nil {
+			return err
+		}
+		n.running.Go(func() {
+			defer conn.Close()
+			var size [2]byte
+			if _, err := io.ReadFull(conn, size[:]); err != nil {
+				return
+			}
+			query := make([]byte, binary.BigEndian.Uint16(size[:]))
+			if _, err := io.ReadFull(conn, query); err != nil {
+				return
+			}
+			answer, delay := n.answer(query, 1<<16-1)
+			if answer == nil {
+				return
+			}
+			time.Sleep(delay)
+			// A client that has left gets no answer.
+			_, _ = conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...))
+		})
+	}
+}
+
+// answer returns the answer to a query, of which most bytes may be sent, and its delay. There is none to an invalid query, or one that is lost.
+func (n *NameServer) answer(query []byte, most int) ([]byte, time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var m dnsmessage.Message
@@ -135,6 +182,10 @@ func (n *NameServer) answer(query []byte) ([]byte, time.Duration) {
 		}
 	}
 	answer, err := m.Pack()
+	if err == nil && len(answer) > most {
+		m.Answers, m.Truncated = nil, true
+		answer, err = m.Pack()
+	}
 	if err != nil {
 		return nil, 0
 	}
