@@ -43,7 +43,6 @@ type fleet struct {
 
 	mu       sync.Mutex
 	dialling int // dials that are at the network
-	ending   time.Time
 	asked    []*asked
 }
 
