@@ -246,6 +246,7 @@ func badFiles(here string) []badFile {
 		{"an octal number", one("all_addresses: true", "min_healthy_addresses: 010"), []string{"line 5, target a: min_healthy_addresses: begins with 0"}},
 		{"a hexadecimal number", one("all_addresses: true", "min_healthy_addresses: 0x10"), []string{"line 5, target a: min_healthy_addresses: not a whole number"}},
 		{"a negative time", one("rpc_timeout: -1s"), []string{"line 4, target a: rpc_timeout: must be above zero"}},
+		{"times of more than a minute", one("rpc_timeout: 50s", "connect_timeout: 11s"), []string{"line 4, target a: rpc_timeout: is with connect_timeout more than a minute"}},
 		{"a header without colon", one("rpc_headers: [a]"), []string{"line 4, target a: rpc_headers: header 1: no colon"}},
 		{"a header that is a list", one("rpc_headers: [\"a: b\", [c]]"), []string{"line 4, target a: rpc_headers: header 2: is a list"}},
 		{"a value that is a list", one("rpc_headers: {a: [b]}"), []string{"line 4, target a: rpc_headers: header 1: is a list"}},

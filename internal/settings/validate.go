@@ -175,6 +175,9 @@ func (r *reader) validateUpstream() {
 			r.wrong(timeout, "is more than a year: write a duration such as 500ms or 2s")
 		}
 	}
+	if r.file != nil && r.ConnectTimeout <= maxTimeout && r.RPCTimeout <= maxTimeout && r.ConnectTimeout+r.RPCTimeout > MaxTargetBudget {
+		r.wrong(&r.RPCTimeout, "is with connect_timeout more than a minute, the most for a target: write less")
+	}
 	if r.ConnMaxAge < 0 {
 		r.wrong(&r.ConnMaxAge, "must not be below zero: write a duration such as 10s, or 0 to dial for every RPC")
 	}
