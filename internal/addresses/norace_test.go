@@ -1,0 +1,6 @@
+//go:build !race
+
+package addresses
+
+// raceDetector says whether the test was built with the race detector.
+const raceDetector = false
