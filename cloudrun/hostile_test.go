@@ -215,7 +215,7 @@ func TestNothingElseIsServed(t *testing.T) {
 		"/config", "/env", "/version", "/status", "/admin", "/graph", "/api/v1/query", "/grpc.health.v1.Health/Check",
 		"/.git/config", "/.env", "/etc/passwd", "/proc/self/environ", "/static/", "/favicon.ico", "/robots.txt", "/.well-known/security.txt",
 	}
-	for port, only := range map[string][]string{p.health: {"/health", "/livez"}, p.metrics: {"/metrics", "/livez"}} {
+	for port, only := range map[string][]string{p.health: {"/health", "/livez"}, p.metrics: {"/", "/metrics", "/livez"}} {
 		for _, path := range append(paths, "/health", "/metrics", "/livez") {
 			c, err := p.connect(port, nil)
 			if err != nil {

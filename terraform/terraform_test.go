@@ -39,6 +39,7 @@ var deployments = map[string][]struct {
 			"GRPC_HEALTH_HTTPS_LISTEN_KEY":    "TLS ends in front of the container",
 			"GRPC_HEALTH_HTTPS_LISTEN_VERIFY": "TLS ends in front of the container",
 			"GRPC_HEALTH_HTTPS_LISTEN_CA":     "TLS ends in front of the container",
+			"GRPC_HEALTH_CHECK_INTERVAL":      "an instance gets CPU time for requests alone",
 		}},
 	},
 	"aws": {
@@ -61,6 +62,7 @@ var deployments = map[string][]struct {
 			"GRPC_HEALTH_HTTPS_LISTEN_CA":              "a load balancer shows no client certificate",
 			"GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR":     "nobody is let in there",
 			"GRPC_HEALTH_METRICS_HTTP_PATH":            "nobody is let in there",
+			"GRPC_HEALTH_CHECK_INTERVAL":               "the load balancer asks",
 		}},
 	},
 }
@@ -70,6 +72,7 @@ const ecs = "../example/ecs"
 
 // nowhere are the variables that none of these platforms has a use for, and why.
 var nowhere = map[string]string{
+	"GRPC_HEALTH_TARGETS_FILE":     "each deployment is for one upstream",
 	"GRPC_HEALTH_SPIFFE":           "there is no Workload API",
 	"GRPC_HEALTH_SPIFFE_SERVER_ID": "there is no Workload API",
 	"GRPC_HEALTH_USE_PROXY":        "HTTPS_PROXY, which it obeys, is no setting of the program's",
