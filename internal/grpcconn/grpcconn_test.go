@@ -315,32 +315,34 @@ func TestUnsendable(t *testing.T) {
 	limit := func(n uint32) healthtest.Fault {
 		return healthtest.WithSettings(healthtest.Message("\x08\x01", ""), http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: n})
 	}
-	cancelled, cancel := context.WithCancel(within(t, long))
-	cancel()
 	for _, row := range []struct {
 		name  string
 		fault healthtest.Fault
-		ctx   context.Context
 		md    metadata.MD
 		code  codes.Code
 		text  string
 	}{
-		{"metadata beyond the server's limit", limit(500), within(t, long), metadata.Pairs("a", big, "b", big), codes.ResourceExhausted, "maximum size (500 bytes) set by server"},
-		{"a server that takes none", limit(1), within(t, long), nil, codes.ResourceExhausted, "maximum size (1 bytes) set by server"},
-		{"many small ones", limit(1000), within(t, long), metadata.MD{"a": make([]string, 50)}, codes.ResourceExhausted, "maximum size"},
-		{"a line break in a value", limit(5000), within(t, long), metadata.Pairs("key", "a\nb"), codes.Internal, "non-printable"},
-		{"a letter that is not ASCII", limit(5000), within(t, long), metadata.Pairs("key", "caf\u00e9"), codes.Internal, "non-printable"},
-		{"an illegal name", limit(5000), within(t, long), metadata.MD{"a b": {"some"}}, codes.Internal, "illegal characters"},
-		{"an empty name", limit(5000), within(t, long), metadata.MD{"": {"some"}}, codes.Internal, "empty key"},
-		{"cancelled", limit(5000), cancelled, nil, codes.Canceled, "canceled"},
+		{"metadata beyond the server's limit", limit(500), metadata.Pairs("a", big, "b", big), codes.ResourceExhausted, "maximum size (500 bytes) set by server"},
+		{"a server that takes none", limit(1), nil, codes.ResourceExhausted, "maximum size (1 bytes) set by server"},
+		{"many small ones", limit(1000), metadata.MD{"a": make([]string, 50)}, codes.ResourceExhausted, "maximum size"},
+		{"a line break in a value", limit(5000), metadata.Pairs("key", "a\nb"), codes.Internal, "non-printable"},
+		{"a letter that is not ASCII", limit(5000), metadata.Pairs("key", "caf\u00e9"), codes.Internal, "non-printable"},
+		{"an illegal name", limit(5000), metadata.MD{"a b": {"some"}}, codes.Internal, "illegal characters"},
+		{"an empty name", limit(5000), metadata.MD{"": {"some"}}, codes.Internal, "empty key"},
+		{"cancelled", limit(5000), nil, codes.Canceled, "canceled"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
+			ctx, cancel := context.WithCancel(within(t, long))
+			defer cancel()
+			if row.code == codes.Canceled {
+				cancel()
+			}
 			server := healthtest.StartFrontEnd(t, row.fault)
 			for range 20 {
 				c := connected(t, server.Addr())
 				// The limit is known when the first RPC begins.
-				a := c.Do(row.ctx, grpcconn.Request{}, row.md, new(grpcconn.Progress))
+				a := c.Do(ctx, grpcconn.Request{}, row.md, new(grpcconn.Progress))
 				if a.Outcome != grpcconn.Unsendable || a.Status != health.RPCFailed || a.Code != row.code || status.Code(a.Err) != row.code || !strings.Contains(a.String(), row.text) {
 					t.Fatalf("outcome %d, code %v, status %v: %v", a.Outcome, a.Code, a.Status, a)
 				}
