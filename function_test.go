@@ -166,13 +166,26 @@ func (d *deployed) Write(p []byte) (int, error) {
 	return d.log.Write(p)
 }
 
-// deploy starts the function with the environment that the platform sets, and env.
+// deploy starts the function with the environment that the platform sets, and env. The platform names the port; here another process may take it
+// before the function does.
 func deploy(t *testing.T, env ...string) *deployed {
 	t.Helper()
 	program, err := buildFunction()
 	if err != nil {
 		t.Fatal(err)
 	}
+	for range 5 {
+		if d := start(t, program, env); d != nil {
+			return d
+		}
+	}
+	t.Fatal("each port was taken")
+	return nil
+}
+
+// start returns the function once it listens, or nil where its port was taken.
+func start(t *testing.T, program string, env []string) *deployed {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -187,6 +200,9 @@ func deploy(t *testing.T, env ...string) *deployed {
 	}
 	t.Cleanup(func() { d.cmd.Process.Kill(); d.cmd.Wait() })
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if strings.Contains(d.text(), "address already in use") {
+			return nil
+		}
 		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			conn.Close()

@@ -9,7 +9,7 @@ import (
 )
 
 // TestAttacks makes all attacks, also the slow ones. They run as the command does, because the race detector would slow them down.
-// Other tests run at the same time, so answers may be later than for the command.
+// A machine of continuous integration may be slow, so answers may be later than for the command.
 func TestAttacks(t *testing.T) {
 	program, err := build(t.Context(), t.TempDir(), "test/attack")
 	if err != nil {
