@@ -118,7 +118,7 @@ var mutants = []mutant{
 	{"credentials that fail are told as a failure of TLS", "dial/dial.go",
 		"return nil, p.end(health.PhaseCredentials, err)", "return nil, p.end(health.PhaseTLS, err)"},
 	{"verdicts are kept for 50 ms", "check/check.go",
-		"	return c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict", "	if v, ok := c.doubled.Load(\"kept \" + service); ok && time.Since(v.(health.Verdict).At) < 50*time.Millisecond {\n		return v.(health.Verdict)\n	}\n	v := c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict\n	c.doubled.Store(\"kept \"+service, v)\n	return v"},
+		"	v, _ := c.Proof(ctx, service)\n	return v", "	if v, ok := c.doubled.Load(\"kept \" + service); ok && time.Since(v.(health.Verdict).At) < 50*time.Millisecond {\n		return v.(health.Verdict)\n	}\n	v, _ := c.Proof(ctx, service)\n	c.doubled.Store(\"kept \"+service, v)\n	return v"},
 }
 
 // mutantSeeds is within how many seeds a mutant must be found.
