@@ -137,6 +137,33 @@ func TestSlowBody(t *testing.T) {
 	})
 }
 
+// A handler may set a time of its own.
+func TestTimeOfHandlerForBody(t *testing.T) {
+	t.Parallel()
+	everyProtocol(t, func(t *testing.T, config *tls.Config, two bool) {
+		r := start(t, Server{TLS: config, HeaderTimeout: time.Hour, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+				t.Error(err)
+			}
+			echo(w, r)
+		})})
+		body, sends := io.Pipe()
+		defer sends.Close()
+		request, err := http.NewRequest(http.MethodPost, r.url(), body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := httpClient(t, two).Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusBadRequest {
+			t.Errorf("got %s, want that the body has not come", response.Status)
+		}
+	})
+}
+
 // The time for a body does not end the work that follows it.
 func TestTimeAfterBody(t *testing.T) {
 	t.Parallel()
