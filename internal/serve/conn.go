@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -56,21 +57,30 @@ func (c *conn) busy() bool { return c.handlers > c.waiting }
 
 // answering counts the answers of a connection that have begun and not ended.
 type answering struct {
-	n     atomic.Int32
-	since atomic.Int64 // in Unix milliseconds, when n was 0 last
+	mu    sync.Mutex // so that since is never that of an answer which has ended
+	n     int
+	since time.Time // when n was 0 last
 }
 
 func (a *answering) begin() {
-	if a.n.Add(1) == 1 {
-		a.since.Store(time.Now().UnixMilli())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.n++; a.n == 1 {
+		a.since = time.Now()
 	}
 }
 
-func (a *answering) end() { a.n.Add(-1) }
+func (a *answering) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.n--
+}
 
-// stuck reports whether the client has not read its answers for some time.
-func (a *answering) stuck(now time.Time) bool {
-	return a.n.Load() > 0 && now.UnixMilli()-a.since.Load() >= stuckAfter.Milliseconds()
+// some reports whether there are any, and stuck whether the client has not read them for some time.
+func (a *answering) some(now time.Time) (some, stuck bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.n > 0, a.n > 0 && now.Sub(a.since) >= stuckAfter
 }
 
 // Read tells the table what was read.

@@ -66,9 +66,9 @@ func (cs *connections) evictableLocked() (victim *conn, soon bool) {
 func (cs *connections) stuckLocked(c *conn) (stuck []*conn, soon bool) {
 	now := time.Now()
 	for other := range cs.open {
-		switch {
-		case other == c || other.answers.n.Load() == 0:
-		case other.answers.stuck(now):
+		switch some, late := other.answers.some(now); {
+		case other == c || !some:
+		case late:
 			stuck = append(stuck, other)
 		default:
 			soon = true

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -200,6 +201,21 @@ func TestCancelledRequestHTTP2(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An answer that has just begun is not late, though nobody has noted yet when it began.
+func TestAnswerThatBegins(t *testing.T) {
+	t.Parallel()
+	for range 50_000 {
+		var a answering
+		go a.begin()
+		for some, late := false, false; !some; {
+			if some, late = a.some(time.Now()); late {
+				t.Fatal("it is late")
+			}
+			runtime.Gosched()
+		}
+	}
 }
 
 // However many connections come and go, each request that has a handler gets its answer.

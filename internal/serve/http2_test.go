@@ -495,7 +495,10 @@ func hammerHTTP2(t *testing.T, config *tls.Config) {
 			}
 		})
 	}
-	eventually(t, "the load is on", func() bool { return done.Load() > 500 || t.Failed() })
+	eventually(t, "the load is on", func() bool {
+		all, http1 := r.speaking()
+		return all == clients && http1 == 0 && done.Load() > 500 || t.Failed()
+	})
 	over := r.drain(t, patience, linger)
 	wait(t, "the drain ends", over)
 	working.Wait()
