@@ -319,7 +319,7 @@ func TestUnreadBodiesCount(t *testing.T) {
 		const room = 8
 		began, read, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		r := start(t, Server{
-			TLS: config, Memory: http2Cost(config) + room*(memory.Stream+memory.Body), Overloaded: busy,
+			TLS: config, Memory: withRest(http2Cost(config) + room*(memory.Stream+memory.Body)), Overloaded: busy,
 			Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				began <- struct{}{}
 				<-read

@@ -52,8 +52,14 @@ type conn struct {
 	begun atomic.Bool // they are, or it speaks HTTP/2
 }
 
-// busy reports whether a handler works for c, and does not only wait for the body of its request.
-func (c *conn) busy() bool { return c.handlers > c.waiting }
+// busy reports whether a handler works for c, and does not only wait for the body of its request, or will do so in a moment: without TLS
+// the table knows that the server has read a whole request of HTTP/1.
+func (c *conn) busy() bool {
+	return c.handlers > c.waiting || c.handlers == 0 && c.requests.whole > 0 && !c.opaque()
+}
+
+// opaque reports whether what is read of c does not say where a request ends.
+func (c *conn) opaque() bool { return c.table.secure || c.preface.complete() }
 
 // answering counts the answers of a connection that have begun and not ended.
 type answering struct {

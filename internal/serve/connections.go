@@ -101,7 +101,7 @@ func bound(nc net.Conn) {
 func (cs *connections) add(c *conn) (surplus []*conn, room, soon bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	surplus, room, soon = cs.makeRoomLocked(c, c.cost, len(cs.open)-cs.limit+1)
+	surplus, room, soon = cs.makeRoomLocked(c, c.cost, len(cs.open)-cs.limit+1, restFor)
 	if !room {
 		return surplus, false, soon
 	}
@@ -189,7 +189,9 @@ const (
 // There is none on a connection that is closed.
 func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
 	cost = max(0, int64(len(r.Header))*memory.HeaderField-freeFields)
+	leaves := int64(0) // what the requests of HTTP/2 connections leave to connections, so that there is always room for another one
 	if r.ProtoMajor > 1 {
+		leaves = cs.memory / 4
 		cost += memory.Stream
 		if r.ContentLength != 0 {
 			cost += memory.Body
@@ -209,11 +211,11 @@ func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
 		got = enough
 		if cost > 0 {
 			var fits bool
-			if surplus, fits, _ = cs.makeRoomLocked(c, cost, 0); !fits {
+			if surplus, fits, _ = cs.makeRoomLocked(c, cost+leaves, 0, askFor); !fits {
 				switch got = little; {
 				case r.ProtoMajor == 1: // it has its connection, and will soon have ended
 					cost = 0
-				case cs.used+cost > cs.memory+cs.memory/8:
+				case cs.used+cost+leaves/2 > cs.memory:
 					got = none
 				}
 			}

@@ -203,6 +203,34 @@ func TestCancelledRequestHTTP2(t *testing.T) {
 	})
 }
 
+// A connection of which a whole request has been read does not make room, though no handler has it yet. What is less than that, or
+// cannot be told, does.
+func TestReadRequestMakesNoRoom(t *testing.T) {
+	t.Parallel()
+	for sent, makes := range map[string]int{
+		get: 0, get + get[:5]: 0, get + get: 0, http2.ClientPreface[:18]: 0,
+		get[:len(get)-2]: 1, "\r\n\r\n": 1, "G": 1, http2.ClientPreface: 1, http2.ClientPreface + get: 1, http2.ClientPreface[:17]: 1,
+	} {
+		r := start(t, Server{Handler: ok})
+		dial(t, r.address())
+		eventually(t, "the connection is accepted", func() bool { return r.evictable() == 1 })
+		r.conns.mu.Lock()
+		var c *conn
+		for c = range r.conns.open {
+		}
+		r.conns.mu.Unlock()
+		r.conns.read(c, []byte(sent)) // as when the server has read it, and got no further
+		if n := r.evictable(); n != makes {
+			t.Errorf("%q: %d connections can make room, want %d", sent, n, makes)
+		}
+		r.conns.mu.Lock()
+		if surplus, _, _ := r.conns.makeRoomLocked(nil, 0, 1, 0); len(surplus) != makes {
+			t.Errorf("%q: %d connections made room, want %d", sent, len(surplus), makes)
+		}
+		r.conns.mu.Unlock()
+	}
+}
+
 // An answer that has just begun is not late, though nobody has noted yet when it began.
 func TestAnswerThatBegins(t *testing.T) {
 	t.Parallel()
