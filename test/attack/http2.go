@@ -28,16 +28,16 @@ func http2Attacks() []attack {
 			t.hold(lasts / 2)
 		},
 	}, {
-		name: "a byte of each body", what: "100 HTTP/2 connections have 100 streams each, and send a byte of a body of 16 KiB on each",
+		name: "a byte of each body", what: "40 HTTP/2 connections have 100 streams each, and send a byte of a body of 16 KiB on each",
 		settings: hung,
 		do: func(t *trial) {
-			t.connect(100, func(i int, c *conn) { t.bodies(c, 100, names(1, "b%d.", i), 1) })
+			t.connect(40, func(i int, c *conn) { t.bodies(c, 100, names(1, "b%d.", i), 1) })
 			t.hold(lasts / 2)
 		},
 	}, {
-		name: "messages that never end", what: "100 HTTP/2 connections have 100 gRPC calls each, and send a byte of each message",
+		name: "messages that never end", what: "40 HTTP/2 connections have 100 gRPC calls each, and send a byte of each message",
 		do: func(t *trial) {
-			t.connect(100, func(_ int, c *conn) {
+			t.connect(40, func(_ int, c *conn) {
 				t.bodies(c, 100, checkMethod, 1, "content-type", grpcType, "te", "trailers")
 			})
 			t.hold(lasts / 2)
@@ -85,9 +85,9 @@ func http2Attacks() []attack {
 			t.hold(lasts / 2)
 		},
 	}, {
-		name: "idle h2c connections", what: "2,900 HTTP/2 connections without TLS stay open after a frame of 16 KiB, half of them after a request",
+		name: "idle h2c connections", what: "1,000 HTTP/2 connections without TLS stay open after a frame of 16 KiB, half of them after a request",
 		do: func(t *trial) {
-			t.connect(2_900, func(i int, c *conn) {
+			t.connect(1_000, func(i int, c *conn) {
 				h := t.http2(c)
 				if h == nil {
 					return
