@@ -37,10 +37,10 @@ func (b *body) Read(p []byte) (int, error) {
 	conns.awaits(b.conn)
 	n, err := b.ReadCloser.Read(p)
 	if err == nil {
-		conns.arrived(b.conn, n, 0, false)
+		conns.arrived(b.conn, n, 0)
 		return n, nil
 	}
-	conns.arrived(b.conn, n, b.cost, true)
+	conns.arrived(b.conn, n, b.cost)
 	b.given, b.cost = b.given+b.cost, 0
 	if b.control != nil { // the handler begins now; the end of the time to read may cancel the request's context
 		_ = b.control.SetReadDeadline(time.Now().Add(conns.answer))

@@ -47,9 +47,6 @@ type conn struct {
 	turns   turns
 	gather  gather
 	gathers atomic.Bool // it speaks HTTP/2
-
-	first time.Time   // without TLS: when the headers of its first request must be complete
-	begun atomic.Bool // they are, or it speaks HTTP/2
 }
 
 // busy reports whether a handler works for c, and does not only wait for the body of its request, or will do so in a moment: without TLS
@@ -99,15 +96,6 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-// SetReadDeadline lets the preface of HTTP/2 and the headers of a first request take no longer than the headers alone may:
-// http.Server waits for one after the other.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	if !c.begun.Load() && !c.first.IsZero() && (t.IsZero() || t.After(c.first)) {
-		t = c.first
-	}
-	return c.Conn.SetReadDeadline(t)
 }
 
 // Write notes that the client has been answered.

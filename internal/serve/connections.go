@@ -64,9 +64,6 @@ func (cs *connections) Accept() (net.Conn, error) {
 			c.from = tcp.AddrPort().Addr().Unmap()
 		}
 		if cs.take(c) {
-			if !cs.secure {
-				c.first = time.Now().Add(cs.patience)
-			}
 			return c, nil
 		}
 		_ = nc.Close()
@@ -256,6 +253,9 @@ func (cs *connections) end(c *conn, cost int64, left, answered bool) {
 			c.answers.end()
 		}
 	}
+	if c.handlers == 0 {
+		cs.unlistLocked(c) // its answer may be on its way
+	}
 	cs.enlistLocked(c)
 	cs.waitsLocked(c)
 }
@@ -268,16 +268,13 @@ func (cs *connections) awaits(c *conn) {
 	cs.waitsLocked(c)
 }
 
-// arrived notes that a handler of c has n bytes of a body, and what these no longer take of the memory. all says that it waits for no more.
-func (cs *connections) arrived(c *conn, n int, cost int64, all bool) {
+// arrived notes that a handler of c has n bytes of a body, and what the body no longer takes of the memory.
+func (cs *connections) arrived(c *conn, n int, cost int64) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c.waiting--
 	cs.readLocked(c, -min(int64(n), c.unread))
 	cs.giveLocked(c, cost)
-	if all {
-		cs.unlistLocked(c) // a handler works
-	}
 }
 
 func (cs *connections) giveLocked(c *conn, cost int64) {
@@ -346,15 +343,12 @@ func (cs *connections) readPlainLocked(c *conn, p []byte) {
 	before := c.preface
 	if c.preface.read(p); c.preface.complete() {
 		c.requests = requests{partial: true}
-		c.begun.Store(true)
 		return
 	}
 	if c.preface < 0 && before >= 0 {
 		cs.giveLocked(c, memory.HTTP2Connection-memory.Connection)
 	}
-	if c.requests.read(p); c.requests.whole > 0 {
-		c.begun.Store(true)
-	}
+	c.requests.read(p)
 }
 
 // readLocked counts bytes of a request that no handler has yet.

@@ -231,6 +231,54 @@ func TestReadRequestMakesNoRoom(t *testing.T) {
 	}
 }
 
+// A request that its HTTP/2 caller cancels before it has a handler does not keep its connection from making room.
+func TestCancelledBeforeHandler(t *testing.T) {
+	t.Parallel()
+	overHTTP2(t, func(t *testing.T, config *tls.Config) {
+		r := start(t, Server{Handler: ok, TLS: config})
+		client := dialHTTP2(t, r)
+		client.request(1)
+		client.until("an answer", answered(1))
+		eventually(t, "it can make room", func() bool { return r.evictable() == 1 })
+		r.conns.mu.Lock()
+		var c *conn
+		for c = range r.conns.open {
+		}
+		outer := c.outer
+		r.conns.mu.Unlock()
+		r.conns.state(outer, http.StateActive)
+		r.conns.state(outer, http.StateIdle) // the stream has ended
+		cost, _ := r.conns.begin(c, &http.Request{ProtoMajor: 2})
+		if r.evictable() != 0 {
+			t.Error("it makes room while a handler runs")
+		}
+		r.conns.end(c, cost, false, false)
+		if r.evictable() != 1 {
+			t.Error("it does not make room")
+		}
+	})
+}
+
+// Between the end of the preface and the first state a drain does not close a connection as one without a request.
+func TestDrainAfterPreface(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: ok})
+	client := dial(t, r.address())
+	eventually(t, "the connection is accepted", func() bool { return r.conns.count() == 1 })
+	r.conns.mu.Lock()
+	var c *conn
+	for c = range r.conns.open {
+	}
+	r.conns.mu.Unlock()
+	r.conns.read(c, []byte(http2.ClientPreface))
+	r.conns.drain()
+	r.conns.closeIdle()
+	client.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := client.buffered.ReadByte(); err == io.EOF {
+		t.Error("it is closed")
+	}
+}
+
 // An answer that has just begun is not late, though nobody has noted yet when it began.
 func TestAnswerThatBegins(t *testing.T) {
 	t.Parallel()
