@@ -224,6 +224,9 @@ func TestReadRequestMakesNoRoom(t *testing.T) {
 			t.Errorf("%q: %d connections can make room, want %d", sent, n, makes)
 		}
 		r.conns.mu.Lock()
+		if surplus, _, soon := r.conns.makeRoomLocked(nil, 0, 1, time.Hour); len(surplus) > 0 || soon != (makes > 0) {
+			t.Errorf("%q: %d connections made room before their time, %v", sent, len(surplus), soon)
+		}
 		if surplus, _, _ := r.conns.makeRoomLocked(nil, 0, 1, 0); len(surplus) != makes {
 			t.Errorf("%q: %d connections made room, want %d", sent, len(surplus), makes)
 		}
