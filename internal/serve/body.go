@@ -13,38 +13,34 @@ type body struct {
 	io.ReadCloser
 	conn    *conn
 	control *http.ResponseController // of HTTP/1; with HTTP/2 the time-outs of http.Server are those of a request
-	begun   bool                     // to be read
 	cost    int64                    // what is kept of it has of the table's memory
 	given   int64                    // what it had
 }
 
-// withBody returns r with a body that tells c.
+// withBody returns r with a body that tells c. With HTTP/1 it may take no longer than a request's headers, or what the handler sets.
 func withBody(w http.ResponseWriter, r *http.Request, c *conn) (*http.Request, *body) {
 	b := &body{ReadCloser: r.Body, conn: c}
 	if r.ProtoMajor > 1 {
 		b.cost = memory.Body
 	} else {
 		b.control = http.NewResponseController(w)
+		_ = b.control.SetReadDeadline(time.Now().Add(c.table.patience)) // an error is one of Read, too
 	}
 	r = r.WithContext(r.Context()) // a copy
 	r.Body = b
 	return r, b
 }
 
-// Read waits for the client no longer than for a request's headers.
+// Read lets the connection make room while it waits for the client.
 func (b *body) Read(p []byte) (int, error) {
 	conns := b.conn.table
-	if !b.begun && b.control != nil {
-		_ = b.control.SetReadDeadline(time.Now().Add(conns.patience)) // an error is one of Read, too
-	}
-	b.begun = true
 	conns.awaits(b.conn)
 	n, err := b.ReadCloser.Read(p)
 	if err == nil {
-		conns.arrived(b.conn, n, 0, false)
+		conns.arrived(b.conn, n, 0)
 		return n, nil
 	}
-	conns.arrived(b.conn, n, b.cost, true)
+	conns.arrived(b.conn, n, b.cost)
 	b.given, b.cost = b.given+b.cost, 0
 	if b.control != nil { // the handler begins now; the end of the time to read may cancel the request's context
 		_ = b.control.SetReadDeadline(time.Now().Add(conns.answer))

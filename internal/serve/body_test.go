@@ -137,6 +137,33 @@ func TestSlowBody(t *testing.T) {
 	})
 }
 
+// A handler may set a time of its own.
+func TestTimeOfHandlerForBody(t *testing.T) {
+	t.Parallel()
+	everyProtocol(t, func(t *testing.T, config *tls.Config, two bool) {
+		r := start(t, Server{TLS: config, HeaderTimeout: time.Hour, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+				t.Error(err)
+			}
+			echo(w, r)
+		})})
+		body, sends := io.Pipe()
+		defer sends.Close()
+		request, err := http.NewRequest(http.MethodPost, r.url(), body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := httpClient(t, two).Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusBadRequest {
+			t.Errorf("got %s, want that the body has not come", response.Status)
+		}
+	})
+}
+
 // The time for a body does not end the work that follows it.
 func TestTimeAfterBody(t *testing.T) {
 	t.Parallel()
@@ -247,6 +274,60 @@ func TestWaitingForBodiesMakesRoom(t *testing.T) {
 	})
 }
 
+// What a handler has read of a body is not taken for the headers of another request.
+func TestReadBodiesAreNoHeaders(t *testing.T) {
+	t.Parallel()
+	everyProtocol(t, func(t *testing.T, config *tls.Config, two bool) {
+		read, release := make(chan struct{}), make(chan struct{})
+		r := start(t, Server{TLS: config, Memory: 1 << 20, HeaderMemory: 1 << 20, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.ReadFull(r.Body, make([]byte, 12<<10))
+			close(read)
+			<-release
+		})})
+		answered := make(chan error, 1)
+		go func() {
+			response, err := httpClient(t, two).Post(r.url(), "text/plain", strings.NewReader(strings.Repeat("b", 12<<10)))
+			if err == nil {
+				response.Body.Close()
+			}
+			answered <- err
+		}()
+		wait(t, "the body", read)
+		if _, excess := r.usage(); excess != 0 {
+			t.Errorf("%d bytes are in use for headers", excess)
+		}
+		close(release)
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A connection does not make room while its answer is sent, also if its handler has not read the whole body.
+func TestAnswerBeforeBodyMakesNoRoom(t *testing.T) {
+	t.Parallel()
+	secured(t, func(t *testing.T, config *tls.Config, dial func(*testing.T, string) *client) {
+		r := start(t, Server{TLS: config, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = r.Body.Read(make([]byte, 1)) })})
+		c := dial(t, r.address())
+		go io.WriteString(c, "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\nb")
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if response, err := c.answer(); err != nil || response.StatusCode != 200 {
+				t.Errorf("%v, %v", response, err)
+			}
+		}()
+		wait(t, "the answer", done)
+		r.conns.mu.Lock()
+		defer r.conns.mu.Unlock()
+		for c := range r.conns.open {
+			if c.handlers == 0 && c.listed {
+				t.Error("it can make room")
+			}
+		}
+	})
+}
+
 // With HTTP/2 a connection has several handlers: while one of them works it does not make room, and when all the others wait it does.
 func TestOneOfSeveralWorks(t *testing.T) {
 	t.Parallel()
@@ -292,7 +373,7 @@ func TestUnreadBodiesCount(t *testing.T) {
 		const room = 8
 		began, read, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		r := start(t, Server{
-			TLS: config, Memory: http2Cost(config) + room*(memory.Stream+memory.Body), Overloaded: busy,
+			TLS: config, Memory: withRest(http2Cost(config) + room*(memory.Stream+memory.Body)), Overloaded: busy,
 			Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				began <- struct{}{}
 				<-read

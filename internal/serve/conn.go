@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -46,31 +47,43 @@ type conn struct {
 	turns   turns
 	gather  gather
 	gathers atomic.Bool // it speaks HTTP/2
-
-	first time.Time   // without TLS: when the headers of its first request must be complete
-	begun atomic.Bool // they are, or it speaks HTTP/2
 }
 
-// busy reports whether a handler works for c, and does not only wait for the body of its request.
-func (c *conn) busy() bool { return c.handlers > c.waiting }
+// busy reports whether a handler works for c, and does not only wait for the body of its request, or will do so in a moment: without TLS
+// the table knows that the server has read a whole request of HTTP/1.
+func (c *conn) busy() bool {
+	return c.handlers > c.waiting || c.handlers == 0 && c.requests.whole > 0 && !c.opaque()
+}
+
+// opaque reports whether what is read of c does not say where a request ends.
+func (c *conn) opaque() bool { return c.table.secure || c.preface.complete() }
 
 // answering counts the answers of a connection that have begun and not ended.
 type answering struct {
-	n     atomic.Int32
-	since atomic.Int64 // in Unix milliseconds, when n was 0 last
+	mu    sync.Mutex // so that since is never that of an answer which has ended
+	n     int
+	since time.Time // when n was 0 last
 }
 
 func (a *answering) begin() {
-	if a.n.Add(1) == 1 {
-		a.since.Store(time.Now().UnixMilli())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.n++; a.n == 1 {
+		a.since = time.Now()
 	}
 }
 
-func (a *answering) end() { a.n.Add(-1) }
+func (a *answering) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.n--
+}
 
-// stuck reports whether the client has not read its answers for some time.
-func (a *answering) stuck(now time.Time) bool {
-	return a.n.Load() > 0 && now.UnixMilli()-a.since.Load() >= stuckAfter.Milliseconds()
+// some reports whether there are any, and stuck whether the client has not read them for some time.
+func (a *answering) some(now time.Time) (some, stuck bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.n > 0, a.n > 0 && now.Sub(a.since) >= stuckAfter
 }
 
 // Read tells the table what was read.
@@ -83,15 +96,6 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-// SetReadDeadline lets the preface of HTTP/2 and the headers of a first request take no longer than the headers alone may:
-// http.Server waits for one after the other.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	if !c.begun.Load() && !c.first.IsZero() && (t.IsZero() || t.After(c.first)) {
-		t = c.first
-	}
-	return c.Conn.SetReadDeadline(t)
 }
 
 // Write notes that the client has been answered.

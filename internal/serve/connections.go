@@ -64,9 +64,6 @@ func (cs *connections) Accept() (net.Conn, error) {
 			c.from = tcp.AddrPort().Addr().Unmap()
 		}
 		if cs.take(c) {
-			if !cs.secure {
-				c.first = time.Now().Add(cs.patience)
-			}
 			return c, nil
 		}
 		_ = nc.Close()
@@ -101,7 +98,7 @@ func bound(nc net.Conn) {
 func (cs *connections) add(c *conn) (surplus []*conn, room, soon bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	surplus, room, soon = cs.makeRoomLocked(c, c.cost, len(cs.open)-cs.limit+1)
+	surplus, room, soon = cs.makeRoomLocked(c, c.cost, len(cs.open)-cs.limit+1, restFor)
 	if !room {
 		return surplus, false, soon
 	}
@@ -189,7 +186,9 @@ const (
 // There is none on a connection that is closed.
 func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
 	cost = max(0, int64(len(r.Header))*memory.HeaderField-freeFields)
+	leaves := int64(0) // what the requests of HTTP/2 connections leave to connections, so that there is always room for another one
 	if r.ProtoMajor > 1 {
+		leaves = cs.memory / 4
 		cost += memory.Stream
 		if r.ContentLength != 0 {
 			cost += memory.Body
@@ -209,11 +208,11 @@ func (cs *connections) begin(c *conn, r *http.Request) (cost int64, _ room) {
 		got = enough
 		if cost > 0 {
 			var fits bool
-			if surplus, fits, _ = cs.makeRoomLocked(c, cost, 0); !fits {
+			if surplus, fits, _ = cs.makeRoomLocked(c, cost+leaves, 0, askFor); !fits {
 				switch got = little; {
 				case r.ProtoMajor == 1: // it has its connection, and will soon have ended
 					cost = 0
-				case cs.used+cost > cs.memory+cs.memory/8:
+				case cs.used+cost+leaves/2 > cs.memory:
 					got = none
 				}
 			}
@@ -254,6 +253,9 @@ func (cs *connections) end(c *conn, cost int64, left, answered bool) {
 			c.answers.end()
 		}
 	}
+	if c.handlers == 0 {
+		cs.unlistLocked(c) // its answer may be on its way
+	}
 	cs.enlistLocked(c)
 	cs.waitsLocked(c)
 }
@@ -266,16 +268,13 @@ func (cs *connections) awaits(c *conn) {
 	cs.waitsLocked(c)
 }
 
-// arrived notes that a handler of c has n bytes of a body, and what these no longer take of the memory. all says that it waits for no more.
-func (cs *connections) arrived(c *conn, n int, cost int64, all bool) {
+// arrived notes that a handler of c has n bytes of a body, and what the body no longer takes of the memory.
+func (cs *connections) arrived(c *conn, n int, cost int64) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c.waiting--
 	cs.readLocked(c, -min(int64(n), c.unread))
 	cs.giveLocked(c, cost)
-	if all {
-		cs.unlistLocked(c) // a handler works
-	}
 }
 
 func (cs *connections) giveLocked(c *conn, cost int64) {
@@ -344,15 +343,12 @@ func (cs *connections) readPlainLocked(c *conn, p []byte) {
 	before := c.preface
 	if c.preface.read(p); c.preface.complete() {
 		c.requests = requests{partial: true}
-		c.begun.Store(true)
 		return
 	}
 	if c.preface < 0 && before >= 0 {
 		cs.giveLocked(c, memory.HTTP2Connection-memory.Connection)
 	}
-	if c.requests.read(p); c.requests.whole > 0 {
-		c.begun.Store(true)
-	}
+	c.requests.read(p)
 }
 
 // readLocked counts bytes of a request that no handler has yet.

@@ -3,15 +3,15 @@ package serve
 import "time"
 
 // makeRoomLocked takes connections other than c out of the table until there are bytes of memory, and so many connections
-// fewer. First those make room that can be evicted, then those of which the client does not read the answers. soon says that there are
-// answers that may turn out to be such.
-func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus []*conn, room, soon bool) {
+// fewer. First those make room that can be evicted, and have been so for a time, then those of which the client does not read the
+// answers. soon says that there are some that may turn out to be such.
+func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int, rested time.Duration) (surplus []*conn, room, soon bool) {
 	var stuck []*conn
 	for searched := false; ; fewer-- {
 		if fewer <= 0 && (cs.memory == 0 || cs.used+bytes <= cs.memory) {
 			return surplus, true, false
 		}
-		victim, young := cs.evictableLocked()
+		victim, young := cs.evictableLocked(rested)
 		if victim == nil {
 			if !searched {
 				stuck, soon = cs.stuckLocked(c)
@@ -30,7 +30,7 @@ func (cs *connections) makeRoomLocked(c *conn, bytes int64, fewer int) (surplus 
 
 // evictableLocked is the connection to evict: with TLS the first that rests, since a handshake takes time, and else the first of all that are
 // not busy. nil where none can be evicted. soon says that there is one that has to have some time first.
-func (cs *connections) evictableLocked() (victim *conn, soon bool) {
+func (cs *connections) evictableLocked(rested time.Duration) (victim *conn, soon bool) {
 	now := time.Now()
 	for e := cs.order.Front(); e != nil && (cs.secure || victim == nil); e = e.Next() {
 		c := e.Value.(*conn)
@@ -41,7 +41,7 @@ func (cs *connections) evictableLocked() (victim *conn, soon bool) {
 			victim = c
 		}
 		if c.resting() {
-			if now.Sub(c.placed) >= restFor {
+			if now.Sub(c.placed) >= rested {
 				return c, false
 			}
 			soon = true
@@ -51,11 +51,10 @@ func (cs *connections) evictableLocked() (victim *conn, soon bool) {
 	if victim == nil {
 		return nil, soon
 	}
-	least := restFor
 	if cs.secure {
-		least = shakeFor
+		rested = max(rested, shakeFor)
 	}
-	if now.Sub(victim.placed) < least {
+	if now.Sub(victim.placed) < rested {
 		return nil, true
 	}
 	return victim, false
@@ -66,9 +65,9 @@ func (cs *connections) evictableLocked() (victim *conn, soon bool) {
 func (cs *connections) stuckLocked(c *conn) (stuck []*conn, soon bool) {
 	now := time.Now()
 	for other := range cs.open {
-		switch {
-		case other == c || other.answers.n.Load() == 0:
-		case other.answers.stuck(now):
+		switch some, late := other.answers.some(now); {
+		case other == c || !some:
+		case late:
 			stuck = append(stuck, other)
 		default:
 			soon = true

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -200,6 +201,100 @@ func TestCancelledRequestHTTP2(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A connection of which a whole request has been read does not make room, though no handler has it yet. What is less than that, or
+// cannot be told, does.
+func TestReadRequestMakesNoRoom(t *testing.T) {
+	t.Parallel()
+	for sent, makes := range map[string]int{
+		get: 0, get + get[:5]: 0, get + get: 0, http2.ClientPreface[:18]: 0,
+		get[:len(get)-2]: 1, "\r\n\r\n": 1, "G": 1, http2.ClientPreface: 1, http2.ClientPreface + get: 1, http2.ClientPreface[:17]: 1,
+	} {
+		r := start(t, Server{Handler: ok})
+		dial(t, r.address())
+		eventually(t, "the connection is accepted", func() bool { return r.evictable() == 1 })
+		r.conns.mu.Lock()
+		var c *conn
+		for c = range r.conns.open {
+		}
+		r.conns.mu.Unlock()
+		r.conns.read(c, []byte(sent)) // as when the server has read it, and got no further
+		if n := r.evictable(); n != makes {
+			t.Errorf("%q: %d connections can make room, want %d", sent, n, makes)
+		}
+		r.conns.mu.Lock()
+		if surplus, _, soon := r.conns.makeRoomLocked(nil, 0, 1, time.Hour); len(surplus) > 0 || soon != (makes > 0) {
+			t.Errorf("%q: %d connections made room before their time, %v", sent, len(surplus), soon)
+		}
+		if surplus, _, _ := r.conns.makeRoomLocked(nil, 0, 1, 0); len(surplus) != makes {
+			t.Errorf("%q: %d connections made room, want %d", sent, len(surplus), makes)
+		}
+		r.conns.mu.Unlock()
+	}
+}
+
+// A request that its HTTP/2 caller cancels before it has a handler does not keep its connection from making room.
+func TestCancelledBeforeHandler(t *testing.T) {
+	t.Parallel()
+	overHTTP2(t, func(t *testing.T, config *tls.Config) {
+		r := start(t, Server{Handler: ok, TLS: config})
+		client := dialHTTP2(t, r)
+		client.request(1)
+		client.until("an answer", answered(1))
+		eventually(t, "it can make room", func() bool { return r.evictable() == 1 })
+		r.conns.mu.Lock()
+		var c *conn
+		for c = range r.conns.open {
+		}
+		outer := c.outer
+		r.conns.mu.Unlock()
+		r.conns.state(outer, http.StateActive)
+		r.conns.state(outer, http.StateIdle) // the stream has ended
+		cost, _ := r.conns.begin(c, &http.Request{ProtoMajor: 2})
+		if r.evictable() != 0 {
+			t.Error("it makes room while a handler runs")
+		}
+		r.conns.end(c, cost, false, false)
+		if r.evictable() != 1 {
+			t.Error("it does not make room")
+		}
+	})
+}
+
+// Between the end of the preface and the first state a drain does not close a connection as one without a request.
+func TestDrainAfterPreface(t *testing.T) {
+	t.Parallel()
+	r := start(t, Server{Handler: ok})
+	client := dial(t, r.address())
+	eventually(t, "the connection is accepted", func() bool { return r.conns.count() == 1 })
+	r.conns.mu.Lock()
+	var c *conn
+	for c = range r.conns.open {
+	}
+	r.conns.mu.Unlock()
+	r.conns.read(c, []byte(http2.ClientPreface))
+	r.conns.drain()
+	r.conns.closeIdle()
+	client.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := client.buffered.ReadByte(); err == io.EOF {
+		t.Error("it is closed")
+	}
+}
+
+// An answer that has just begun is not late, though nobody has noted yet when it began.
+func TestAnswerThatBegins(t *testing.T) {
+	t.Parallel()
+	for range 50_000 {
+		var a answering
+		go a.begin()
+		for some, late := false, false; !some; {
+			if some, late = a.some(time.Now()); late {
+				t.Fatal("it is late")
+			}
+			runtime.Gosched()
+		}
+	}
 }
 
 // However many connections come and go, each request that has a handler gets its answer.

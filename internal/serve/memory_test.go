@@ -231,7 +231,7 @@ func TestStreamsAreBounded(t *testing.T) {
 		const room = 8
 		r := start(t, Server{
 			TLS:    config,
-			Memory: http2Cost(config) + room*memory.Stream, Overloaded: busy,
+			Memory: withRest(http2Cost(config) + room*memory.Stream), Overloaded: busy,
 			Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				if n := SideBySide(r); n < 1 || n > room+1 {
 					t.Errorf("%d requests are in progress", n)
@@ -290,7 +290,7 @@ func TestUnsentAnswersCount(t *testing.T) {
 	overHTTP2(t, func(t *testing.T, config *tls.Config) {
 		r := start(t, Server{
 			TLS: config, Handler: ok, Overloaded: busy,
-			Memory: 2*http2Cost(config) + 20*memory.Stream,
+			Memory: withRest(2*http2Cost(config) + 20*memory.Stream),
 		})
 		c := dialHTTP2(t, r)
 		if err := c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
@@ -318,6 +318,9 @@ func TestUnsentAnswersCount(t *testing.T) {
 		eventually(t, "what they took is given back", func() bool { used, _ := r.usage(); return used == http2Cost(config) })
 	})
 }
+
+// withRest is a memory of which the requests of HTTP/2 connections may have n bytes together with these.
+func withRest(n int64) int64 { return (n*4 + 2) / 3 }
 
 // http2Cost is what a connection costs that speaks HTTP/2.
 func http2Cost(config *tls.Config) int64 {

@@ -70,9 +70,10 @@ const (
 	closeTimeout = 500 * time.Millisecond
 	// stuckAfter is how long a client has to read an answer when others want its room.
 	stuckAfter = 250 * time.Millisecond
-	// restFor is how long a connection may be without a request when others want its room, and shakeFor how long its TLS handshake
-	// may take then.
+	// restFor is how long a connection may be without a request when a new one wants its room, askFor when a request does (one of
+	// HTTP/2, or one with many header fields), which can be told that there is none, and shakeFor how long a TLS handshake may take then.
 	restFor  = 100 * time.Millisecond
+	askFor   = 500 * time.Millisecond
 	shakeFor = 500 * time.Millisecond
 	// takeFor is how long a new connection waits for room, looking again every takeAgain.
 	takeFor   = 700 * time.Millisecond

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -221,6 +222,22 @@ func (h *h2) get(path string, fields ...string) error {
 	return h.WriteHeaders(http2.HeadersFrameParam{StreamID: h.nextLocked(), BlockFragment: h.blockLocked(path, fields...), EndStream: true, EndHeaders: true})
 }
 
+// post begins a stream with a POST request whose body is said to be 16 KiB, and sends so many bytes of it.
+func (h *h2) post(path string, sent int, fields ...string) error {
+	h.t.requests.Add(1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	stream := h.nextLocked()
+	block := h.blockAs("POST", path, append(fields, "content-length", strconv.Itoa(maxBody))...)
+	if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndHeaders: true}); err != nil {
+		return err
+	}
+	return h.WriteData(stream, sent == maxBody, make([]byte, sent))
+}
+
+// maxBody is how many bytes a client may send on a stream before somebody reads them.
+const maxBody = 16 << 10
+
 // beginAndReset begins n requests, and resets them after a moment.
 func (h *h2) beginAndReset(n int, after time.Duration) error {
 	first := (h.stream + 1) | 1 // clients' streams are odd
@@ -254,8 +271,12 @@ func (h *h2) nextLocked() uint32 {
 
 // blockLocked returns the header block of a GET request. fields are names and values in turn.
 func (h *h2) blockLocked(path string, fields ...string) []byte {
+	return h.blockAs("GET", path, fields...)
+}
+
+func (h *h2) blockAs(method, path string, fields ...string) []byte {
 	h.block.Reset()
-	fields = append([]string{":method", "GET", ":scheme", "https", ":authority", "attack.test", ":path", path}, fields...)
+	fields = append([]string{":method", method, ":scheme", "https", ":authority", "attack.test", ":path", path}, fields...)
 	for i := 0; i < len(fields); i += 2 {
 		_ = h.encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}) // a buffer has no errors
 	}

@@ -125,7 +125,14 @@ func build(ctx context.Context, dir, pkg string) (string, error) {
 
 // attacks returns the table of all attacks.
 func attacks() []attack {
-	return slices.Concat(memoryAttacks(), upstreamAttacks(), callerAttacks(), secretAttacks())
+	var all []attack
+	for _, a := range slices.Concat(memoryAttacks(), http2Attacks(), upstreamAttacks(), callerAttacks(), secretAttacks()) {
+		if all = append(all, a); a.h2c {
+			a.name, a.what, a.https, a.short = a.name+", h2c", "the same without TLS", false, true
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // choose returns the attacks whose names match.

@@ -54,14 +54,14 @@ func memoryAttacks() []attack {
 	}, {
 		name: "idle connections, TLS", what: "the same over TLS", https: true, do: idle,
 	}, {
-		name: "60 streams of 100 names", what: "one HTTP/2 connection has 60 streams, and each asks a hung upstream for 100 names", https: true,
+		name: "60 streams of 100 names", what: "one HTTP/2 connection has 60 streams, and each asks a hung upstream for 100 names", https: true, h2c: true,
 		settings: hung,
 		do: func(t *trial) {
 			t.connect(1, func(_ int, c *conn) { t.streams(c, 60) })
 			t.hold(lasts)
 		},
 	}, {
-		name: "4 connections, 250 streams", what: "4 HTTP/2 connections have 250 streams each, and each asks a hung upstream for 100 names", https: true,
+		name: "4 connections, 250 streams", what: "4 HTTP/2 connections have 250 streams each, and each asks a hung upstream for 100 names", https: true, h2c: true,
 		settings: hung,
 		do: func(t *trial) {
 			t.connect(4, func(_ int, c *conn) { t.streams(c, 250) })
@@ -117,7 +117,7 @@ func memoryAttacks() []attack {
 			t.hold(lasts)
 		},
 	}, {
-		name: "slow readers, HTTP/2", what: "4 HTTP/2 connections have 250 streams each for pages, and let nothing be sent", https: true,
+		name: "slow readers, HTTP/2", what: "4 HTTP/2 connections have 250 streams each for pages, and let nothing be sent", https: true, h2c: true,
 		do: func(t *trial) {
 			t.connect(4, func(i int, c *conn) {
 				if h := t.http2(c, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); h != nil {
@@ -158,7 +158,7 @@ func memoryAttacks() []attack {
 			t.hold(lasts)
 		},
 	}, {
-		name: "CONTINUATION flood", what: "8 HTTP/2 connections send headers that never end, in CONTINUATION frames", https: true,
+		name: "CONTINUATION flood", what: "8 HTTP/2 connections send headers that never end, in CONTINUATION frames", https: true, h2c: true,
 		do: func(t *trial) {
 			t.again(8, func(i int, h *h2) error {
 				var fields []string
@@ -186,7 +186,7 @@ func memoryAttacks() []attack {
 			})
 		},
 	}, {
-		name: "HPACK bomb", what: "4 HTTP/2 connections have 250 streams each, whose 600 bytes of headers are 2 MB when they are decoded", https: true,
+		name: "HPACK bomb", what: "4 HTTP/2 connections have 250 streams each, whose 600 bytes of headers are 2 MB when they are decoded", https: true, h2c: true,
 		do: func(t *trial) {
 			t.connect(4, func(_ int, c *conn) {
 				h := t.http2(c)
@@ -205,13 +205,13 @@ func memoryAttacks() []attack {
 			t.hold(lasts)
 		},
 	}, {
-		name: "rapid reset", what: "4 HTTP/2 connections begin requests for a slow upstream, and reset each at once", https: true,
+		name: "rapid reset", what: "4 HTTP/2 connections begin requests for a slow upstream, and reset each at once", https: true, h2c: true,
 		settings: busy,
 		do: func(t *trial) {
 			t.again(4, func(_ int, h *h2) error { return h.beginAndReset(50, 0) })
 		},
 	}, {
-		name: "reset after a moment", what: "the same, but each is reset after 5 ms", https: true,
+		name: "reset after a moment", what: "the same, but each is reset after 5 ms", https: true, h2c: true,
 		settings: busy,
 		do: func(t *trial) {
 			t.again(4, func(_ int, h *h2) error { return h.beginAndReset(20, 5*time.Millisecond) })
@@ -237,7 +237,7 @@ func memoryAttacks() []attack {
 			leaving.Wait()
 		},
 	}, {
-		name: "frame flood", what: "8 HTTP/2 connections send PING and SETTINGS without end, and read no answer", https: true,
+		name: "frame flood", what: "8 HTTP/2 connections send PING and SETTINGS without end, and read no answer", https: true, h2c: true,
 		do: func(t *trial) {
 			t.connectWith(smallWindow, 8, func(_ int, c *conn) {
 				secured := t.secure(c, "h2")
@@ -339,6 +339,9 @@ func (t *trial) streams(c *conn, n int) {
 // attack lasts.
 func (t *trial) again(n int, do func(i int, h *h2) error) {
 	ends := time.Now().Add(lasts)
+	if t.short {
+		ends = time.Now().Add(lasts / 2)
+	}
 	over := func() bool { return t.over() || time.Now().After(ends) || !t.proxy.alive() }
 	var attacking sync.WaitGroup
 	for i := range n {

@@ -40,6 +40,10 @@ type attack struct {
 	path string
 	// https makes the proxy listen with TLS.
 	https bool
+	// h2c says that the attack is made without TLS as well, with HTTP/2 by prior knowledge. It is one with TLS.
+	h2c bool
+	// short says that it is that one, which takes half the time.
+	short bool
 	// metrics makes the attack's connections go to the metrics port.
 	metrics bool
 	// files is the proxy's limit of open files; 0 leaves it as it is.
@@ -197,6 +201,9 @@ func configuredIn(path string) string {
 
 // hold lets the attack go on for a while, or until the proxy has ended.
 func (t *trial) hold(d time.Duration) {
+	if t.short {
+		d /= 2
+	}
 	select {
 	case <-time.After(d):
 	case <-t.proxy.done:
