@@ -77,7 +77,7 @@ func TestBodiesAreRead(t *testing.T) {
 	})
 }
 
-// A client that waits to be told that it may send its body is told so by a handler that reads it, and else gets its answer.
+// A client that waits for "100 Continue" gets it where the handler reads the body, and else the answer.
 func TestExpectContinue(t *testing.T) {
 	t.Parallel()
 	secured(t, func(t *testing.T, config *tls.Config, dial func(*testing.T, string) *client) {
@@ -107,7 +107,7 @@ func TestExpectContinue(t *testing.T) {
 	})
 }
 
-// A body that does not come in the time for headers is none, and the handler hears of it.
+// A body that does not come in the time for headers is none: the handler gets an error.
 func TestSlowBody(t *testing.T) {
 	t.Parallel()
 	secured(t, func(t *testing.T, config *tls.Config, dial func(*testing.T, string) *client) {

@@ -27,7 +27,7 @@ type connections struct {
 	patience time.Duration                    // for the headers of a request, and for a body that a handler reads
 	answer   time.Duration                    // the longest that an answer to a request that has been read takes
 	failed   func(error)                      // Accept calls it with an error
-	refused  func(client net.Addr, err error) // hears of client certificates that were refused; nil where nobody wants to know
+	refused  func(client net.Addr, err error) // called for client certificates that were refused; may be nil
 	stopped  atomic.Bool                      // the listener was closed on purpose
 	cut      atomic.Bool                      // what is open is to be closed without delay
 	draining atomic.Bool                      // set under the lock
@@ -155,7 +155,7 @@ func (cs *connections) state(nc net.Conn, state http.ConnState) {
 	http2 := secure != nil && secure.ConnectionState().NegotiatedProtocol == "h2"
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	// Not before: only an HTTP/2 connection that has a state hears of Shutdown, which comes when none other is left.
+	// Not before: Shutdown, which is called when no HTTP/1 connection is left, sends GOAWAY only to an HTTP/2 connection that has a state.
 	http2 = http2 || c.preface.complete()
 	if _, open := cs.open[c]; open && http2 && !c.http2 {
 		c.http2 = true

@@ -16,7 +16,7 @@
 // until these requests are answered, pipelined ones in order; then the client has half a second to close its side. What
 // is open when the grace period ends is cut off, with a warning.
 //
-// HTTP/2 connections are told to go elsewhere (GOAWAY) with their next answer, or when no HTTP/1 connection is left. What
+// HTTP/2 connections get GOAWAY with their next answer, or when no HTTP/1 connection is left. What
 // they have begun is answered.
 //
 // With TLS the server sees only ciphertext before a handler has the request. So of requests that came with another one in

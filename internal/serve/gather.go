@@ -61,7 +61,7 @@ func (g *gather) drain(to net.Conn) {
 			g.spare = nil
 		}
 		if g.err = err; err != nil {
-			_ = to.Close() // so that who reads hears of it
+			_ = to.Close() // so that reads fail too
 		}
 		g.changed.Broadcast()
 	}

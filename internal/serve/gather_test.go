@@ -152,7 +152,7 @@ func TestGatheredEnds(t *testing.T) {
 	}
 }
 
-// A write that fails ends the connection, for those who read, too; those who write next hear of it.
+// A write that fails closes the connection, so that reads fail too; the next write has the error.
 func TestGatheredFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -190,7 +190,7 @@ func TestNegotiated(t *testing.T) {
 	eventually(t, "the connections have ended", func() bool { return r.conns.count() == 0 })
 }
 
-// A request that offers to go on with HTTP/2 stays one of HTTP/1.1.
+// A request that offers to change to HTTP/2 stays one of HTTP/1.1.
 func TestUpgradeIsNotTaken(t *testing.T) {
 	t.Parallel()
 	r := start(t, Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) })})
@@ -212,7 +212,7 @@ func TestUpgradeIsNotTaken(t *testing.T) {
 	}
 }
 
-// A connection that is in the middle of the preface when the drain begins is told to go elsewhere once it has sent it, and one that
+// A connection that is in the middle of the preface when the drain begins gets GOAWAY once it has sent it, and one that
 // never does holds the drain no longer than headers may take.
 func TestDrainPreface(t *testing.T) {
 	t.Parallel()

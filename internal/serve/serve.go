@@ -177,7 +177,7 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 	protocols.SetUnencryptedHTTP2(s.TLS == nil)
 	r := &running{conns: conns, logger: logger, served: make(chan struct{}), http: &http.Server{
 		Handler:           handler(conns, panicked, admitting(s.Admit, s.Refused, s.Handler), overloaded),
-		TLSConfig:         s.TLS,
+		TLSConfig:         s.TLS.Clone(), // which net/http changes
 		Protocols:         protocols,
 		ReadHeaderTimeout: conns.patience,
 		// The end of this time may cancel the request's context, so it must not come before the answer.
