@@ -21,6 +21,7 @@ import (
 	"example.com/grpc-health-http/internal/memory"
 	"example.com/grpc-health-http/internal/redact"
 	"example.com/grpc-health-http/internal/settings"
+	"example.com/grpc-health-http/internal/targets"
 	"example.com/grpc-health-http/internal/web"
 )
 
@@ -59,10 +60,10 @@ type App struct {
 	// Logger is the Platform's, and takes the secrets of the settings out of what it logs.
 	Logger *slog.Logger
 
-	fleet      *fleet
-	atRequests bool // the targets file is read at requests
-	callers    *callers
-	rejected   func(reason string)
+	fleet    *fleet
+	file     *targets.File // where the targets file is read at requests
+	callers  *callers
+	rejected func(reason string)
 }
 
 // New puts an App together. It makes no connection and reads no file yet: where the settings name a targets file, nothing is checked before

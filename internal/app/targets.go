@@ -28,11 +28,10 @@ func (a *App) TargetsFile(changed func(err error)) *targets.File {
 
 // loaded logs what came of a targets file.
 func (a *App) loaded(n int, warnings []string, err error) {
-	goesOn := a.fleet.current.Load() != nil
 	switch {
 	case err == nil:
 		a.Logger.Info("checking", append([]any{"targets", n}, interval(a.fleet.settings)...)...)
-	case !goesOn && !a.atRequests: // who has asked for the first targets says why there are none
+	case a.fleet.current.Load() == nil && a.file == nil: // who has asked for the first targets says why there are none
 	default:
 		a.Logger.Error("cannot use the targets file", "targets_as_before", len(a.fleet.all()))
 		for _, problem := range problemsOf(err) {
@@ -60,8 +59,10 @@ func (a *App) AtRequests(next http.Handler) http.Handler {
 	if !a.fleet.named {
 		return next
 	}
-	a.atRequests = true
-	file := a.TargetsFile(nil)
+	if a.file == nil { // one for all handlers, so that a reading serves them all
+		a.file = a.TargetsFile(nil)
+	}
+	file := a.file
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = file.Refresh(r.Context()) // without targets the answer says so
 		next.ServeHTTP(w, r)
