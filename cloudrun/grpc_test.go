@@ -151,7 +151,7 @@ func TestGRPCCallersTokenAndDeadline(t *testing.T) {
 	if log := p.log(); strings.Contains(log, "TIMEOUT") {
 		t.Errorf("the log has a warning:\n%s", tail(log))
 	}
-	// Without it the budget ends the wait, and everybody is told.
+	// Without a deadline the budget ends the wait, and log and metrics have it.
 	if _, err := checks.Check(allowed, new(healthpb.HealthCheckRequest)); status.Code(err) != codes.DeadlineExceeded || status.Convert(err).Message() != "TIMEOUT, phase rpc" {
 		t.Errorf("no deadline: %v", err)
 	}

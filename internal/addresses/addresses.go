@@ -246,7 +246,7 @@ func (l *lookup) Run() (found, clock.Reading) {
 	return found{addresses, err}, clock.Reading{}
 }
 
-// whole is the address that stands for a target of which nobody here looks a name up; ok is false where there is one to look up.
+// whole is the only address of a target without a name that is looked up here; ok is false where there is one to look up.
 func (c *Checker) whole() (only target.Address, ok bool) {
 	t := c.o.Target
 	if c.o.Proxy != nil && !t.IsUnix() {

@@ -74,7 +74,7 @@ func (h *told) trace() health.Trace {
 	}
 }
 
-// checker returns a Checker, and what its Trace hears.
+// checker returns a Checker, and what its Trace gets.
 func checker(t testing.TB, text, minHealthy string, change ...func(*check.Options)) (*Checker, *told) {
 	t.Helper()
 	to, err := target.Parse(text)
@@ -203,7 +203,7 @@ func TestWorst(t *testing.T) {
 	}
 }
 
-// An address that does not answer as the others do is told with what it met, and the causes fit into what a cause may be.
+// An address that does not answer as the others do is named with its own cause, and the causes together are within the bound of a cause.
 func TestCauses(t *testing.T) {
 	t.Parallel()
 	hosts := []string{"127.0.0.2", "127.0.0.3"}
@@ -337,7 +337,7 @@ func TestGrowAndShrink(t *testing.T) {
 	}
 }
 
-// What a lookup comes to is told as what any check's lookup is.
+// A lookup that fails has the same status, phase and cause as in any other check.
 func TestLookupFails(t *testing.T) {
 	t.Parallel()
 	up, port := servers(t, []string{"127.0.0.2"})
@@ -955,7 +955,7 @@ func TestNoRouteHere(t *testing.T) {
 	}
 }
 
-// However many addresses a name has, few are checked at a time, and 256 in all. Those that could not be are told as such.
+// However many addresses a name has, few are checked at a time, and 256 in all. The answer says which could not be checked.
 func TestManyAddresses(t *testing.T) {
 	t.Parallel()
 	skipInRace(t)

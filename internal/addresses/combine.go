@@ -89,7 +89,7 @@ func list(all []health.AddressVerdict, f func(health.AddressVerdict) string) str
 // shortest is the length, in bytes, that the cause of one among many addresses has at least.
 const shortest = 80
 
-// brief is an address's cause beside others: without the address, which is told already, and no longer than most bytes.
+// brief is an address's cause beside others: without the address, which precedes it, and no longer than most bytes.
 func brief(one health.AddressVerdict, most int) error {
 	if one.Err == nil {
 		return nil

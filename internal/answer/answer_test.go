@@ -96,7 +96,7 @@ func TestExitCode(t *testing.T) {
 	}
 }
 
-// Each address is told to those who may see causes, and no more of them than an answer may hold: the worst, which come first.
+// Those who may see causes see each address, the worst first, and no more of them than an answer may hold.
 func TestJSONTellsAddresses(t *testing.T) {
 	t.Parallel()
 	v := health.Verdict{Service: "a", Status: health.Serving, Addresses: &health.Addresses{Needed: 1, LeftOut: 2, All: []health.AddressVerdict{

@@ -39,7 +39,7 @@ func two(t *testing.T) (up []*healthtest.Upstream, names *healthtest.NameServer,
 	return nil, nil, ""
 }
 
-// Each address is told in log, JSON and page, and to callers only where they may see causes.
+// Log, JSON and page name each address. Callers see addresses only where they may see causes.
 func TestEachAddressIsTold(t *testing.T) {
 	t.Parallel()
 	up, names, port := two(t)

@@ -74,7 +74,7 @@ func (f *fleet) set(targets []settings.Target) error {
 	}
 	next.Fleet = asker.NewFleet(asked, f.named, next.began)
 	f.current.Store(next)
-	for _, u := range before { // checks in progress go on
+	for _, u := range before { // checks in progress are not ended
 		u.close()
 	}
 	return nil

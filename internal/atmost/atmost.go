@@ -59,7 +59,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	if r.left < 0 {
 		return 0, &TooLong{r.limit}
 	}
-	if int64(len(p)) > r.left+1 { // with one more, what has just the limit is told from what is longer
+	if int64(len(p)) > r.left+1 { // one byte more shows what is longer than the limit
 		p = p[:r.left+1]
 	}
 	n, err := r.Reader.Read(p)

@@ -139,7 +139,7 @@ func TestDeadlineOfTheCaller(t *testing.T) {
 	}, budgets(time.Minute, time.Second))
 }
 
-// A deadline that the caller has chosen ends its wait alone: nobody is told of a failure, and others get their answer.
+// A deadline that the caller has chosen ends the wait of this caller alone: no failure is logged or counted, and others get their answer.
 func TestDeadlineThatTheCallerHasChosen(t *testing.T) {
 	t.Parallel()
 	for name, configured := range map[string][]string{"configured": {"slow"}, "made up": nil} {

@@ -128,7 +128,7 @@ func (c *Checker) Close() {
 
 // Check asks how the service is; the empty name is the whole server. It answers within ConnectTimeout +
 // RPCTimeout, and earlier where the context has a deadline. Where that has another cause than context.DeadlineExceeded, as
-// health.ErrCallerDeadline, it is the caller's own affair, and the Trace is told nothing. It is a health.Func.
+// health.ErrCallerDeadline, it says nothing about the upstream, and the Trace does not get the verdict. It is a health.Func.
 func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
 	v, _ := c.Proof(ctx, service)
 	return v

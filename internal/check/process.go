@@ -20,7 +20,7 @@ type Process struct {
 	target     *turns.Target // of all its Checkers; nil where each has its own
 }
 
-// NewProcess returns a Process in which so many dials go on at once, as MaxDials; 0 is no limit. read reads the machine's clocks; nil
+// NewProcess returns a Process with a limit of dials at once, such as MaxDials; 0 is no limit. read reads the machine's clocks; nil
 // is clock.System.
 func NewProcess(read func() clock.Moment, dials int) *Process {
 	if read == nil {

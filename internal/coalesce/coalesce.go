@@ -43,7 +43,7 @@ type Options[K comparable, R any, W Work[R]] struct {
 	// call's; started says that it was theirs, and not one that they waited for. It is the zero W where no call runs. arrived is when
 	// the first of them did.
 	Unanswered func(ctx context.Context, key K, arrived clock.Reading, work W, started bool) R
-	// Queued hears of a caller who waits for running calls, and until which running time; of those who arrive within a short time,
+	// Queued is called for a caller who waits for running calls, and until which running time; of those who arrive within a short time,
 	// only of the first.
 	Queued func(ctx context.Context, key K, due time.Duration)
 	// Shared hears of a caller who shares a call with an earlier one.

@@ -221,7 +221,7 @@ func TestCodeOfTheUpstream(t *testing.T) {
 	}
 }
 
-// The worst of what is configured decides, and its code and phase are told.
+// The worst of what is configured decides, and the answer has its code and phase.
 func TestWorst(t *testing.T) {
 	t.Parallel()
 	s := start(t, asker.Upstream{Services: []string{"a", "b", "c"}, Check: func(_ context.Context, service string) health.Verdict {

@@ -43,7 +43,7 @@ func All(ctx context.Context, check Func, services []string) []Verdict {
 }
 
 // ErrCallerDeadline is the cause (context.WithDeadlineCause) of a context whose deadline the caller has chosen. A check that it ends says nothing about
-// the upstream: its verdict, Timeout, is for this caller alone, and nobody else is told.
+// the upstream: its verdict, Timeout, is for this caller alone: it is not logged and not counted.
 var ErrCallerDeadline = errors.New("the caller's own deadline has passed")
 
 // ErrNoRoute says that this machine has no route to an address.

@@ -334,7 +334,7 @@ func TestHandlerCodes(t *testing.T) {
 			answer(w, r)
 		}
 	})))
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // which hears of the second WriteHeader
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // which gets the complaint about the second WriteHeader
 	server.Start()
 	defer server.Close()
 	want := []string{`{code="200",path="/"} 2`} // with the one that writes nothing

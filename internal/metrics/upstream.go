@@ -116,7 +116,7 @@ func (u *Upstream) newSeries(name string) *series {
 	return s
 }
 
-// observe counts a verdict. A latest one is kept, unless a later one is there already.
+// observe counts a verdict. It is kept as the latest, unless the one that is kept is later.
 func (s *series) observe(v health.Verdict, latest bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

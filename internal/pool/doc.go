@@ -11,7 +11,7 @@
 //
 // Where a limit of dials is set (Options.Turns), a dial begins when its turn has come: its time-out and its age count from then. Until
 // then everybody can join it, since it is younger than all who wait for it. A caller whose dial has had no turn while there was time
-// left for one is told ErrNoTurn.
+// left for one gets ErrNoTurn.
 //
 // A Reaper closes kept connections that are too old for many pools.
 //

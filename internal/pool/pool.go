@@ -513,7 +513,7 @@ func (p *Pool) closeOld() {
 	}
 }
 
-// Discard gives a connection up that was lost, or silent, or is not needed. RPCs on it go on.
+// Discard gives a connection up that was lost, or silent, or is not needed. RPCs on it are not ended.
 func (p *Pool) Discard(c *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

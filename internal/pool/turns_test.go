@@ -252,7 +252,7 @@ func TestReaper(t *testing.T) {
 		w.open(5)
 		w.until(1999 * ms)
 		w.open(3)
-		busy := connect(pools[3]) // an RPC on it goes on
+		busy := connect(pools[3]) // an RPC on it is in progress
 		old := pools[4].Kept(w.moment())
 		pools[4].Discard(old)
 		connect(pools[4]).Release()

@@ -288,7 +288,7 @@ func TestNoTurn(t *testing.T) {
 		}
 		w.evidence(o.Evidence, overloaded+"1.75s")
 	})
-	bubble(t, func(t *testing.T, w *world) { // that of a hedge: the first RPC goes on, and proves nothing
+	bubble(t, func(t *testing.T, w *world) { // that of a hedge: the first RPC is not ended, and proves nothing
 		w.reuse()
 		w.hang()
 		defer w.takeTurns(2 * time.Second)()

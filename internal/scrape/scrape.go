@@ -171,7 +171,7 @@ func (r results) Describe(descs chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is of prometheus.Collector. Where several services were checked the worst one's answer is told.
+// Collect is of prometheus.Collector. Where several services were checked the metrics are those of the worst.
 func (r results) Collect(metrics chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)

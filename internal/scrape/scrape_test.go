@@ -53,7 +53,7 @@ func get(t *testing.T, h http.Handler, method, target string, headers ...string)
 	return w.Code, w.Header(), lines
 }
 
-// What a check found is told under the names of blackbox_exporter, without a label for the target.
+// The metrics of a check have the names of blackbox_exporter, without a label for the target.
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	ends := time.Unix(1795083330, 0)
@@ -110,7 +110,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// A scrape names one target, and hears what is wrong.
+// A scrape names one target; any other gets an error that says what is wrong.
 func TestWhichTarget(t *testing.T) {
 	t.Parallel()
 	serving := says(health.Verdict{Status: health.Serving, Asked: true})
@@ -154,7 +154,7 @@ func TestWhichTarget(t *testing.T) {
 	}
 }
 
-// The time that Prometheus gives a scrape bounds its check, which nobody else is told of.
+// The time that Prometheus gives a scrape bounds its check, as a deadline of the caller's own.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	var left time.Duration

@@ -19,7 +19,7 @@ const MaxTargetsFile = 4 << 20
 const (
 	// maxName is the length of the longest name of a target or a group.
 	maxName = 63
-	// maxNotes is how many problems with a file, and how many warnings, are told one by one.
+	// maxNotes is how many problems with a file, and how many warnings, are listed.
 	maxNotes = 100
 )
 

@@ -293,7 +293,7 @@ func badFiles(here string) []badFile {
 	}
 }
 
-// TestTargetsProblems: each mistake is told with its line, its target and its key.
+// TestTargetsProblems: each mistake is reported with its line, its target and its key.
 func TestTargetsProblems(t *testing.T) {
 	t.Parallel()
 	for _, tt := range badFiles(file(t)) {

@@ -1,8 +1,8 @@
 // Package targets keeps what is checked the same as a targets file.
 //
 // The file may be replaced, by a symlink too, or written in place. What has changed is taken once it was read twice, a second apart, without a
-// difference: so a file that is being written is not taken for a shorter one. A file that is wrong, or gone, changes nothing: the last good one goes
-// on. Where a process runs all the time, Watch reads the file. Where it may be frozen between requests, Refresh does, at a request; there files
+// difference: so a file that is being written is not taken for a shorter one. A file that is wrong, or gone, changes nothing: the last good one stays
+// in use. Where a process runs all the time, Watch reads the file. Where it may be frozen between requests, Refresh does, at a request; there files
 // are replaced whole by the platform, and are taken as they are read.
 package targets
 
@@ -37,7 +37,7 @@ type Options struct {
 	Parse func(content []byte) (targets []settings.Target, warnings []string, err error)
 	// Set takes the targets, or says which of their settings cannot be used.
 	Set func([]settings.Target) error
-	// Loaded is called for each content that is new: with the targets' number, the warnings, and the error why it is not used. An error of reading is told once as
+	// Loaded is called for each content that is new: with the targets' number, the warnings, and the error why it is not used. An error of reading is passed on once as
 	// long as it stays the same. Calls do not overlap.
 	Loaded func(n int, warnings []string, err error)
 	// Clock reads the machine's clocks; nil is clock.System.
@@ -67,7 +67,7 @@ func New(o Options) *File {
 	return &File{o: o}
 }
 
-// Load reads the file. The error is why there are no new targets: then the last good ones go on.
+// Load reads the file. The error is why there are no new targets: then the last good ones stay in use.
 func (f *File) Load(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -128,11 +128,11 @@ func (f *File) look(ctx context.Context) {
 		content = again
 	}
 	if ctx.Err() == nil {
-		_ = f.take(content, err) // Loaded is told
+		_ = f.take(content, err) // Loaded gets the error
 	}
 }
 
-// wait waits, and reports whether ctx goes on.
+// wait waits, and reports whether ctx has not ended.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -155,7 +155,7 @@ func (f *File) Refresh(ctx context.Context) error {
 	if f.running == nil && (!f.ever || now.Since(f.began) >= old) {
 		f.ever, f.began, f.running = true, now, make(chan struct{})
 		go func(done chan struct{}) {
-			_ = f.Load(context.WithoutCancel(ctx)) // Loaded is told
+			_ = f.Load(context.WithoutCancel(ctx)) // Loaded gets the error
 			f.states.Lock()
 			defer f.states.Unlock()
 			f.running = nil

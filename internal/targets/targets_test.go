@@ -209,7 +209,7 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
-// Without targets a request waits for the first ones; where there are none it hears so, and a later one finds them.
+// Without targets a request waits for the first ones; where there are none it gets an error, and a later request finds them.
 func TestRefreshAtFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -1,4 +1,4 @@
-// Package turns limits how much goes on at once in a process, and says who comes next. It is for dials: many targets may want to
+// Package turns limits how much is done at once in a process, and says who comes next. It is for dials: many targets may want to
 // dial at the same time, and some of them hang.
 //
 // A Gate has so many turns. Who finds none waits, in this order: what is configured before what callers made up, and then by the
@@ -7,7 +7,7 @@
 //   - While others wait a target has 4 turns at most. Beyond these it gets one only while more than half of all turns are free.
 //   - What callers made up never takes the second half of all turns, nor does it keep its target from one turn for what is configured.
 //
-// A turn is never taken away: what a target has begun while nobody waited goes on to its end.
+// A turn is never taken away: what a target has begun while nobody waited is not ended.
 package turns
 
 import (

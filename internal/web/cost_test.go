@@ -38,7 +38,7 @@ func TestAnswerCost(t *testing.T) {
 	}
 }
 
-// Also where each of many addresses is told.
+// Also where the answer has many addresses.
 func TestAnswerCostOfAddresses(t *testing.T) {
 	t.Parallel()
 	for _, f := range []format{formatHTML, formatJSON, formatText} {

@@ -343,7 +343,7 @@ func endless(w http.ResponseWriter, beginning string) {
 	}
 }
 
-// An answer without an end costs little, and is an error that says so; the last good content goes on.
+// An answer without an end costs little, and is an error that says so; the last good content stays in use.
 func TestAnswerWithoutEnd(t *testing.T) {
 	for name, test := range map[string]struct {
 		status    int

@@ -157,7 +157,7 @@ func (t *trial) trickle(w io.Writer, err error, text string) {
 	}
 }
 
-// pause waits, and reports whether the attack goes on.
+// pause waits, and reports whether the attack has not ended.
 func (t *trial) pause(d time.Duration) bool {
 	select {
 	case <-time.After(d):

@@ -322,7 +322,7 @@ func TestManyWithDifferentBudgets(t *testing.T) {
 	})
 }
 
-// A target that gets no turn is not told as failed, whatever comes of the others; and it is told so when it is too late for one.
+// A target that gets no turn does not count as failed, whatever comes of the others: it is OVERLOADED once it is too late for a turn.
 func TestManyWithoutATurn(t *testing.T) {
 	many(t, 8, 16, func(i int, u *upstream) {
 		if i < 8 {
