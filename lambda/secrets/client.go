@@ -1,10 +1,12 @@
 package secrets
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -28,7 +30,7 @@ func newClient() *secretsmanager.Client {
 	transport.DisableKeepAlives = true
 	transport.MaxResponseHeaderBytes = mostOfHeaders
 	client := &http.Client{
-		Transport:     atmost.Answers(transport, mostOfAnswer),
+		Transport:     atmost.Answers(ownBody{transport}, mostOfAnswer),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	o := secretsmanager.Options{
@@ -42,6 +44,25 @@ func newClient() *secretsmanager.Client {
 		o.BaseEndpoint = &endpoint
 	}
 	return secretsmanager.New(o)
+}
+
+// ownBody gives each request a body that nobody else closes. The SDK closes its own as soon as the answer's headers are there
+// (smithy-go, transport/http/client.go); on a busy machine net/http may still be reading it then, takes that for a failure of the
+// request, and closes the connection with the rest of the answer on it.
+type ownBody struct{ http.RoundTripper }
+
+func (o ownBody) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body == nil {
+		return o.RoundTripper.RoundTrip(r)
+	}
+	body, err := io.ReadAll(r.Body) // it names a secret
+	_ = r.Body.Close()              // it has been read
+	if err != nil {
+		return nil, err
+	}
+	r = r.Clone(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return o.RoundTripper.RoundTrip(r)
 }
 
 // provider gives the credentials of the function's role: from the variables that Lambda sets, or, where it

@@ -359,7 +359,8 @@ func TestAnswerWithoutEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body) // a client gives up where the answer comes before it has sent its request
 				w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 				if test.header != "" {
 					w.Header().Set("Content-Encoding", test.header)
@@ -380,9 +381,7 @@ func TestAnswerWithoutEnd(t *testing.T) {
 			runtime.ReadMemStats(&before)
 			_, err := f.Read(t.Context(), tlsARN)
 			runtime.ReadMemStats(&after)
-			long := err != nil && strings.Contains(err.Error(), "the answer of AWS Secrets Manager is no secret: it is longer than 1 MiB")
-			// The AWS SDK may give up before it is too long.
-			if odd := err != nil && strings.Contains(err.Error(), "is not understood"); !long && !odd {
+			if err == nil || !strings.Contains(err.Error(), "the answer of AWS Secrets Manager is no secret: it is longer than 1 MiB") {
 				t.Errorf("%v", err)
 			}
 			if took := after.TotalAlloc - before.TotalAlloc; took > 24<<20 {
