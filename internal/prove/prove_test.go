@@ -304,11 +304,14 @@ func TestNoTurn(t *testing.T) {
 	})
 	bubble(t, func(t *testing.T, w *world) { // that of a retry
 		w.reuse()
-		w.way.Reset()
+		w.up.SetDelay("s", 200*ms)
 		defer w.takeTurns(time.Second)()
-		o := w.run()
+		c := w.begin()
+		c.until(100 * ms)
+		w.way.Reset()
+		o := c.end()
 		w.want(o, health.Overloaded, health.PhaseNone, time.Second-quarter)
-		w.evidence(o.Evidence, "^connection reused.*RPC", overloaded)
+		w.evidence(o.Evidence, "^connection reused.*RPC 100ms: .*Unavailable", overloaded)
 	})
 	bubble(t, func(t *testing.T, w *world) { // a turn in time gives a dial its whole budget
 		release := w.takeTurns(3 * time.Second)
