@@ -135,7 +135,14 @@ type result struct {
 // Check asks every address how the service is; the empty name is the whole server. It answers within ConnectTimeout + RPCTimeout. It is a
 // health.Func; check.Checker.Check says what else holds.
 func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
-	return c.calls.Do(ctx, question{service: service}).verdict
+	v, _ := c.Proof(ctx, service)
+	return v
+}
+
+// Proof is Check, with the evidence, which the caller may not change.
+func (c *Checker) Proof(ctx context.Context, service string) (health.Verdict, health.Evidence) {
+	r := c.calls.Do(ctx, question{service: service})
+	return r.verdict, r.evidence
 }
 
 // List asks every address for all the services that it knows, and returns a verdict about each service that one of them knows, sorted by name.

@@ -87,7 +87,8 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 	u := &Upstream{Checker: checker, target: *t, gone: o.Gone, ask: asker.Upstream{
 		Name: t.Name, Group: t.Group,
 		Check: func(ctx context.Context, service string) health.Verdict {
-			v := checker.Check(ctx, service)
+			v, evidence := checker.Proof(ctx, service)
+			health.GiveEvidence(ctx, service, evidence)
 			told(v)
 			return v
 		},

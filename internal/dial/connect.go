@@ -91,7 +91,17 @@ func (dl *Dialer) connect(ctx context.Context, to route, tc credentials.Transpor
 		return nil, a
 	}
 	a.Phase = health.PhaseNone
+	c.Peer = peer(a.Address, auth)
 	return c, a
+}
+
+// peer describes the other end of a connection.
+func peer(address string, auth credentials.AuthInfo) *health.Peer {
+	p := &health.Peer{Address: address}
+	if info, ok := auth.(credentials.TLSInfo); ok {
+		p.TLS = &info.State
+	}
+	return p
 }
 
 // leaf is the certificate that the peer showed, nil where there was none.

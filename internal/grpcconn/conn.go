@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding/gzip"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"example.com/grpc-health-http/internal/health"
 )
 
 const (
@@ -51,6 +53,9 @@ type Wire interface {
 
 // Conn is one connection to a server. It is safe for concurrent use.
 type Conn struct {
+	// Peer is who is at the other end. Whoever makes the connection sets it before others use that.
+	Peer *health.Peer
+
 	cc     *grpc.ClientConn
 	health healthpb.HealthClient
 	lost   atomic.Bool

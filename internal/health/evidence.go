@@ -1,6 +1,8 @@
 package health
 
 import (
+	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -17,6 +19,28 @@ type Evidence struct {
 	Attempts []Attempt
 }
 
+// Peer is the other end of a connection. Nobody may change it: several checks use one connection.
+type Peer struct {
+	// Address is an AddressAttempt's.
+	Address string
+	// TLS is what the handshake has come to; nil where the connection is not of crypto/tls.
+	TLS *tls.ConnectionState
+}
+
+type evidenceKey struct{}
+
+// WithEvidence returns a context whose checks give f the evidence of their verdicts. They may do so from many goroutines.
+func WithEvidence(ctx context.Context, f func(service string, e Evidence)) context.Context {
+	return context.WithValue(ctx, evidenceKey{}, f)
+}
+
+// GiveEvidence gives the evidence of a check of the service to whoever has asked for it by WithEvidence. It may not be changed any more.
+func GiveEvidence(ctx context.Context, service string, e Evidence) {
+	if f, ok := ctx.Value(evidenceKey{}).(func(string, Evidence)); ok {
+		f(service, e)
+	}
+}
+
 // ErrInProgress is the Err of a Dial or AddressAttempt that has not ended yet.
 var ErrInProgress = errors.New("in progress")
 
@@ -29,6 +53,8 @@ type Attempt struct {
 	Age    time.Duration
 	// Dial is how the connection was made, or why none was; it is zero for a reused connection.
 	Dial Dial
+	// Peer is the other end of the connection; nil where there was none.
+	Peer *Peer
 	// RPC is how long the RPC took; 0 where none was made.
 	RPC time.Duration
 	// Result is the RPC's end, a gRPC code and message, or why there was nothing to send; empty where

@@ -414,7 +414,7 @@ func (c *Check) noteLocked(a *attempt, now clock.Reading, result string) {
 
 // shownLocked is how the evidence shows an attempt's RPC.
 func (c *Check) shownLocked(a *attempt, now clock.Reading, result string) health.Attempt {
-	shown := health.Attempt{Dial: a.dial, RPC: now.Since(a.asked.Moment), Result: result}
+	shown := health.Attempt{Dial: a.dial, Peer: a.conn.Peer, RPC: now.Since(a.asked.Moment), Result: result}
 	if a.reuses(c) {
 		shown.Reused, shown.Age = true, a.asked.Since(a.conn.Began)
 	}

@@ -11,12 +11,11 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc/codes"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/health"
@@ -65,15 +64,54 @@ func Paths(path string) bool { return path == ProbePath || path == TargetsPath |
 // margin is a tenth of the time that Prometheus gives a scrape, half a second at most: the answer has to reach it.
 func margin(timeout time.Duration) time.Duration { return min(timeout/10, 500*time.Millisecond) }
 
-// deadline bounds a scrape's checks by what Prometheus says it waits for.
-func deadline(ctx context.Context, r *http.Request) (context.Context, context.CancelFunc) {
+// timeout is how long a check may take by what Prometheus says that it waits for; 0 where it says nothing of use.
+func timeout(r *http.Request) time.Duration {
 	seconds, err := strconv.ParseFloat(r.Header.Get("X-Prometheus-Scrape-Timeout-Seconds"), 64)
 	const most = 3600
 	if err != nil || !(seconds > 0) || seconds > most {
+		return 0
+	}
+	scrape := time.Duration(seconds * float64(time.Second))
+	return scrape - margin(scrape)
+}
+
+// deadline bounds a scrape's checks by what Prometheus says it waits for.
+func deadline(ctx context.Context, r *http.Request) (context.Context, context.CancelFunc) {
+	within := timeout(r)
+	if within == 0 {
 		return ctx, func() {}
 	}
-	timeout := time.Duration(seconds * float64(time.Second))
-	return context.WithTimeoutCause(ctx, timeout-margin(timeout), health.ErrCallerDeadline)
+	return context.WithTimeoutCause(ctx, within, health.ErrCallerDeadline)
+}
+
+// within is how long a check of the upstream may take for this scrape; 0 is not known.
+func within(r *http.Request, u *asker.Upstream) time.Duration {
+	asked := timeout(r)
+	if u == nil || u.Budget == 0 || asked > 0 && asked < u.Budget {
+		return asked
+	}
+	return u.Budget
+}
+
+// evidenceOf keeps the evidence of checks, by their services.
+type evidenceOf struct {
+	mu  sync.Mutex
+	all map[string]health.Evidence
+}
+
+func (e *evidenceOf) add(service string, found health.Evidence) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.all == nil {
+		e.all = make(map[string]health.Evidence)
+	}
+	e.all[service] = found
+}
+
+func (e *evidenceOf) of(service string) health.Evidence {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.all[service]
 }
 
 // probe makes a check, and answers with its metrics.
@@ -110,8 +148,10 @@ func (o Options) probe(w http.ResponseWriter, r *http.Request) {
 		o.Refuse(w, r, http.StatusBadRequest, "more than 100 services are asked for: ask in several scrapes")
 		return
 	}
+	var evidence evidenceOf
+	upstream := fleet.Find(name)
 	began := time.Now()
-	found, refusal := o.Asker.Ask(ctx, r, question, nil)
+	found, refusal := o.Asker.Ask(health.WithEvidence(ctx, evidence.add), r, question, nil)
 	switch refusal {
 	case asker.NotRefused:
 	case asker.NoRoom:
@@ -122,10 +162,17 @@ func (o Options) probe(w http.ResponseWriter, r *http.Request) {
 		o.Refuse(w, r, http.StatusNotFound, refusal.String())
 		return
 	}
+	result := results{took: time.Since(began), within: within(r, upstream), tls: o.TLS(name)}
+	worst := health.Worst(found.Verdicts)
+	if i := slices.IndexFunc(found.Verdicts, func(v health.Verdict) bool { return v.Status == worst }); i >= 0 {
+		result.verdict = found.Verdicts[i]
+		result.evidence = evidence.of(result.verdict.Service)
+	}
+	if upstream != nil && upstream.CertificateEnds != nil {
+		result.certificateEnds = upstream.CertificateEnds()
+	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(results{
-		verdicts: found.Verdicts, took: time.Since(began), tls: o.TLS(name), upstream: fleet.Find(name),
-	})
+	registry.MustRegister(result)
 	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 }
 
@@ -144,82 +191,6 @@ func theTarget(r *http.Request, fleet *asker.Fleet) (name, fault string) {
 		return fleet.Upstreams()[0].Name, ""
 	}
 	return "", "there are several targets: name one with target, /targets has them all"
-}
-
-// results are the metrics of a check.
-type results struct {
-	verdicts []health.Verdict
-	took     time.Duration
-	tls      bool
-	upstream *asker.Upstream
-}
-
-var (
-	successDesc  = prometheus.NewDesc("probe_success", "1 where every service that was checked is SERVING, else 0.", nil, nil)
-	durationDesc = prometheus.NewDesc("probe_duration_seconds", "How long the probe took.", nil, nil)
-	phaseDesc    = prometheus.NewDesc("probe_grpc_duration_seconds", "How long the check took, by phase.", []string{"phase"}, nil)
-	tlsDesc      = prometheus.NewDesc("probe_grpc_ssl", "1 where the check uses TLS, else 0.", nil, nil)
-	codeDesc     = prometheus.NewDesc("probe_grpc_status_code", "The gRPC code of the check.", nil, nil)
-	responseDesc = prometheus.NewDesc("probe_grpc_healthcheck_response", "1 for the status that the server answered, 0 for the others.", []string{"serving_status"}, nil)
-	expiryDesc   = prometheus.NewDesc("probe_ssl_earliest_cert_expiry", "End of the validity of the upstream's certificate, as it was seen last, as Unix time.", nil, nil)
-)
-
-// Describe is of prometheus.Collector.
-func (r results) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{successDesc, durationDesc, phaseDesc, tlsDesc, codeDesc, responseDesc, expiryDesc} {
-		descs <- d
-	}
-}
-
-// Collect is of prometheus.Collector. Where several services were checked the metrics are those of the worst.
-func (r results) Collect(metrics chan<- prometheus.Metric) {
-	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
-	}
-	var decisive health.Verdict
-	worst := health.Worst(r.verdicts)
-	if i := slices.IndexFunc(r.verdicts, func(v health.Verdict) bool { return v.Status == worst }); i >= 0 {
-		decisive = r.verdicts[i]
-	}
-	gauge(successDesc, number(worst == health.Serving))
-	gauge(durationDesc, r.took.Seconds())
-	gauge(phaseDesc, decisive.Duration.Seconds(), "check")
-	gauge(tlsDesc, number(r.tls))
-	gauge(codeDesc, float64(code(decisive)))
-	response := ""
-	if decisive.Asked && decisive.Code == codes.OK && decisive.Phase == health.PhaseNone {
-		response = decisive.Status.String()
-	}
-	for status := range healthpb.HealthCheckResponse_ServingStatus_value {
-		gauge(responseDesc, number(status == response), status)
-	}
-	if r.upstream != nil && r.upstream.CertificateEnds != nil {
-		if ends := r.upstream.CertificateEnds(); !ends.IsZero() {
-			gauge(expiryDesc, float64(ends.Unix()))
-		}
-	}
-}
-
-// code is the gRPC code that a client of the upstream would have got.
-func code(v health.Verdict) codes.Code {
-	switch {
-	case v.Asked:
-		return v.Code
-	case v.Status == health.Timeout:
-		return codes.DeadlineExceeded
-	case v.Status == health.Overloaded:
-		return codes.ResourceExhausted
-	case v.Status == health.ConnectionFailed:
-		return codes.Unavailable
-	}
-	return codes.Unknown
-}
-
-func number(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // group is what http_sd_configs takes (https://prometheus.io/docs/prometheus/latest/http_sd/).
