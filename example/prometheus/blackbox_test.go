@@ -3,6 +3,7 @@ package prometheus
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -46,7 +47,7 @@ func upstreams(t *testing.T) (all []probed, ca string) {
 	}
 	serving := healthpb.HealthCheckResponse_SERVING
 	slow := start(serving)
-	slow.SetDelay("", 300*time.Millisecond)
+	slow.SetDelay("", 2200*time.Millisecond)
 	silent := start(serving)
 	silent.SetDelay("", time.Minute)
 	localhost := func(up *healthtest.Upstream) string {
@@ -54,6 +55,9 @@ func upstreams(t *testing.T) (all []probed, ca string) {
 		return "localhost:" + port
 	}
 	plain := start(serving)
+	yesterday := func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().AddDate(0, 0, -3), time.Now().AddDate(0, 0, -1)
+	}
 	// That a certificate could not be verified is told together with its end, and that TLS was to be used.
 	unverified := map[string]string{"probe_grpc_ssl": "value", "probe_ssl_earliest_cert_expiry": "ours only"}
 	return []probed{
@@ -73,16 +77,87 @@ func upstreams(t *testing.T) (all []probed, ca string) {
 		{name: "silent", addr: silent.Addr(), module: "plain", differs: map[string]string{"*": "theirs never answers: its time-out does not reach the RPC"}},
 		{name: "tls", addr: localhost(start(serving, healthtest.TLS(authority.ServerTLS(t)))), module: "tls"},
 		{name: "tls-not-serving", addr: localhost(start(healthpb.HealthCheckResponse_NOT_SERVING, healthtest.TLS(authority.ServerTLS(t)))), module: "tls"},
-		{name: "tls-expired", addr: localhost(start(serving, healthtest.TLS(authority.ServerTLS(t, healthtest.Expired())))), module: "tls", differs: unverified},
+		{name: "tls-ten-days", addr: localhost(start(serving, healthtest.TLS(authority.ServerTLS(t, healthtest.ValidUntil(time.Now().AddDate(0, 0, 10)))))), module: "tls"},
+		{name: "tls-expired", addr: localhost(start(serving, healthtest.TLS(authority.ServerTLS(t, yesterday)))), module: "tls", differs: unverified},
 		{name: "tls-untrusted", addr: localhost(start(serving, healthtest.TLS(healthtest.NewCA(t).ServerTLS(t)))), module: "tls", differs: unverified},
 		{name: "tls-to-plaintext", addr: localhost(plain), module: "tls", differs: map[string]string{"probe_grpc_ssl": "value"}},
 	}, ca
 }
 
+// public are expressions of alerts and panels that others have published for blackbox_exporter, with where they were found (repositories and dashboards as of
+// November 2026). $cluster is empty, as without several; $job and $instance are all. A condition that would take a state that is not made here is replaced.
+var public = []struct{ source, expr, replace, by string }{
+	{"samber/awesome-prometheus-alerts, dist/rules/blackbox: BlackboxProbeFailed", `probe_success == 0`, "", ""},
+	{"samber/awesome-prometheus-alerts: BlackboxSlowProbe", `avg_over_time(probe_duration_seconds[1m]) > 1`, "", ""},
+	{"samber/awesome-prometheus-alerts: BlackboxSslCertificateWillExpireSoon", `3 <= round((last_over_time(probe_ssl_earliest_cert_expiry[10m]) - time()) / 86400, 0.1) < 20`, "", ""},
+	{"samber/awesome-prometheus-alerts: BlackboxSslCertificateWillExpireVerySoon", `0 <= round((last_over_time(probe_ssl_earliest_cert_expiry[10m]) - time()) / 86400, 0.1) < 3`, "", ""},
+	{"samber/awesome-prometheus-alerts: BlackboxSslCertificateExpired", `round((last_over_time(probe_ssl_earliest_cert_expiry[10m]) - time()) / 86400, 0.1) < 0`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin, alerts: BlackboxLowUptime30d", `avg_over_time(probe_success{job="grpc"}[30d]) * 100 < 99.9`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin: BlackboxSslCertificateWillExpireSoon", `probe_ssl_earliest_cert_expiry{job="grpc"} - time() < 21 * 24 * 3600`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin, dashboard: status map", `max by (instance) (probe_success{cluster="", job=~"grpc"})`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin, dashboard: probes", `count(probe_success{cluster="", job=~"grpc"})`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin, dashboard: success rate", `(count(probe_success{cluster="", job=~"grpc"} == 1) OR vector(0)) / count(probe_success{cluster="", job=~"grpc"})`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin, dashboard: average duration", `avg(probe_duration_seconds{cluster="", job=~"grpc"})`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin, dashboard: uptime", `avg_over_time(probe_success{cluster="", job=~"grpc", instance=~".*"}[30d])`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin, dashboard: DNS lookup", `avg by (instance) (probe_dns_lookup_time_seconds{cluster="", job=~"grpc", instance=~".*"})`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin, dashboard: latency", `avg by (instance) (probe_duration_seconds{cluster="", job=~"grpc", instance=~".*"})`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin, dashboard: TLS version", `max by (instance,version) (probe_tls_version_info{cluster="", job=~"grpc", instance=~".*"})`, "", ""},
+	{"adinhodovic/blackbox-exporter-mixin, dashboard: certificate", `min by (instance) (probe_ssl_earliest_cert_expiry{cluster="", job=~"grpc", instance=~".*"} - time())`, "", ""},
+	{"kubernetes/test-infra, prober_alerts.libsonnet", `min(probe_success{instance="not-serving"}) == 0`, "", ""},
+	{"PacktPublishing/Mastering-Prometheus, ch11", `last_over_time(probe_success{job="grpc"}[5m]) != 1`, "", ""},
+	{"kitnil/dotfiles, guixsd/blackbox.scm: BlackboxSlowProbe", `avg_over_time(probe_duration_seconds[1m]) > 10`, "> 10", "> 1"},
+	{"kitnil/dotfiles: BlackboxSslCertificateWillExpireSoon", `probe_ssl_earliest_cert_expiry - time() < 86400 * 3`, "", ""},
+	{"runbooks.gitlab-static.net: BlackboxProbeFailures", `avg_over_time(probe_success{job="grpc"}[10m]) * 100 < 75`, "", ""},
+	{"ping7io/docs, exporters/blackbox/rules.md", `probe_ssl_earliest_cert_expiry - time() < 86400 * 30`, "", ""},
+	{"ministryofjustice/bichard7-next-infrastructure-docker-images, blackbox-endpoint-prober.json: SSL Cert Expiry", `probe_ssl_earliest_cert_expiry-time()`, "", ""},
+	{"akhil27051999/devops-cloud-interview-guide: uptime panel", `probe_success{job="grpc"}`, "", ""},
+	{"a mixin (BlackboxIpFlapping)", `changes(probe_ip_addr_hash[5m]) > 3`, "> 3", ">= 0"},
+	{"the same (BlackboxHighLatency)", `probe_duration_seconds > 2`, "", ""},
+	{"the same (BlackboxSlowDnsResolution)", `probe_dns_lookup_time_seconds > 1`, "> 1", "> 0"},
+	{"a Grafana library (certMin)", `min((probe_ssl_earliest_cert_expiry{cluster=~"", job=~"grpc", instance=~".*"} - time()) / 86400)`, "", ""},
+	{"the same (failing)", `count(probe_success{cluster=~"", job=~"grpc", instance=~".*"} == 0) or vector(0)`, "", ""},
+	{"the same (ipProtocol)", `max by (instance, job) (probe_ip_protocol{cluster=~"", job=~"grpc", instance=~".*"})`, "", ""},
+	{"the same (tlsVersionCount)", `count by (version) (probe_tls_version_info{cluster=~"", job=~"grpc", instance=~".*"})`, "", ""},
+	{"an API's manual (WeakTLSVersion)", `probe_tls_version_info{version!="TLS 1.3"} == 1`, `!="TLS 1.3"`, `="TLS 1.3"`},
+	{"a test of a monitoring stack: gRPC checks", `probe_grpc_duration_seconds{instance="serving",phase="check"}`, "", ""},
+	{"kubegems: gRPC probes", `count by (__name__) ({job="grpc"})`, "", ""},
+	{"prober/grpc.go itself: what the server answered", `probe_grpc_healthcheck_response{serving_status="NOT_SERVING"} == 1`, "", ""},
+	{"prober/grpc.go itself: codes that are not OK", `probe_grpc_status_code != 0`, "", ""},
+	{"prober/grpc.go itself: without TLS", `probe_grpc_ssl == 0`, "", ""},
+	{"prober/tls.go itself: certificates", `probe_ssl_last_chain_info * on (instance) group_left () probe_success`, "", ""},
+}
+
+// TestPublicExpressions has a real Prometheus scrape all targets, which it gets by http_sd_configs, and make queries that others have written for
+// blackbox_exporter.
+func TestPublicExpressions(t *testing.T) {
+	t.Parallel()
+	need(t, "prometheus")
+	all, ca := upstreams(t)
+	_, metrics := startTargets(t, all, ca)
+	dir := t.TempDir()
+	config := filepath.Join(dir, "prometheus.yml")
+	if err := os.WriteFile(config, []byte(`global: {scrape_interval: 3s}
+scrape_configs:
+  - job_name: grpc
+    http_sd_configs: [{url: "http://`+metrics+`/targets", refresh_interval: 1s}]
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := server{start(t, exec.Command("prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0"),
+		`"Listening on" address=(\S+)`)[0]}
+	p.await(t, fmt.Sprintf("(count(up{job=\"grpc\", instance=~\".+\", target=~\".+\"} == 1) == %d) and (count(probe_success) == %[1]d)", len(all)))
+	for _, q := range public {
+		if !strings.Contains(q.expr, q.replace) {
+			t.Errorf("%s: %s is not in %s", q.source, q.replace, q.expr)
+		}
+		p.await(t, strings.Replace(q.expr, q.replace, q.by, 1))
+	}
+}
+
 // startTargets starts the proxy with a targets file of the upstreams. It returns the addresses of both ports.
 func startTargets(t *testing.T, all []probed, ca string, args ...string) (health, metrics string) {
 	t.Helper()
-	content := "defaults: {conn_max_age: 0s}\ntargets:\n"
+	content := "defaults: {conn_max_age: 0s, rpc_timeout: 2.5s}\ntargets:\n"
 	for _, p := range all {
 		content += fmt.Sprintf("  %s: {addr: %q", p.name, p.addr)
 		if p.service != "" {
@@ -146,9 +221,9 @@ func TestSideBySide(t *testing.T) {
 	_, metrics := startTargets(t, all, ca)
 	config := filepath.Join(t.TempDir(), "blackbox.yml")
 	if err := os.WriteFile(config, []byte(`modules:
-  plain: {prober: grpc, timeout: 2s, grpc: {preferred_ip_protocol: ip4}}
-  plain-nobody: {prober: grpc, timeout: 2s, grpc: {service: nobody, preferred_ip_protocol: ip4}}
-  tls: {prober: grpc, timeout: 2s, grpc: {tls: true, tls_config: {ca_file: `+ca+`}, preferred_ip_protocol: ip4}}
+  plain: {prober: grpc, timeout: 3s, grpc: {preferred_ip_protocol: ip4}}
+  plain-nobody: {prober: grpc, timeout: 3s, grpc: {service: nobody, preferred_ip_protocol: ip4}}
+  tls: {prober: grpc, timeout: 3s, grpc: {tls: true, tls_config: {ca_file: `+ca+`}, preferred_ip_protocol: ip4}}
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
