@@ -111,7 +111,8 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 	}}
 	logger.Info("answering health checks", "url", url(listeners[0], https, s.ListenPath), "upstream", checked(s, a), "version", build.String())
 	if len(listeners) > 1 {
-		exposition := web.Limited(budget.Metrics, memory.Scrape, m.Rejected, web.Only(s.MetricsPath, m.ExpositionHandler()))
+		scrape := func() int64 { return memory.Scrape + memory.Sample*int64(m.Samples()) }
+		exposition := web.Limited(budget.Metrics, scrape, m.Rejected, web.Only(s.MetricsPath, m.ExpositionHandler()))
 		servers = append(servers, serve.Server{
 			Name: "metrics", Listener: listeners[1], Handler: withLivez(withScrapes(s, a, budget, m.Rejected, exposition)), Budget: budgetOf(s, a), Secondary: true,
 			Memory: budget.SecondaryConnections, HeaderMemory: budget.Headers, Overloaded: overloaded,
@@ -139,7 +140,8 @@ func withScrapes(s *settings.Settings, a *app.App, budget *memory.Budget, reject
 	scrapes := scrape.Handler(scrape.Options{
 		Asker: a.OpenAsker, TLS: a.TLS, MetricsPath: s.MetricsPath, Refuse: web.Refuse,
 	})
-	list := web.Limited(budget.Metrics, memory.Scrape, rejected, scrapes) // a check has a share of its own
+	cost := func() int64 { return memory.Scrape + memory.Listed*int64(len(a.Upstreams())) }
+	list := web.Limited(budget.Metrics, cost, rejected, scrapes) // a check has a share of its own
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == s.MetricsPath || !scrape.Paths(r.URL.Path):

@@ -24,6 +24,10 @@ const (
 	SecureRequest = 32 << 10
 	// Name is one of the services that a request waits for.
 	Name = 6 << 10
-	// Scrape is an answer to Prometheus.
+	// Scrape is an answer to Prometheus, beside what it says of upstreams.
 	Scrape = 512 << 10
+	// Sample is one of its samples about an upstream.
+	Sample = 512
+	// Listed is a target in the list for Prometheus.
+	Listed = 2 << 10
 )

@@ -198,6 +198,9 @@ func (a *answer) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
+// Samples is how many samples about upstreams an exposition has, at most.
+func (m *Metrics) Samples() int { return m.upstreams.samples() }
+
 // ExpositionHandler serves the registry to Prometheus in the format that it asks for.
 func (m *Metrics) ExpositionHandler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/bounded"
@@ -128,6 +129,19 @@ func (s *series) observe(v health.Verdict, latest bool) {
 	}
 }
 
+// samples is how many samples there are about a service of a named upstream at most.
+func (s *series) samples() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 2 + len(usual) + 1 // the status SERVING
+	for _, count := range s.verdicts {
+		if count > 0 {
+			n += 2
+		}
+	}
+	return n
+}
+
 // timing has the histogram and the counters by code of a service. They are kept, because looking them up hashes labels.
 type timing struct {
 	duration func() prometheus.Observer // made when it is first needed
@@ -156,6 +170,20 @@ func (s *states) add(one *series) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all = append(s.all, one)
+}
+
+// samples is how many samples there are about the services at most. Of a named upstream few statuses have one.
+func (s *states) samples(named bool) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !named {
+		return len(s.all) * samplesOfService
+	}
+	n := 0
+	for _, one := range s.all {
+		n += one.samples()
+	}
+	return n
 }
 
 func (s *states) list() []*series {
@@ -229,20 +257,35 @@ func (u *upstreams) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
+// samplesOfOne and samplesOfService are how many samples there may be about an upstream, and in addition about each of its services.
+var (
+	samplesOfOne     = 1 + len(roles)
+	samplesOfService = 2 + 2*statuses
+)
+
+// samples is how many samples there are at most.
+func (u *upstreams) samples() (n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, one := range u.all {
+		n += samplesOfOne + one.states.samples(u.named)
+	}
+	return n
+}
+
 func (u *upstreams) collect(metrics chan<- prometheus.Metric, one *Upstream) {
-	send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
-		if u.named {
-			labels = append([]string{one.o.Target}, labels...)
-		}
-		metrics <- prometheus.MustNewConstMetric(desc, kind, value, labels...)
+	target := make([]*dto.LabelPair, 0, 1)
+	if u.named {
+		target = append(target, pair("target", one.o.Target))
 	}
-	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-		send(desc, prometheus.GaugeValue, value, labels...)
+	// The labels are sorted by their names, as prometheus.Metric wants them: role, service_name and status are before target, upstream is behind it.
+	send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, before ...*dto.LabelPair) {
+		metrics <- &sample{desc: desc, kind: kind, value: value, labels: append(before, target...)}
 	}
-	gauge(u.info, 1, one.o.Address)
-	for role, ends := range map[string]int64{"upstream": one.certificate.Load(), "client": one.client.Load()} {
+	metrics <- &sample{desc: u.info, kind: prometheus.GaugeValue, value: 1, labels: append(target[:len(target):len(target)], pair("upstream", one.o.Address))}
+	for i, ends := range [...]int64{one.certificate.Load(), one.client.Load()} {
 		if ends != 0 {
-			gauge(u.expiry, float64(ends), role)
+			send(u.expiry, prometheus.GaugeValue, float64(ends), roles[i])
 		}
 	}
 	for _, s := range one.states.list() {
@@ -252,22 +295,60 @@ func (u *upstreams) collect(metrics chan<- prometheus.Metric, one *Upstream) {
 		if u.named && !known && s == one.services.Others() && verdicts == [statuses]uint64{} {
 			continue // nobody has made names up
 		}
+		service := pair(serviceLabel, s.name)
 		if known {
-			gauge(u.up, number(latest == health.Serving), s.name)
-			gauge(u.lastCheck, float64(at.UnixNano())/1e9, s.name)
+			send(u.up, prometheus.GaugeValue, number(latest == health.Serving), service)
+			send(u.lastCheck, prometheus.GaugeValue, float64(at.UnixNano())/1e9, service)
 		}
 		for _, status := range health.Statuses() {
-			// All statuses exist from the start, so that a rate sees the first failure. Of many upstreams only those do that occurred, which is
-			// a tenth of the series.
-			if u.named && status != health.Serving && verdicts[status] == 0 {
-				continue
+			occurred := verdicts[status] > 0
+			if !u.named || occurred || slices.Contains(usual, status) {
+				send(u.verdicts, prometheus.CounterValue, float64(verdicts[status]), service, statusPairs[status])
 			}
-			send(u.verdicts, prometheus.CounterValue, float64(verdicts[status]), s.name, status.String())
-			if known {
-				gauge(u.status, number(latest == status), s.name, status.String())
+			if known && (!u.named || occurred || status == health.Serving) {
+				send(u.status, prometheus.GaugeValue, number(latest == status), service, statusPairs[status])
 			}
 		}
 	}
+}
+
+// usual are the statuses of which every target has a counter from the start, so that a rate sees the first failure of the usual kinds. The others have one from their
+// first verdict on: for a thousand targets that saves half of the series. One upstream without a name has all.
+var usual = []health.Status{health.ConnectionFailed, health.Timeout, health.NotServing, health.Serving}
+
+// roles and statusPairs are labels that all targets share.
+var (
+	roles       = [...]*dto.LabelPair{pair("role", "upstream"), pair("role", "client")}
+	statusPairs = func() (pairs [statuses]*dto.LabelPair) {
+		for _, status := range health.Statuses() {
+			pairs[status] = pair(statusLabel, status.String())
+		}
+		return pairs
+	}()
+)
+
+func pair(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
+
+// sample is a prometheus.Metric that shares its labels with others: a constant one of the library takes three times as much.
+type sample struct {
+	desc   *prometheus.Desc
+	kind   prometheus.ValueType // a counter's or a gauge's
+	value  float64
+	labels []*dto.LabelPair // sorted by name
+}
+
+// Desc is of prometheus.Metric.
+func (s *sample) Desc() *prometheus.Desc { return s.desc }
+
+// Write is of prometheus.Metric.
+func (s *sample) Write(out *dto.Metric) error {
+	out.Label = s.labels
+	if s.kind == prometheus.CounterValue {
+		out.Counter = &dto.Counter{Value: &s.value}
+	} else {
+		out.Gauge = &dto.Gauge{Value: &s.value}
+	}
+	return nil
 }
 
 // number is 1 for true and 0 for false.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -225,5 +226,31 @@ func TestIndex(t *testing.T) {
 	}
 	if !strings.Contains(header.Get("Content-Security-Policy"), "default-src 'none'") {
 		t.Errorf("headers %v", header)
+	}
+}
+
+// BenchmarkTargets lists a thousand targets.
+func BenchmarkTargets(b *testing.B) {
+	var all []*asker.Upstream
+	for i := range 1000 {
+		all = append(all, &asker.Upstream{Name: fmt.Sprintf("target-%04d", i), Group: "group"})
+	}
+	h := many(all...)
+	b.ReportAllocs()
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		w.Body = nil
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/targets", nil))
+	}
+}
+
+// BenchmarkProbe is what a scrape costs beside its check.
+func BenchmarkProbe(b *testing.B) {
+	h := many(&asker.Upstream{Name: "a", Check: says(health.Verdict{Status: health.Serving, Asked: true})})
+	b.ReportAllocs()
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		w.Body = nil
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/probe", nil))
 	}
 }

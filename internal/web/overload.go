@@ -66,15 +66,16 @@ func Overloaded(rejected func(reason string)) http.Handler {
 	})
 }
 
-// Limited answers requests with next while there is memory in the share for what each takes, in bytes.
-func Limited(share *memory.Share, cost int64, rejected func(reason string), next http.Handler) http.Handler {
+// Limited answers requests with next while there is memory in the share for what each takes, in bytes: cost is called for each.
+func Limited(share *memory.Share, cost func() int64, rejected func(reason string), next http.Handler) http.Handler {
 	overloaded := Overloaded(rejected)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !share.Take(cost) {
+		taken := cost()
+		if !share.Take(taken) {
 			overloaded.ServeHTTP(w, r)
 			return
 		}
-		defer share.Give(cost)
+		defer share.Give(taken)
 		next.ServeHTTP(w, r)
 	})
 }

@@ -357,10 +357,10 @@ func TestOverloadedHandlers(t *testing.T) {
 		}
 	}
 	share := memory.NewShare(100)
-	h := web.Limited(share, 60, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := web.Limited(share, func() int64 { return 60 }, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/outer" {
 			inner := httptest.NewRecorder()
-			web.Limited(share, 60, nil, http.NotFoundHandler()).ServeHTTP(inner, r)
+			web.Limited(share, func() int64 { return 60 }, nil, http.NotFoundHandler()).ServeHTTP(inner, r)
 			wantOverloaded(t, "beside another", inner.Result(), "OVERLOADED\n")
 		}
 	}))
