@@ -38,7 +38,7 @@ func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (se
 	logger.Info("memory", "limit_bytes", budget.Limit.Bytes, "source", budget.Limit.Source)
 	build := version.Get()
 	m := metrics.New(prometheus.NewRegistry(), metrics.Options{
-		Version: build.Tag, Commit: build.Commit, GoVersion: build.Go, SettingsHash: float64(s.Hash()), Targets: s.TargetsFile != "",
+		Version: build.Tag, Commit: build.Commit, GoVersion: build.Go, SettingsHash: float64(s.Hash()), Targets: s.TargetsFile != "", CheckInterval: s.CheckInterval,
 	})
 	a, err := app.New(s, app.Platform{
 		Logger:   logger,

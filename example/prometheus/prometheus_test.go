@@ -51,7 +51,9 @@ func TestPromtool(t *testing.T) {
 // notFired are the alerts that need minutes, or a proxy that is not there, with the condition in each of their queries, and
 // another in its place: for these TestQueries makes a query that has data at once.
 var notFired = map[string][2]string{
+	"GrpcHealthLate":         {"60 + 3 *", "-600 +"},
 	"GrpcHealthNotAsked":     {"> 300", ">= 0"},
+	"GrpcHealthTargetsFile":  {"> 0", ">= 0"},
 	"GrpcHealthProxyMissing": {"absent(", "("},
 }
 

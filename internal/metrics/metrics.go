@@ -24,6 +24,8 @@ type Options struct {
 	Version, Commit, GoVersion string
 	// Targets says that there are many upstreams, each with a name: the series about them have the label target.
 	Targets bool
+	// CheckInterval is how often everything is checked although nobody asks; 0 where it is not.
+	CheckInterval time.Duration
 	// SettingsHash changes when the settings do. It must tell nothing of a secret: whoever may scrape can read it.
 	SettingsHash float64
 }
@@ -96,8 +98,11 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 	hash := prometheus.NewGauge(prometheus.GaugeOpts{Name: "grpc_health_check_settings_hash",
 		Help: "A number that changes when the settings do. The values of secrets have no part in it."})
 	hash.Set(o.SettingsHash)
+	interval := prometheus.NewGauge(prometheus.GaugeOpts{Name: "grpc_health_check_interval_seconds",
+		Help: "How often everything that is configured is checked although nobody asks; 0 where it is not."})
+	interval.Set(o.CheckInterval.Seconds())
 	registry.MustRegister(m.requests, m.durations, m.codes, m.upstreams, m.rejected.vec, m.rpcs.vec, m.shared, m.dials.vec,
-		m.retries.vec, m.listener, m.reloads.vec, build, hash,
+		m.retries.vec, m.listener, m.reloads.vec, build, hash, interval,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

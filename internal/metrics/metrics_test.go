@@ -32,7 +32,7 @@ type process struct {
 
 func newMetrics(services ...string) (process, *prometheus.Registry) {
 	registry := prometheus.NewRegistry()
-	m := metrics.New(registry, metrics.Options{Version: "v1", Commit: "c0ffee", GoVersion: "go1", SettingsHash: 1<<48 - 1})
+	m := metrics.New(registry, metrics.Options{Version: "v1", Commit: "c0ffee", GoVersion: "go1", SettingsHash: 1<<48 - 1, CheckInterval: 1500 * time.Millisecond})
 	return process{m, m.NewUpstream(metrics.UpstreamOptions{Address: "upstream.test:443", Services: services})}, registry
 }
 
@@ -380,6 +380,7 @@ func TestUpstreamInfoAndSettingsHash(t *testing.T) {
 	m, _ := newMetrics()
 	wantSamples(t, m, "grpc_health_check_upstream_info", `{upstream="upstream.test:443"} 1`)
 	wantSamples(t, m, "grpc_health_check_settings_hash", "2.81474976710655e+14")
+	wantSamples(t, m, "grpc_health_check_interval_seconds", "1.5")
 }
 
 // The counters of a configured service exist before its first check, so that increase() sees the first failure.
