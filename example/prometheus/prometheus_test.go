@@ -74,11 +74,16 @@ func TestQueries(t *testing.T) {
 	// Another proxy, in front of an upstream that is dead.
 	const dead = "127.0.0.1:1"
 	deadHealth, deadMetrics := startProxy(t, dead, roots, services)
-	p := startPrometheus(t, metrics, deadMetrics)
+	// And one in front of both, which makes its checks by itself.
+	manyHealth, manyMetrics := startTargets(t, []probed{
+		{name: "up", addr: upstream.Target(), service: "demo.Up", module: "tls"}, {name: "dead", addr: dead, service: "demo.Up", module: "tls"},
+	}, roots, "-check-interval=1s")
+	p := startPrometheus(t, metrics, deadMetrics, manyMetrics)
 	for _, service := range services {
 		keepChecking(t, health+"?service="+service)
 	}
 	keepChecking(t, deadHealth)
+	keepChecking(t, "http://"+manyHealth)
 
 	up := fmt.Sprintf("grpc_health_check_up{service_name=%q, instance=%q} == ", flapping, metrics)
 	p.await(t, up+"1")
@@ -113,7 +118,11 @@ func TestQueries(t *testing.T) {
 			}
 		})
 	}
-	for _, q := range dashboard(t) {
+	// Each query has data of a proxy with a targets file, too.
+	for _, q := range dashboard(t, manyMetrics) {
+		t.Run(q.name+" of many", func(t *testing.T) { p.await(t, q.text) })
+	}
+	for _, q := range dashboard(t, "") {
 		t.Run(q.name, func(t *testing.T) { p.await(t, q.text, q.labels...) })
 		// Half of the upstreams being up is no state: each has its own, and so has each share of SERVING.
 		if q.ofUpstreams() {
@@ -366,8 +375,8 @@ func (q query) ofUpstreams() bool {
 }
 
 // dashboard returns the queries of the dashboard's panels, variables and annotations. Variables have the values that they have when
-// the dashboard is opened: all.
-func dashboard(t *testing.T) []query {
+// the dashboard is opened: all. A proxy's address, where it is not empty, is chosen.
+func dashboard(t *testing.T, instance string) []query {
 	t.Helper()
 	content, err := os.ReadFile(dashboardFile)
 	if err != nil {
@@ -376,11 +385,13 @@ func dashboard(t *testing.T) []query {
 	type variable struct {
 		Name, Definition, AllValue string
 	}
+	type panel struct {
+		Title   string
+		Targets []struct{ Expr, LegendFormat string }
+		Panels  []panel // of a row that is folded
+	}
 	var d struct {
-		Panels []struct {
-			Title   string
-			Targets []struct{ Expr, LegendFormat string }
-		}
+		Panels      []panel
 		Templating  struct{ List []variable }
 		Annotations struct{ List []struct{ Name, Expr string } }
 	}
@@ -393,6 +404,9 @@ func dashboard(t *testing.T) []query {
 	for _, v := range d.Templating.List {
 		values[v.Name] = v.AllValue
 	}
+	if instance != "" {
+		values["instance"] = instance
+	}
 	substitute := func(text string) string {
 		return os.Expand(text, func(name string) string {
 			if values[name] == "" {
@@ -403,7 +417,11 @@ func dashboard(t *testing.T) []query {
 	}
 	var all []query
 	legend := regexp.MustCompile(`{{(\w+)}}`)
+	panels := d.Panels
 	for _, panel := range d.Panels {
+		panels = append(panels, panel.Panels...)
+	}
+	for _, panel := range panels {
 		for _, target := range panel.Targets {
 			q := query{name: panel.Title, text: substitute(target.Expr)}
 			for _, m := range legend.FindAllStringSubmatch(target.LegendFormat, -1) {
