@@ -278,7 +278,7 @@ func (u *upstreams) collect(metrics chan<- prometheus.Metric, one *Upstream) {
 	if u.named {
 		target = append(target, pair("target", one.o.Target))
 	}
-	// The labels are sorted by their names, as prometheus.Metric wants them: role, service_name and status are before target, upstream is behind it.
+	// The labels are in the order of their names, or the registry would copy and sort them: role, service_name and status are before target, upstream is behind it.
 	send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, before ...*dto.LabelPair) {
 		metrics <- &sample{desc: desc, kind: kind, value: value, labels: append(before, target...)}
 	}

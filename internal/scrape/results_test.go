@@ -132,9 +132,11 @@ func TestEvidence(t *testing.T) {
 			"probe_ssl_earliest_cert_expiry 1.8e+09", `probe_tls_version_info{version="TLS 1.2"} 1`,
 			`probe_ssl_last_chain_info{fingerprint_sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",issuer="",serialnumber="ff",subject="",subjectalternative="a,b\\u202e"} 1`}},
 		"a proxy": {[]health.Attempt{{Peer: &health.Peer{Address: "up.test:443 by way of proxy.test:80"}}}, []string{"probe_ip_protocol 0"}},
-		"nothing": {nil, []string{"probe_ip_protocol 0", "probe_dns_lookup_time_seconds 0"}},
+		"nothing": {nil, []string{"probe_ssl_earliest_cert_expiry 1.7999964e+09", "probe_ip_protocol 0", "probe_dns_lookup_time_seconds 0"}},
 	} {
-		h := many(&asker.Upstream{Name: "a", Check: func(ctx context.Context, service string) health.Verdict {
+		// Another check has seen another certificate: it counts where this one has seen none.
+		seen := func() time.Time { return at.Add(-time.Hour) }
+		h := many(&asker.Upstream{Name: "a", CertificateEnds: seen, Check: func(ctx context.Context, service string) health.Verdict {
 			health.GiveEvidence(ctx, service, health.Evidence{Attempts: row.attempts})
 			return health.Verdict{Status: health.Serving, Asked: true, Duration: time.Second / 2}
 		}})
