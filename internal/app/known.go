@@ -35,7 +35,7 @@ func newKnown(configured []string, regularly bool) *known {
 }
 
 // add takes a verdict in. One of a caller who has gone is none.
-func (k *known) add(v health.Verdict) {
+func (k *known) add(v *health.Verdict) {
 	i := slices.Index(k.services, v.Service)
 	if i < 0 || v.List || v.At.IsZero() {
 		return
@@ -46,7 +46,7 @@ func (k *known) add(v health.Verdict) {
 	if v.At.Before(p.latest.At) {
 		return
 	}
-	p.latest = v
+	p.latest = *v
 	if !p.remembers {
 		return
 	}

@@ -27,9 +27,9 @@ type Observer struct {
 }
 
 // verdict passes a verdict on a service on. It is none where the caller has gone away, or where a List failed.
-func (o Observer) verdict(v health.Verdict) {
+func (o *Observer) verdict(v *health.Verdict) {
 	if o.Verdict != nil && !v.At.IsZero() && !v.List {
-		o.Verdict(v)
+		o.Verdict(*v)
 	}
 }
 
@@ -80,16 +80,13 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 	}
 	checker := upstream.NewChecker(&t.Upstream, options)
 	known := newKnown(t.Services, s.CheckInterval > 0)
-	told := func(v health.Verdict) {
-		o.verdict(v)
-		known.add(v)
-	}
 	u := &Upstream{Checker: checker, target: *t, gone: o.Gone, ask: asker.Upstream{
 		Name: t.Name, Group: t.Group,
 		Check: func(ctx context.Context, service string) health.Verdict {
 			v, evidence := checker.Proof(ctx, service)
 			health.GiveEvidence(ctx, service, evidence)
-			told(v)
+			o.verdict(&v)
+			known.add(&v)
 			return v
 		},
 		Services:        t.Services,
@@ -101,8 +98,9 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 	if s.AllowList {
 		u.ask.List = func(ctx context.Context) []health.Verdict {
 			verdicts := checker.List(ctx)
-			for _, v := range verdicts {
-				told(v)
+			for i := range verdicts {
+				o.verdict(&verdicts[i])
+				known.add(&verdicts[i])
 			}
 			return verdicts
 		}

@@ -198,7 +198,8 @@ func (a *Asker) Ask(ctx context.Context, r *http.Request, q Question, room []hea
 	}
 	verdicts := room[:0]
 	if service, ok := only(chosen, q); ok {
-		verdicts = append(verdicts, waitOne(ctx, chosen[0], service, share, cost))
+		verdicts = slices.Grow(verdicts, 1)[:1]
+		waitOne(ctx, chosen[0], service, share, cost, &verdicts[0])
 	} else {
 		verdicts = waitAll(inert.WithBudget(ctx), chosen, q, share, cost)
 	}
@@ -206,7 +207,7 @@ func (a *Asker) Ask(ctx context.Context, r *http.Request, q Question, room []hea
 		a.rejected("overload")
 		return Answer{}, NoRoom
 	}
-	if slices.ContainsFunc(verdicts, IsOverloaded) {
+	if Overloaded(verdicts) {
 		a.rejected("overload")
 	}
 	return Answer{Verdicts: verdicts, Fleet: fleet}, NotRefused
@@ -223,8 +224,15 @@ func (r Refusal) reason() string {
 	return "query"
 }
 
-// IsOverloaded reports whether a limit of this process let a check fail. Ask has counted the request then.
-func IsOverloaded(v health.Verdict) bool { return v.Status == health.Overloaded }
+// Overloaded reports whether a limit of this process let a check fail. Ask has counted the request then.
+func Overloaded(verdicts []health.Verdict) bool {
+	for i := range verdicts {
+		if verdicts[i].Status == health.Overloaded {
+			return true
+		}
+	}
+	return false
+}
 
 // contextOf is the context of the request's work. net/http cancels that of an HTTP/1 request when it has read to the end of what the
 // caller sends: whether the caller has gone, or has closed only its own side and waits for the answer, as "nc -N" does,
@@ -260,9 +268,10 @@ func only(chosen []*Upstream, q Question) (service string, ok bool) {
 }
 
 // waitOne makes the only check of a request, and gives back what it took.
-func waitOne(ctx context.Context, u *Upstream, service string, share *memory.Share, cost int64) health.Verdict {
+func waitOne(ctx context.Context, u *Upstream, service string, share *memory.Share, cost int64, v *health.Verdict) {
 	defer share.Give(cost)
-	return u.check(ctx, service)
+	*v = u.Check(ctx, service)
+	u.name(v, service)
 }
 
 // waitAll makes the checks that a question asks for, and gives back what it took.

@@ -204,6 +204,9 @@ func (u *Upstream) answer(ctx context.Context, q Question) []health.Verdict {
 
 func (u *Upstream) check(ctx context.Context, service string) health.Verdict {
 	v := u.Check(ctx, service)
-	v.Target, v.Service = u.Name, service
+	u.name(&v, service)
 	return v
 }
+
+// name says in a verdict what was asked for.
+func (u *Upstream) name(v *health.Verdict, service string) { v.Target, v.Service = u.Name, service }

@@ -72,7 +72,7 @@ type Checker struct {
 	budget     time.Duration
 	prove      prove.Options
 	finish     prove.Options // prove, for configured services: their callers may leave, and their RPCs go on
-	calls      *coalesce.Group[grpcconn.Request, prove.Result, *call]
+	calls      *coalesce.Group[grpcconn.Request, *prove.Result, *call]
 	configured *pool.Pool // for the configured services
 	others     *pool.Pool // for the rest
 	maxMadeUp  int64
@@ -108,7 +108,7 @@ func New(o Options) *Checker {
 	c.configured = pool.New(connections)
 	connections.AskedEvery, connections.MadeUp = 0, true
 	c.others = pool.New(connections)
-	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, prove.Result, *call]{
+	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, *prove.Result, *call]{
 		Go: o.Process.goroutines.Go, Clock: o.Process.clock, Budget: c.budget,
 		Left: prove.ErrLeft, Window: shareWindow, Prompt: min(cmp.Or(o.PromptCalls, promptCalls), maxCalls), Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
@@ -130,8 +130,7 @@ func (c *Checker) Close() {
 // RPCTimeout, and earlier where the context has a deadline. Where that has another cause than context.DeadlineExceeded, as
 // health.ErrCallerDeadline, it says nothing about the upstream, and the Trace does not get the verdict. It is a health.Func.
 func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
-	v, _ := c.Proof(ctx, service)
-	return v
+	return c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict
 }
 
 // Proof is Check, with the evidence, which the caller may not change.
@@ -191,18 +190,19 @@ func (c *Checker) start(ctx context.Context, r grpcconn.Request, now clock.Readi
 }
 
 // Run makes the check. It is coalesce's Work.
-func (w *call) Run() (prove.Result, clock.Reading) {
+func (w *call) Run() (*prove.Result, clock.Reading) {
 	if !w.permits.takeRPC() {
 		err := errors.New("too many checks of names that are not configured are in progress")
-		return prove.Result{Verdict: health.Verdict{Status: health.Overloaded, Err: err}}, clock.Reading{}
+		return &prove.Result{Verdict: health.Verdict{Status: health.Overloaded, Err: err}}, clock.Reading{}
 	}
 	defer w.permits.returnRPC()
-	return w.Check.Run()
+	result, asOf := w.Check.Run()
+	return &result, asOf
 }
 
 // unanswered is the result of callers whose time is up, or whose context has ended.
-func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived clock.Reading, w *call, started bool) prove.Result {
-	result := prove.Result{Verdict: prove.Waiting()}
+func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived clock.Reading, w *call, started bool) *prove.Result {
+	result := &prove.Result{Verdict: prove.Waiting()}
 	if w != nil {
 		v, evidence := w.Snapshot(c.process.clock.Now())
 		result.Evidence = evidence
@@ -217,7 +217,7 @@ func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived cl
 		// The caller has left, or has given less time than a check may take: this says nothing about the upstream. A command's exit code may still
 		// depend on it.
 		result.Verdict.Service, result.Verdict.List, result.Verdict.Err = r.Service, r.List, context.Cause(ctx)
-		c.makeInert(&result)
+		c.makeInert(result)
 		return result
 	case unproven:
 		result.Verdict.Err = fmt.Errorf("no answer before the request's own deadline, %v after it arrived",
@@ -230,8 +230,8 @@ func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived cl
 }
 
 // report completes a result and tells the Trace, before any caller gets it.
-func (c *Checker) report(ctx context.Context, r grpcconn.Request, began clock.Reading, result prove.Result) prove.Result {
-	c.makeInert(&result)
+func (c *Checker) report(ctx context.Context, r grpcconn.Request, began clock.Reading, result *prove.Result) *prove.Result {
+	c.makeInert(result)
 	took, at := c.process.clock.Now().Since(began.Moment), time.Now()
 	complete := func(v *health.Verdict) {
 		v.Duration, v.At = took, at

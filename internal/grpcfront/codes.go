@@ -21,7 +21,7 @@ func protocolStatus(s health.Status) (status healthpb.HealthCheckResponse_Servin
 }
 
 // Code is the gRPC code of an answer to Check with this verdict.
-func Code(v health.Verdict) codes.Code {
+func Code(v *health.Verdict) codes.Code {
 	switch v.Status {
 	case health.ServiceUnknown:
 		return codes.NotFound
@@ -54,7 +54,7 @@ func CodeOnly(s health.Status) codes.Code {
 }
 
 // Message is what a caller reads of a verdict: its status and phase, never its cause.
-func Message(v health.Verdict) string {
+func Message(v *health.Verdict) string {
 	if v.Phase == health.PhaseNone {
 		return v.Status.String()
 	}

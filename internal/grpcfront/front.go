@@ -11,7 +11,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -172,7 +171,8 @@ func (f *front) list(w http.ResponseWriter, r *http.Request) {
 	}
 	out := &healthpb.HealthListResponse{Statuses: make(map[string]*healthpb.HealthCheckResponse, len(verdicts))}
 	cost := int64(1 << 10)
-	for _, v := range verdicts {
+	for i := range verdicts {
+		v := &verdicts[i]
 		status, ok := protocolStatus(v.Status)
 		switch {
 		case v.List || !ok && v.Status != health.ServiceUnknown:
@@ -268,7 +268,7 @@ var statusValues = func() map[string][]string {
 }()
 
 // setMetadata says what HTTP's headers say about verdicts.
-func setMetadata(header http.Header, decisive health.Verdict, verdicts []health.Verdict) {
+func setMetadata(header http.Header, decisive *health.Verdict, verdicts []health.Verdict) {
 	header[statusKey] = statusValues[decisive.Status.String()]
 	if ids := health.EvidenceIDs(verdicts); decisive.Status != health.Serving && len(ids) > 0 {
 		header[evidenceKey] = []string{strings.Join(ids, ", ")}
@@ -276,10 +276,12 @@ func setMetadata(header http.Header, decisive health.Verdict, verdicts []health.
 }
 
 // decisive is the first of the worst verdicts; the zero Verdict, which is UNKNOWN, where there is none.
-func decisive(verdicts []health.Verdict) health.Verdict {
+func decisive(verdicts []health.Verdict) *health.Verdict {
 	worst := health.Worst(verdicts)
-	if i := slices.IndexFunc(verdicts, func(v health.Verdict) bool { return v.Status == worst }); i >= 0 {
-		return verdicts[i]
+	for i := range verdicts {
+		if verdicts[i].Status == worst {
+			return &verdicts[i]
+		}
 	}
-	return health.Verdict{}
+	return new(health.Verdict)
 }

@@ -209,14 +209,14 @@ func TestCodeOfTheUpstream(t *testing.T) {
 			want = codes.Unknown
 		}
 		v := health.Verdict{Status: health.RPCFailed, Code: code}
-		if got := grpcfront.Code(v); got != want {
+		if got := grpcfront.Code(&v); got != want {
 			t.Errorf("%v: %v", code, got)
 		}
 		if got := grpcfront.CodeOnly(v.Status); got != codes.Unavailable {
 			t.Errorf("%v, the code alone: %v", code, got)
 		}
 	}
-	if grpcfront.Code(health.Verdict{Status: 99}) != codes.OK || grpcfront.CodeOnly(99) != codes.Unavailable {
+	if grpcfront.Code(&health.Verdict{Status: 99}) != codes.OK || grpcfront.CodeOnly(99) != codes.Unavailable {
 		t.Error("an unknown status is no UNKNOWN, or healthy")
 	}
 }

@@ -47,6 +47,9 @@ type conn struct {
 	turns   turns
 	gather  gather
 	gathers atomic.Bool // it speaks HTTP/2
+
+	// Read alone uses these, which net/http calls in one goroutine at a time.
+	room, ahead []byte // what was read ahead is the end of room
 }
 
 // busy reports whether a handler works for c, and does not only wait for the body of its request, or will do so in a moment: without TLS
@@ -86,8 +89,29 @@ func (a *answering) some(now time.Time) (some, stuck bool) {
 	return a.n > 0, a.n > 0 && now.Sub(a.since) >= stuckAfter
 }
 
-// Read tells the table what was read.
+// Read tells the table what was read. Of HTTP/2 without TLS it reads ahead: net/http reads each frame's header and its payload by themselves.
 func (c *conn) Read(p []byte) (int, error) {
+	if len(c.ahead) == 0 {
+		if c.table.secure || len(p) >= readAhead || !c.gathers.Load() {
+			return c.read(p)
+		}
+		if c.room == nil {
+			c.room = make([]byte, readAhead)
+		}
+		n, err := c.read(c.room)
+		if c.ahead = c.room[:n]; n == 0 {
+			return 0, err
+		}
+	}
+	n := copy(p, c.ahead)
+	c.ahead = c.ahead[n:]
+	return n, nil
+}
+
+// readAhead is more than a request for a check has: about 60 bytes, and 200 if it is the first of its connection.
+const readAhead = 512
+
+func (c *conn) read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.turns.read()

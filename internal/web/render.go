@@ -105,7 +105,7 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, q query, found 
 	}
 	delete(header, "Grpc-Health-Evidence")
 	delete(header, "Content-Security-Policy")
-	if !slices.ContainsFunc(verdicts, asker.IsOverloaded) { // else it is counted already
+	if !asker.Overloaded(verdicts) { // else it is counted already
 		h.asker.Reject("overload")
 	}
 	overloaded(w, r, asked)

@@ -86,7 +86,7 @@ func TestCodes(t *testing.T) {
 		return strings.ToUpper(regexp.MustCompile("([a-z])([A-Z])").ReplaceAllString(c.String(), "${1}_$2"))
 	}
 	for _, status := range health.Statuses() {
-		check := name(grpcfront.Code(health.Verdict{Status: status, Code: codes.PermissionDenied}))
+		check := name(grpcfront.Code(&health.Verdict{Status: status, Code: codes.PermissionDenied}))
 		switch {
 		case check == "OK":
 			check += ", " + status.String()
