@@ -98,27 +98,33 @@ func readMessage(w http.ResponseWriter, r *http.Request, in proto.Message) (code
 		w.Header()["Grpc-Accept-Encoding"] = accepted
 		return codes.Unimplemented, "this compression is not known here: use gzip, or none"
 	}
-	var prefix [prefixLength]byte
-	switch _, err := io.ReadFull(r.Body, prefix[:]); {
+	all := make([]byte, 64) // a read for all of a usual message: each takes a turn of net/http's goroutine for the connection
+	got, err := io.ReadAtLeast(r.Body, all, prefixLength)
+	switch {
 	case err == io.EOF:
 		return codes.Unimplemented, "the request has no message, and the method takes one"
 	case err != nil:
 		return codes.Internal, cutShort
 	}
-	length := binary.BigEndian.Uint32(prefix[1:])
+	compressed, length := all[0], int64(binary.BigEndian.Uint32(all[1:]))
 	if length > maxMessage {
 		return codes.ResourceExhausted, tooLarge
 	}
-	message := make([]byte, length, length+1)
-	if _, err := io.ReadFull(r.Body, message); err != nil {
-		return codes.Internal, cutShort
+	whole := prefixLength + int(length)
+	if more := whole + 1 - len(all); more > 0 {
+		all = append(all, make([]byte, more)...)
 	}
-	if n, _ := io.ReadFull(r.Body, message[length:length+1]); n > 0 {
+	n, _ := io.ReadAtLeast(r.Body, all[got:], max(whole+1-got, 0)) // to the end, of which the error says nothing that n does not
+	switch {
+	case got+n < whole:
+		return codes.Internal, cutShort
+	case got+n > whole:
 		return codes.Unimplemented, "the request has more than one message, and the method takes one"
 	}
+	message := all[prefixLength:whole]
 	switch {
-	case prefix[0] == 0:
-	case prefix[0] == 1 && encoding == "gzip":
+	case compressed == 0:
+	case compressed == 1 && encoding == "gzip":
 		if message, code, fault = unzip(message); code != codes.OK {
 			return code, fault
 		}

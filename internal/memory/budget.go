@@ -84,10 +84,11 @@ const (
 	leastMetrics = 4 * Scrape
 )
 
-// Process is the budget of this process. The first call tells the Go runtime its limit.
+// Process is the budget of this process. The first call tells the Go runtime its limit, and how often to collect garbage.
 var Process = sync.OnceValue(func() *Budget {
 	l := here(os.DirFS("/"), os.Getenv)
 	l.Apply()
+	keepPace(os.Getenv)
 	return NewBudget(l)
 })
 

@@ -175,3 +175,35 @@ func TestGatheredFails(t *testing.T) {
 		}
 	})
 }
+
+// What comes at once is read at once, and given in parts as small as net/http wants. Bytes for which there is much room are not copied twice.
+func TestReadAhead(t *testing.T) {
+	t.Parallel()
+	c, client := gathering(t)
+	sent := slices.Repeat([]byte("frame of HTTP/2"), 20)
+	go func() {
+		client.Write(sent[:100])
+		client.Write(sent[100:]) // for which readAhead would do, and which goes where there is room for more
+		client.Close()
+	}()
+	var got []byte
+	for part := 1; ; part = part%9 + 1 {
+		if len(got) == 100 {
+			part = readAhead
+		}
+		p := make([]byte, part)
+		n, err := c.Read(p)
+		if got = append(got, p[:n]...); err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) < 100 && len(got)+len(c.ahead) != 100 {
+			t.Fatalf("%d bytes are there, and %d more to read", len(got), len(c.ahead))
+		}
+	}
+	if !bytes.Equal(got, sent) {
+		t.Errorf("read %q", got)
+	}
+}
