@@ -11,10 +11,12 @@ import (
 )
 
 const (
-	// tick is how often a Schedule wakes up, at most: a process that wakes up for each of a thousand jobs by itself needs two to three times the CPU time.
-	tick = 50 * time.Millisecond
-	// atOnce is how many jobs begin at a tick; the others wait for the next one.
-	atOnce = 64
+	// A Schedule wakes up ticks times in an interval, but not more often than every leastTick, nor less often than every mostTick: a process that wakes up
+	// for each of a thousand jobs by itself needs two to three times the CPU time.
+	ticks               = 40
+	leastTick, mostTick = 50 * time.Millisecond, 250 * time.Millisecond
+	// side is how many jobs may begin at a tick in any case. Where more than that are due in a tick as a rule, twice as many as a rule may.
+	side = 64
 )
 
 // Schedule runs jobs. It is safe for concurrent use.
@@ -31,7 +33,7 @@ type Schedule[J comparable] struct {
 type entry[J comparable] struct {
 	job     J
 	phase   time.Duration
-	queued  bool // it is due and has not begun; only Run looks at it
+	queued  bool // it is due and has not begun; only a queue looks at it
 	running atomic.Bool
 }
 
@@ -73,20 +75,9 @@ func (s *Schedule[J]) Run(ctx context.Context) {
 	ticker := time.NewTicker(s.tick())
 	defer ticker.Stop()
 	began := time.Now()
-	done := -time.Nanosecond // what is due up to then has been looked at
-	var due []*entry[J]      // that could not begin yet
+	queue := queue[J]{Schedule: s, done: -time.Nanosecond}
 	for {
-		now := time.Since(began)
-		for _, e := range s.between(max(done, now-s.interval), now) {
-			if !e.queued {
-				e.queued = true
-				due = append(due, e)
-			}
-		}
-		done = now
-		n := min(len(due), atOnce)
-		for _, e := range due[:n] {
-			e.queued = false
+		for _, e := range queue.next(time.Since(began)) {
 			if e.running.Swap(true) {
 				continue
 			}
@@ -95,7 +86,6 @@ func (s *Schedule[J]) Run(ctx context.Context) {
 				s.run(ctx, e.job)
 			})
 		}
-		due = slices.Delete(due, 0, n)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -104,7 +94,41 @@ func (s *Schedule[J]) Run(ctx context.Context) {
 	}
 }
 
-func (s *Schedule[J]) tick() time.Duration { return min(tick, s.interval) }
+func (s *Schedule[J]) tick() time.Duration {
+	return min(s.interval, max(leastTick, min(s.interval/ticks, mostTick)))
+}
+
+// atOnce is how many jobs begin at a tick; the others wait for the next one. They are that many only when the process did not run for a while.
+func (s *Schedule[J]) atOnce() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(side, 2*int(int64(len(s.jobs))*int64(s.tick())/int64(s.interval)))
+}
+
+// queue is the jobs that are due and have not begun.
+type queue[J comparable] struct {
+	*Schedule[J]
+	done time.Duration // what is due up to then has been looked at
+	due  []*entry[J]
+}
+
+// next returns the jobs that begin now, so long after the start.
+func (q *queue[J]) next(now time.Duration) []*entry[J] {
+	for _, e := range q.between(max(q.done, now-q.interval), now) {
+		if !e.queued {
+			e.queued = true
+			q.due = append(q.due, e)
+		}
+	}
+	q.done = now
+	n := min(len(q.due), q.atOnce())
+	begin := q.due[:n:n]
+	for _, e := range begin {
+		e.queued = false
+	}
+	q.due = slices.Clone(q.due[n:])
+	return begin
+}
 
 // between returns the jobs that are due after one time and not after another, an interval later at most.
 func (s *Schedule[J]) between(after, until time.Duration) (due []*entry[J]) {

@@ -156,29 +156,3 @@ func TestChange(t *testing.T) {
 		}
 	})
 }
-
-// Many jobs that are due at once begin a part at each tick, and each has its turn.
-func TestAtOnce(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		r := newRecord()
-		s := schedule.New(50*time.Millisecond, func(_ context.Context, job int) { r.note(job) })
-		s.Set(numbers(0, 200))
-		runFor(t, time.Second, s, nil)
-		at := make(map[time.Duration]int)
-		for job := range 200 {
-			began := r.of(job)
-			if len(began) < 5 || len(began) > 7 { // 64 of 200 at each of 20 ticks
-				t.Errorf("job %d began %d times", job, len(began))
-			}
-			for _, b := range began {
-				at[b]++
-			}
-		}
-		for when, n := range at {
-			if n > 64 {
-				t.Errorf("%d jobs at %v", n, when)
-			}
-		}
-	})
-}
