@@ -71,7 +71,7 @@ func New(o check.Options, needed func(reachable int) int) *Checker {
 	o.MaxConcurrent = cmp.Or(o.MaxConcurrent, 100)
 	own := o.Process == nil
 	if own {
-		o.Process = check.NewProcess(o.Clock, 0)
+		o.Process = check.NewProcess(o.Clock, 0, 0)
 	}
 	o.Process = o.Process.Target()
 	if o.Redact == nil {

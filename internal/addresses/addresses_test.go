@@ -1094,7 +1094,7 @@ func TestLimitOfDials(t *testing.T) {
 		}
 		callers.Wait()
 	}, func(o *check.Options) {
-		o.Process = check.NewProcess(nil, 8)
+		o.Process = check.NewProcess(nil, 8, 0)
 		process <- o.Process
 	})
 }

@@ -76,7 +76,11 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	p.Credentials = logged(p.Logger, p.Credentials)
 	p.Credentials.Setting = s.Name
 	p.lines, p.linesOfMadeUp = newLimiter(), newLimiter()
-	p.process = check.NewProcess(nil, check.MaxDials)
+	kept := 0
+	if p.Memory != nil {
+		kept = p.Memory.Upstreams
+	}
+	p.process = check.NewProcess(nil, check.MaxDials, kept)
 	a := &App{
 		Credentials: p.Credentials, Logger: p.Logger, callers: newCallers(p.Logger), rejected: p.Rejected,
 		fleet: &fleet{settings: s, platform: p, named: s.TargetsFile != ""},

@@ -86,7 +86,7 @@ func New(o Options) *Checker {
 	o.RPCTimeout = cmp.Or(o.RPCTimeout, time.Second)
 	own := o.Process == nil
 	if own {
-		o.Process = NewProcess(o.Clock, 0)
+		o.Process = NewProcess(o.Clock, 0, 0)
 	}
 	o.Trace = o.Trace.Complete()
 	if o.Redact == nil {

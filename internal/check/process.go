@@ -20,13 +20,13 @@ type Process struct {
 	target     *turns.Target // of all its Checkers; nil where each has its own
 }
 
-// NewProcess returns a Process with a limit of dials at once, such as MaxDials; 0 is no limit. read reads the machine's clocks; nil
-// is clock.System.
-func NewProcess(read func() clock.Moment, dials int) *Process {
+// NewProcess returns a Process with a limit of dials at once, such as MaxDials, and one of connections that are kept between checks; 0 is
+// no limit. read reads the machine's clocks; nil is clock.System.
+func NewProcess(read func() clock.Moment, dials, kept int) *Process {
 	if read == nil {
 		read = clock.System()
 	}
-	p := &Process{clock: clock.NewRunning(read), goroutines: workers.New(), reaper: pool.NewReaper()}
+	p := &Process{clock: clock.NewRunning(read), goroutines: workers.New(), reaper: pool.NewReaper(kept)}
 	if dials > 0 {
 		p.dials = turns.NewGate(dials)
 	}

@@ -46,7 +46,7 @@ func restOf(t testing.TB, n int) (never, asked, goroutines int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := NewProcess(nil, MaxDials)
+	p := NewProcess(nil, MaxDials, 0)
 	defer p.Close()
 	o := Options{
 		Options: dial.Options{Target: to, ConnectTimeout: 10 * time.Second}, RPCTimeout: 10 * time.Second, Services: []string{"s"},

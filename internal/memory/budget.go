@@ -73,6 +73,8 @@ type Budget struct {
 	Answers *Share
 	// Metrics is for answers to Prometheus.
 	Metrics *Share
+	// Upstreams is how many connections to upstreams are kept between checks. Where there are many upstreams, those of the others are made anew.
+	Upstreams int
 }
 
 const (
@@ -80,6 +82,8 @@ const (
 	own = 16 << 20
 	// least is what callers get in any case: with less, nothing can be served.
 	least = 8 << 20
+	// leastUpstreams is how many connections to upstreams are kept in any case.
+	leastUpstreams = 64
 	// leastMetrics is four answers to Prometheus.
 	leastMetrics = 4 * Scrape
 )
@@ -104,5 +108,6 @@ func NewBudget(l Limit) *Budget {
 		Others:               NewShare(2 * part),
 		Answers:              NewShare(part),
 		Metrics:              NewShare(max(part, leastMetrics)),
+		Upstreams:            max(leastUpstreams, int(l.Soft/8/UpstreamConnection)),
 	}
 }

@@ -12,6 +12,8 @@ const (
 	Stream = 20 << 10
 	// Body is what is kept of the body of a stream that has not been read.
 	Body = 16 << 10
+	// UpstreamConnection is a connection to an upstream, with TLS.
+	UpstreamConnection = 64 << 10
 	// HeaderByte is what a byte of a request's headers becomes where they are many short fields.
 	HeaderByte = 12
 	// HeaderField is what a field costs beyond its bytes: HTTP/2 compresses them.

@@ -513,6 +513,15 @@ func (p *Pool) closeOld() {
 	}
 }
 
+// closeSurplus gives the kept connection up because there are too many. The Reaper, which has forgotten the pool, calls it.
+func (p *Pool) closeSurplus() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watched = 0; p.kept != nil {
+		p.dropLocked()
+	}
+}
+
 // Discard gives a connection up that was lost, or silent, or is not needed. RPCs on it are not ended.
 func (p *Pool) Discard(c *Conn) {
 	p.mu.Lock()

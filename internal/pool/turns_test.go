@@ -233,7 +233,7 @@ func TestRedialTakesATurn(t *testing.T) {
 func TestReaper(t *testing.T) {
 	t.Parallel()
 	bubble(t, 0, func(t *testing.T, w *world) {
-		reaper := pool.NewReaper()
+		reaper := pool.NewReaper(0)
 		var pools []*pool.Pool
 		for _, maxAge := range []time.Duration{time.Hour, time.Second, 1100 * ms, 5 * time.Second, 5 * time.Second} {
 			pools = append(pools, pool.New(pool.Options{Dial: w.dialer.Dial, Clock: w.clock, MaxAge: maxAge, ConnectTimeout: connectTimeout, Reaper: reaper}))
@@ -279,11 +279,64 @@ func TestReaper(t *testing.T) {
 	})
 }
 
+// Of too many connections the oldest are closed, once they are not in use. A pool that has lost its own so makes a new one.
+func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
+	bubble(t, 0, func(t *testing.T, w *world) {
+		reaper := pool.NewReaper(3)
+		var pools []*pool.Pool
+		connect := func(p *pool.Pool) *pool.Conn {
+			c, d := p.Get(t.Context(), pool.Any, w.moment(), clock.Never, new(atomic.Pointer[dial.Progress]))
+			if c == nil {
+				t.Fatal(d.Err)
+			}
+			return c
+		}
+		kept := func(want ...bool) {
+			t.Helper()
+			synctest.Wait()
+			for i, p := range pools {
+				c := p.Kept(w.moment())
+				if (c != nil) != want[i] {
+					t.Errorf("pool %d keeps a connection: %v", i, c != nil)
+				}
+				if c != nil {
+					c.Release()
+				}
+			}
+		}
+		var busy *pool.Conn
+		for i := range 4 {
+			pools = append(pools, pool.New(pool.Options{Dial: w.dialer.Dial, Clock: w.clock, MaxAge: time.Hour, ConnectTimeout: connectTimeout, Reaper: reaper}))
+			if c := connect(pools[i]); i == 0 {
+				busy = c
+			} else {
+				c.Release()
+			}
+			w.until(time.Duration(i+1) * time.Second)
+		}
+		kept(false, true, true, true)
+		w.open(4)
+		busy.Release()
+		w.open(3)
+		connect(pools[0]).Release()
+		kept(true, false, true, true)
+		pools[2].Close()
+		w.until(5 * time.Second)
+		connect(pools[1]).Release()
+		kept(true, true, false, true)
+		w.open(3)
+		for _, p := range pools {
+			p.Close()
+		}
+	})
+}
+
 // A connection that has replaced an older one, which the Reaper was to close, is closed at its own age.
 func TestReaperOfAYoungerConnection(t *testing.T) {
 	t.Parallel()
 	bubble(t, 0, func(t *testing.T, w *world) {
-		w.Pool = pool.New(pool.Options{Dial: w.dialer.Dial, Clock: w.clock, MaxAge: 1100 * ms, ConnectTimeout: connectTimeout, Reaper: pool.NewReaper()})
+		w.Pool = pool.New(pool.Options{Dial: w.dialer.Dial, Clock: w.clock, MaxAge: 1100 * ms, ConnectTimeout: connectTimeout, Reaper: pool.NewReaper(0)})
 		w.get(pool.Any).got().Release()
 		w.until(1200 * ms)
 		w.open(1)
@@ -299,7 +352,7 @@ func TestReaperOfAYoungerConnection(t *testing.T) {
 func TestReaperForgets(t *testing.T) {
 	t.Parallel()
 	bubble(t, 0, func(t *testing.T, w *world) {
-		reaper := pool.NewReaper()
+		reaper := pool.NewReaper(0)
 		closed := func() weak.Pointer[pool.Pool] {
 			p := pool.New(pool.Options{Dial: w.dialer.Dial, Clock: w.clock, MaxAge: time.Hour, ConnectTimeout: connectTimeout, Reaper: reaper})
 			c, d := p.Get(t.Context(), pool.Any, w.moment(), clock.Never, new(atomic.Pointer[dial.Progress]))
@@ -336,7 +389,7 @@ func TestBriefConnections(t *testing.T) {
 	} {
 		bubble(t, 0, func(t *testing.T, w *world) {
 			w.Pool = pool.New(pool.Options{
-				Dial: w.dialer.Dial, Clock: w.clock, MaxAge: tt.maxAge, ConnectTimeout: connectTimeout, AskedEvery: tt.every, Reaper: pool.NewReaper(),
+				Dial: w.dialer.Dial, Clock: w.clock, MaxAge: tt.maxAge, ConnectTimeout: connectTimeout, AskedEvery: tt.every, Reaper: pool.NewReaper(0),
 			})
 			for i, gap := range tt.gaps {
 				time.Sleep(gap)

@@ -76,7 +76,7 @@ func (a *asked) String() string {
 func many(t *testing.T, limit, n int, each func(i int, u *upstream), test func(f *fleet)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		f := &fleet{t: t, limit: limit, net: simnet.New(1, time.Millisecond), process: check.NewProcess(nil, limit), server: grpc.NewServer()}
+		f := &fleet{t: t, limit: limit, net: simnet.New(1, time.Millisecond), process: check.NewProcess(nil, limit, 0), server: grpc.NewServer()}
 		var addresses []string
 		broken := make(map[simnet.Mode][]string)
 		for i := range n {

@@ -192,7 +192,7 @@ func (w *world) options() check.Options {
 // run is the life of a world.
 func (w *world) run() {
 	w.up()
-	w.process = check.NewProcess(w.now, check.MaxDials)
+	w.process = check.NewProcess(w.now, check.MaxDials, 0)
 	w.core = check.New(w.options())
 	w.checker = w.core
 	if w.wrap != nil {
