@@ -5,6 +5,7 @@ package main
 import (
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,9 +58,56 @@ func TestGoalsNameWhatIsMeasured(t *testing.T) {
 	}
 }
 
+func TestFleetGoalsNameWhatIsMeasured(t *testing.T) {
+	t.Parallel()
+	p := plan{fleet: fleetPlan{targets: fleetTargets}}
+	p.fleet.peers.blackbox, p.fleet.peers.gatus, p.fleet.peers.cloudprober = "blackbox", "gatus", "cloudprober"
+	measured := p.fleetCells()
+	for _, g := range fleetGoals() {
+		to := g.of
+		if g.to != "" {
+			to.kind = g.to
+		}
+		if !slices.Contains(measured, g.of) || !slices.Contains(measured, to) {
+			t.Errorf("%s of %v beside %q compares what is not measured", g.name, g.of, g.to)
+		}
+	}
+}
+
+// TestScraper reads answers with a length and in chunks, in parts, and takes no other for the right one.
+func TestScraper(t *testing.T) {
+	t.Parallel()
+	const head = "HTTP/1.1 200 OK\r\n"
+	tests := []struct {
+		answer string
+		right  bool
+	}{
+		{head + "Content-Length: 10\r\n\r\nt0 SERVING", true},
+		{head + "Content-Length: 7\r\nDate: now\r\n\r\nSERVING", true},
+		{head + "Transfer-Encoding: chunked\r\n\r\n7\r\nSERVING\r\n0\r\n\r\n", true},
+		{head + "Content-Length: 7\r\n\r\nUNKNOWN", false},
+		{head + "Content-Length: many\r\n\r\nSERVING", false},
+		{head + "Transfer-Encoding: chunked\r\n\r\n7\r\nUNKNOWN\r\n0\r\n\r\n", false},
+		{"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 7\r\n\r\nSERVING", false},
+	}
+	for _, tt := range tests {
+		s := scraper{body: "SERVING"}
+		for n := range len(tt.answer) {
+			if _, whole, err := s.arrived([]byte(tt.answer[:n])); whole && err == nil {
+				t.Errorf("%q passed for a whole answer", tt.answer[:n])
+			}
+		}
+		used, whole, err := s.arrived([]byte(tt.answer))
+		if right := whole && err == nil && used == len(tt.answer); right != tt.right {
+			t.Errorf("%q: used %d, whole %v, %v", tt.answer, used, whole, err)
+		}
+	}
+}
+
 func TestWrongFlags(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"-rounds", "0"}, {"-window", "0s"}, {"-only", "QUIC"}, {"more"}} {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-window", "0s"}, {"-only", "QUIC"}, {"more"},
+		{"-fleet", "-targets", "0"}, {"-fleet", "-targets", "10,many"}, {"-fleet", "-interval", "10ms"}, {"-fleet", "-fleet-window", "0s"}} {
 		var stderr strings.Builder
 		if code := run(t.Context(), args, io.Discard, &stderr); code != 2 || stderr.Len() == 0 {
 			t.Errorf("%v: exit code %d, %q", args, code, stderr.String())

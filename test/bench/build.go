@@ -18,9 +18,9 @@ var shipped = []string{"-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w"}
 
 // programs are the paths of what is measured.
 type programs struct {
-	dir                                      string // all that the bench writes is here
-	proxy, peers, relay, probe, least, certs string
-	nginx                                    string // "" where it is not installed
+	dir                                             string // all that the bench writes is here
+	proxy, peers, relay, probe, least, swarm, certs string
+	nginx                                           string // "" where it is not installed
 }
 
 // build compiles what is measured, into a new directory. The flags are those of go build.
@@ -34,7 +34,7 @@ func build(ctx context.Context, flags []string) (programs, error) {
 		path   *string
 		source string
 	}{
-		{&p.proxy, "cloudrun"}, {&p.peers, "test/bench"}, {&p.relay, "test/bench/relay"}, {&p.probe, "probe"}, {&p.least, "test/bench/least"}, {&p.certs, "example/certs"},
+		{&p.proxy, "cloudrun"}, {&p.peers, "test/bench"}, {&p.relay, "test/bench/relay"}, {&p.probe, "probe"}, {&p.least, "test/bench/least"}, {&p.swarm, "test/bench/swarm"}, {&p.certs, "example/certs"},
 	} {
 		*b.path = filepath.Join(dir, filepath.Base(b.source))
 		if err := compile(ctx, *b.path, b.source, flags); err != nil {

@@ -48,3 +48,26 @@ func TestServers(t *testing.T) {
 		})
 	}
 }
+
+// TestFleet measures a small fleet for a moment: all targets are checked, once in an interval.
+func TestFleet(t *testing.T) {
+	t.Parallel()
+	p := plan{rounds: 1, fleet: fleetPlan{interval: time.Second, window: time.Second}}
+	b, err := newBench(t.Context(), p, io.Discard, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.close)
+	for _, transport := range []transport{plain, tlsBehind} {
+		for _, k := range []kind{leastFleet, ours} {
+			f, err := b.underFleet(t.Context(), fleetCell{transport, 20, k})
+			if err != nil {
+				t.Errorf("%s, %s: %v", transport, k, err)
+				continue
+			}
+			if f.cpu <= 0 || f.rss <= 0 || f.sweep <= 0 || k == leastFleet && f.conns != 1 {
+				t.Errorf("%s, %s: figures %+v", transport, k, f)
+			}
+		}
+	}
+}

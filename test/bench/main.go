@@ -28,6 +28,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -47,6 +49,7 @@ type plan struct {
 	rounds int
 	only   transport // "" is all, and the other tables
 	before string    // a grpc_health_proxy that was built earlier, or ""
+	fleet  fleetPlan
 }
 
 // run is main without the process.
@@ -64,19 +67,41 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return nil
 	})
 	flags.StringVar(&p.before, "before", "", "a grpc_health_proxy that was built earlier in the same way: how ours is beside it")
+	many := flags.Bool("fleet", false, "measure checks of many targets instead, beside the programs that these flags name")
+	flags.StringVar(&p.fleet.peers.blackbox, "blackbox", "", "blackbox_exporter's program, for -fleet")
+	flags.StringVar(&p.fleet.peers.gatus, "gatus", "", "gatus's program, for -fleet")
+	flags.StringVar(&p.fleet.peers.cloudprober, "cloudprober", "", "cloudprober's program, for -fleet")
+	p.fleet.targets = fleetTargets
+	flags.Func("targets", "how many targets -fleet checks, separated by commas; the first with all peers (default 1000,10000)", func(value string) error {
+		p.fleet.targets = nil
+		for text := range strings.SplitSeq(value, ",") {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 {
+				return errors.New("want numbers above zero")
+			}
+			p.fleet.targets = append(p.fleet.targets, n)
+		}
+		return nil
+	})
+	flags.DurationVar(&p.fleet.interval, "interval", 10*time.Second, "how often -fleet checks each, 1s or more")
+	flags.DurationVar(&p.fleet.window, "fleet-window", 30*time.Second, "how long one measurement of -fleet takes")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
 		return 2
-	case flags.NArg() > 0 || p.window <= 0 || p.rounds < 1:
-		fmt.Fprintln(stderr, "-window and -rounds must be above zero, and there are no arguments (-help lists the flags)")
+	case flags.NArg() > 0 || p.window <= 0 || p.rounds < 1 || p.fleet.window <= 0 || p.fleet.interval < time.Second:
+		fmt.Fprintln(stderr, "windows and -rounds must be above zero, -interval 1s at least, and there are no arguments (-help lists the flags)")
 		return 2
 	}
 	b, err := newBench(ctx, p, stdout, shipped)
 	if err == nil {
 		defer b.close()
-		err = b.all(ctx)
+		if *many {
+			err = b.manyTargets(ctx)
+		} else {
+			err = b.all(ctx)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
