@@ -3,11 +3,14 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -55,8 +58,14 @@ type fleetFigures struct {
 	cpu   time.Duration // of the process, per check
 	conns float64       // connections per check
 	rss   int64         // at the end, in bytes
-	// sweep is how long it takes until all were checked, asked at once; 0 where nobody can ask. sweepCPU is of the process then, per check.
-	sweep, sweepCPU time.Duration
+	sweep sweepFigures  // nothing where nobody can ask
+}
+
+// sweepFigures are what it costs to have all checked at once.
+type sweepFigures struct {
+	took time.Duration // until the last answer
+	cpu  time.Duration // of the process, per check
+	peak int64         // the process's memory, in bytes
 }
 
 // fleetCells are all lines: what is compared is next to each other.
@@ -88,8 +97,8 @@ func (b *bench) manyTargets(ctx context.Context) error {
 			fmt.Fprintf(b.out, "\nwithout %s, the path of a program built from its public source: no rows of it\n", peer.flag)
 		}
 	}
-	fmt.Fprintf(b.out, "\nEach target every %v, over %v:\n\n| | targets | server | checks/s | CPU ms per check | connections per check | RSS | sweep | CPU ms per check of it | load |\n"+
-		"|---|---|---|---|---|---|---|---|---|---|\n", b.fleet.interval, b.fleet.window)
+	fmt.Fprintf(b.out, "\nEach target every %v, over %v:\n\n| | targets | server | checks/s | CPU ms per check | connections per check | RSS | sweep | its CPU ms per check | its peak RSS | load |\n"+
+		"|---|---|---|---|---|---|---|---|---|---|---|\n", b.fleet.interval, b.fleet.window)
 	results := make(map[fleetCell]fleetFigures)
 	for _, c := range b.fleetCells() {
 		f, err := b.underFleet(ctx, c)
@@ -97,9 +106,9 @@ func (b *bench) manyTargets(ctx context.Context) error {
 			return fmt.Errorf("%s, %s, %d targets: %w", c.kind, c.transport, c.targets, err)
 		}
 		results[c] = f
-		sweep := " | "
-		if f.sweep > 0 {
-			sweep = fmt.Sprintf("%.2f s | %.3f", f.sweep.Seconds(), f.sweepCPU.Seconds()*1e3)
+		sweep := " | |"
+		if f.sweep.took > 0 {
+			sweep = fmt.Sprintf("%.2f s | %.3f | %s", f.sweep.took.Seconds(), f.sweep.cpu.Seconds()*1e3, mebibytes(f.sweep.peak))
 		}
 		load, err := os.ReadFile("/proc/loadavg")
 		if err != nil {
@@ -128,15 +137,19 @@ func (b *bench) underFleet(ctx context.Context, c fleetCell) (fleetFigures, erro
 	if err != nil || c.kind == gatus || c.kind == cloudproberDial || c.kind == cloudproberKeep {
 		return f, err
 	}
-	var took, cpu []time.Duration
+	var rounds []sweepFigures
 	for range b.rounds {
-		wall, used, err := b.sweep(ctx, c, u)
+		one, err := b.sweep(ctx, c, u)
 		if err != nil {
 			return f, err
 		}
-		took, cpu = append(took, wall), append(cpu, used)
+		rounds = append(rounds, one)
 	}
-	f.sweep, f.sweepCPU = median(took, self[time.Duration]), median(cpu, self[time.Duration])
+	f.sweep = sweepFigures{
+		took: median(rounds, func(s sweepFigures) time.Duration { return s.took }),
+		cpu:  median(rounds, func(s sweepFigures) time.Duration { return s.cpu }),
+		peak: median(rounds, func(s sweepFigures) int64 { return s.peak }),
+	}
 	return f, nil
 }
 
@@ -212,22 +225,30 @@ func pause(ctx context.Context, d time.Duration) error {
 // swarm is the upstreams: a process of their own, so that what they cost is not counted. Many addresses have one port.
 type swarm struct {
 	*server
-	port int
+	port  int
+	roots string // what their certificates are verified with, a file; "" is without TLS
 }
 
 // seen is what has come to the upstreams.
 type seen struct{ Port, Checks, Conns, Targets int }
 
 func (b *bench) startSwarm(ctx context.Context, t transport) (swarm, error) {
+	var u swarm
 	args := []string{"serve"}
 	if t.secured() {
-		args = append(args, b.certificates.path("grpc_server_crt"), b.certificates.path("grpc_server_key"))
+		roots, err := os.CreateTemp(b.programs.dir, "roots")
+		if err != nil {
+			return u, fmt.Errorf("start the upstreams: %w", err)
+		}
+		roots.Close()
+		u.roots = roots.Name()
+		args = append(args, u.roots)
 	}
 	s, err := startServer(ctx, b.programs.swarm, args, nil)
 	if err != nil {
-		return swarm{}, err
+		return u, err
 	}
-	u := swarm{server: s}
+	u.server = s
 	first, err := u.seen()
 	if err != nil {
 		s.stop()
@@ -255,24 +276,22 @@ func (u swarm) target(i int) string { return net.JoinHostPort(host(i), strconv.I
 
 // startFleet starts a server that checks the targets that often; 0 is not by itself.
 func (b *bench) startFleet(ctx context.Context, c fleetCell, u swarm, interval time.Duration) (*server, error) {
-	file := filepath.Join(b.programs.dir, "fleet")
+	file := filepath.Join(b.programs.dir, "fleet-"+strconv.Itoa(u.port)) // others may run beside it
 	write := func(config string) error {
 		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 			return fmt.Errorf("configure %s: %w", c.kind, err)
 		}
 		return nil
 	}
-	roots := b.certificates.path("CA_crt")
-	secured := c.transport.secured()
 	if c.kind == leastFleet {
 		args := []string{"check", strconv.Itoa(c.targets), strconv.Itoa(u.port), interval.String()}
-		if secured {
-			args = append(args, roots, upstreamName)
+		if u.roots != "" {
+			args = append(args, u.roots)
 		}
 		return startServer(ctx, b.programs.swarm, args, nil)
 	}
 	if c.kind == ours {
-		if err := write(u.oursFile(c, roots)); err != nil {
+		if err := write(u.oursFile(c)); err != nil {
 			return nil, err
 		}
 		return startServer(ctx, b.programs.proxy, nil, []string{
@@ -289,17 +308,17 @@ func (b *bench) startFleet(ctx context.Context, c fleetCell, u swarm, interval t
 	switch c.kind {
 	case blackbox:
 		security := ""
-		if secured {
-			security = fmt.Sprintf(", tls: true, tls_config: {ca_file: %q, server_name: %q}", roots, upstreamName)
+		if u.roots != "" {
+			security = fmt.Sprintf(", tls: true, tls_config: {ca_file: %q}", u.roots)
 		}
 		config = fmt.Sprintf("modules: {grpc: {prober: grpc, timeout: 2s, grpc: {preferred_ip_protocol: ip4%s}}}\n", security)
 		cmd = inGroup(ctx, b.fleet.peers.blackbox, "--config.file="+file, "--web.listen-address="+addr)
 	case gatus:
 		config = u.gatusFile(c, addr, interval)
 		cmd = inGroup(ctx, b.fleet.peers.gatus)
-		cmd.Env = []string{"GATUS_CONFIG_PATH=" + file}
+		cmd.Env = []string{"GATUS_CONFIG_PATH=" + file, "SSL_CERT_FILE=" + u.roots, "SSL_CERT_DIR=" + file} // it has no setting of the roots
 	case cloudproberDial, cloudproberKeep:
-		config = u.cloudproberFile(c, addr, interval, roots)
+		config = u.cloudproberFile(c, addr, interval)
 		cmd = inGroup(ctx, b.fleet.peers.cloudprober, "--config_file="+file)
 	}
 	if err := write(config); err != nil {
@@ -332,11 +351,11 @@ func freeAddr() (string, error) {
 	return listener.Addr().String(), nil
 }
 
-func (u swarm) oursFile(c fleetCell, roots string) string {
+func (u swarm) oursFile(c fleetCell) string {
 	var out strings.Builder
 	out.WriteString("defaults:\n  conn_max_age: 10s\n")
-	if c.transport.secured() {
-		fmt.Fprintf(&out, "  tls: true\n  ca_cert: %q\n  sni_server_name: %s\n", roots, upstreamName)
+	if u.roots != "" {
+		fmt.Fprintf(&out, "  tls: true\n  ca_cert: %q\n", u.roots)
 	}
 	out.WriteString("targets:\n")
 	for i := range c.targets {
@@ -345,31 +364,30 @@ func (u swarm) oursFile(c fleetCell, roots string) string {
 	return out.String()
 }
 
-// gatusFile: it has no setting of the name that a certificate must carry, nor of the roots, so it verifies none.
 func (u swarm) gatusFile(c fleetCell, addr string, interval time.Duration) string {
 	var out strings.Builder
 	_, port, _ := net.SplitHostPort(addr)
 	scheme := "grpc"
-	if c.transport.secured() {
+	if u.roots != "" {
 		scheme = "grpcs"
 	}
 	fmt.Fprintf(&out, "web: {address: 127.0.0.1, port: %s}\nmetrics: true\nconcurrency: 64\nendpoints:\n", port)
 	for i := range c.targets {
-		fmt.Fprintf(&out, "  - {name: t%d, url: \"%s://%s\", interval: %s, client: {insecure: true, timeout: 2s}, conditions: [\"[CONNECTED] == true\", \"[BODY].status == SERVING\"]}\n",
+		fmt.Fprintf(&out, "  - {name: t%d, url: \"%s://%s\", interval: %s, client: {timeout: 2s}, conditions: [\"[CONNECTED] == true\", \"[BODY].status == SERVING\"]}\n",
 			i, scheme, u.target(i), interval)
 	}
 	return out.String()
 }
 
-func (u swarm) cloudproberFile(c fleetCell, addr string, interval time.Duration, roots string) string {
+func (u swarm) cloudproberFile(c fleetCell, addr string, interval time.Duration) string {
 	_, port, _ := net.SplitHostPort(addr)
 	hosts := make([]string, c.targets)
 	for i := range hosts {
 		hosts[i] = host(i)
 	}
 	security := "insecure_transport: true"
-	if c.transport.secured() {
-		security = fmt.Sprintf("tls_config { ca_cert_file: %q server_name: %q }", roots, upstreamName)
+	if u.roots != "" {
+		security = fmt.Sprintf("tls_config { ca_cert_file: %q }", u.roots)
 	}
 	return fmt.Sprintf("host: \"127.0.0.1\"\nport: %s\nprobe {\n  name: \"fleet\"\n  type: GRPC\n  targets { host_names: %q }\n  interval_msec: %d\n  timeout_msec: %d\n"+
 		"  grpc_probe { method: HEALTH_CHECK port: %d %s disable_reuse_conn: %v }\n}\n",
@@ -380,10 +398,10 @@ func (u swarm) cloudproberFile(c fleetCell, addr string, interval time.Duration,
 const askers = 64
 
 // sweep asks a new process for a check of each target, once.
-func (b *bench) sweep(ctx context.Context, c fleetCell, u swarm) (took, cpu time.Duration, err error) {
+func (b *bench) sweep(ctx context.Context, c fleetCell, u swarm) (sweepFigures, error) {
 	s, err := b.startFleet(ctx, c, u, 0)
 	if err != nil {
-		return 0, 0, err
+		return sweepFigures{}, err
 	}
 	defer s.stop()
 	callers, paths, body := askers, make([]string, c.targets), serving
@@ -398,7 +416,7 @@ func (b *bench) sweep(ctx context.Context, c fleetCell, u swarm) (took, cpu time
 	}
 	all, err := scrapers(s.addr, callers, body)
 	if err != nil {
-		return 0, 0, err
+		return sweepFigures{}, err
 	}
 	defer closeAll(all)
 	before, errBefore := u.seen()
@@ -415,16 +433,17 @@ func (b *bench) sweep(ctx context.Context, c fleetCell, u swarm) (took, cpu time
 		})
 	}
 	asking.Wait()
-	took = time.Since(began)
+	took := time.Since(began)
 	used, errUsed := s.cpuTime()
+	peak, errPeak := s.peak()
 	after, errAfter := u.seen()
-	if err := errors.Join(slices.Concat(errs, []error{errBefore, errIdle, errUsed, errAfter})...); err != nil {
-		return 0, 0, err
+	if err := errors.Join(slices.Concat(errs, []error{errBefore, errIdle, errUsed, errPeak, errAfter})...); err != nil {
+		return sweepFigures{}, err
 	}
 	if checks := after.Checks - before.Checks; checks != c.targets {
-		return 0, 0, fmt.Errorf("a sweep made %d checks", checks)
+		return sweepFigures{}, fmt.Errorf("a sweep made %d checks", checks)
 	}
-	return took, (used - idle) / time.Duration(c.targets), nil
+	return sweepFigures{took: took, cpu: (used - idle) / time.Duration(c.targets), peak: peak}, nil
 }
 
 const blackboxSuccess = "probe_success 1\n"
@@ -456,7 +475,7 @@ func askEvenly(ctx context.Context, s *server, targets int, interval time.Durati
 	}
 	close(due)
 	asking.Wait()
-	return errors.Join(errs...)
+	return cmp.Or(errs...) // one says enough
 }
 
 // scraper asks for one path after the other over HTTP/1.1.
@@ -481,22 +500,20 @@ func (s *scraper) request() ([]byte, error) {
 	return []byte("GET " + s.path + " HTTP/1.1\r\nHost: " + s.host + "\r\n\r\n"), nil
 }
 
-// arrived reads no more of HTTP than it must.
 func (s *scraper) arrived(held []byte) (used int, whole bool, err error) {
-	header, body, found := strings.Cut(string(held), "\r\n\r\n")
-	if !found {
+	response, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(held)), nil)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return 0, false, nil
 	}
-	if _, length, found := strings.Cut(header, "Content-Length: "); found {
-		length, _, _ = strings.Cut(length, "\r\n")
-		if n, err := strconv.Atoi(length); err != nil || len(body) < n {
-			return 0, false, err
-		}
-	} else if !strings.HasSuffix(body, "\r\n0\r\n\r\n") { // chunks
+	if err != nil {
+		return 0, true, err
+	}
+	body, err := io.ReadAll(response.Body)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return 0, false, nil
 	}
-	if !strings.HasPrefix(header, "HTTP/1.1 200 ") || !strings.Contains(body, s.body) {
-		return 0, true, fmt.Errorf("a wrong answer to %s: %q", s.path, held)
+	if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(body), s.body) {
+		return 0, true, fmt.Errorf("a wrong answer to %s: %s %.500q", s.path, response.Status, body)
 	}
 	return len(held), true, nil
 }
@@ -513,7 +530,7 @@ type fleetGoal struct {
 func fleetGoals() []fleetGoal {
 	cpu := func(f fleetFigures) float64 { return f.cpu.Seconds() * 1e3 }
 	rss := func(f fleetFigures) float64 { return float64(f.rss) / (1 << 20) }
-	sweep := func(f fleetFigures) float64 { return f.sweep.Seconds() }
+	sweep := func(f fleetFigures) float64 { return f.sweep.took.Seconds() }
 	few, many := fleetTargets[0], fleetTargets[1]
 	return []fleetGoal{
 		{"CPU ms per check", fleetCell{plain, few, ours}, "", cpu, 0.5, 0.2},

@@ -3,15 +3,17 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"testing"
 	"time"
 )
 
-// TestServers measures each server for a moment: all answer as they should, with as many RPCs as their kind makes.
+// TestServers measures each server for a moment: all answer as they should, with as many RPCs as their kind makes; and small
+// fleets, of which all targets are checked once in an interval.
 func TestServers(t *testing.T) {
 	t.Parallel()
-	b, err := newBench(t.Context(), plan{window: 200 * time.Millisecond, rounds: 1}, io.Discard, nil)
+	b, err := newBench(t.Context(), plan{window: 200 * time.Millisecond, rounds: 1, fleet: fleetPlan{interval: time.Second, window: 2 * time.Second}}, io.Discard, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,27 +49,16 @@ func TestServers(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestFleet measures a small fleet for a moment: all targets are checked, once in an interval.
-func TestFleet(t *testing.T) {
-	t.Parallel()
-	p := plan{rounds: 1, fleet: fleetPlan{interval: time.Second, window: time.Second}}
-	b, err := newBench(t.Context(), p, io.Discard, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.close)
-	for _, transport := range []transport{plain, tlsBehind} {
-		for _, k := range []kind{leastFleet, ours} {
-			f, err := b.underFleet(t.Context(), fleetCell{transport, 20, k})
+	for _, c := range []fleetCell{{plain, 20, leastFleet}, {plain, 20, ours}, {tlsBehind, 20, leastFleet}, {tlsBehind, 20, ours}} {
+		t.Run(fmt.Sprintf("%d targets, %s %s", c.targets, c.kind, c.transport), func(t *testing.T) {
+			t.Parallel()
+			f, err := b.underFleet(t.Context(), c)
 			if err != nil {
-				t.Errorf("%s, %s: %v", transport, k, err)
-				continue
+				t.Fatal(err)
 			}
-			if f.cpu <= 0 || f.rss <= 0 || f.sweep <= 0 || k == leastFleet && f.conns != 1 {
-				t.Errorf("%s, %s: figures %+v", transport, k, f)
+			if f.rss <= 0 || f.sweep.took <= 0 || f.sweep.peak <= 0 || c.kind == leastFleet && f.conns != 1 {
+				t.Errorf("figures %+v", f)
 			}
-		}
+		})
 	}
 }

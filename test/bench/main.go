@@ -12,6 +12,9 @@
 // the ratios in these rounds. The simpler servers are this program, but built a second time: run
 // from the same file as the callers, they would be faster than a server of another file.
 //
+// With -fleet it measures checks of many targets instead, beside programs that do the same, whose paths flags name. The targets are a third
+// process, so that what they cost is not counted.
+//
 // Ratios say something about the code, absolute figures about the machine, too: everything competes for
 // its processors, the callers as well.
 package main

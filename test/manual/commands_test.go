@@ -28,6 +28,7 @@ var notRun = map[string]string{
 	"go test -run TestFaults ./internal/app ./cloudrun ./lambda": "is among what runs beside this test",
 	"go run ./test/soak -for 2m":                                 "takes two minutes; its own test runs it for less",
 	"go run ./test/bench":                                        "takes three minutes, and fills the machine; its own tests measure for less",
+	"go run ./test/bench -fleet -blackbox blackbox_exporter -gatus gatus -cloudprober cloudprober": "takes half an hour; a test measures a small fleet",
 	`docker build --build-arg VERSION="$(git describe --tags --always)" \`: "wants a container engine and " +
 		"a registry; TestDockerfile does what can be done without",
 	"docker run --rm -p 8080:8080 -e GRPC_HEALTH_ADDR=grpc.example.com:443 -e GRPC_HEALTH_TLS=true ghcr.io/owner/repository:v0.1.0": "wants a " +

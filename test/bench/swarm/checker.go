@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log"
@@ -20,7 +21,7 @@ import (
 // checker dials for each check, asks, and closes.
 type checker struct {
 	targets, port int
-	tls           *tls.Config // nil is without
+	roots         *x509.CertPool // nil is without TLS
 }
 
 const (
@@ -68,15 +69,16 @@ var request = func() []byte {
 }()
 
 func (c checker) check(i int) error {
-	address := net.JoinHostPort(fmt.Sprintf("127.%d.%d.%d", 1+i>>16, i>>8&0xff, i&0xff), strconv.Itoa(c.port)) // as of the bench
+	host := fmt.Sprintf("127.%d.%d.%d", 1+i>>16, i>>8&0xff, i&0xff) // as the bench's
+	address := net.JoinHostPort(host, strconv.Itoa(c.port))
 	conn, err := net.DialTimeout("tcp", address, timeout)
 	if err != nil {
 		return err
 	}
 	defer func() { conn.Close() }()
 	conn.SetDeadline(time.Now().Add(timeout))
-	if c.tls != nil {
-		conn = tls.Client(conn, c.tls)
+	if c.roots != nil {
+		conn = tls.Client(conn, &tls.Config{RootCAs: c.roots, ServerName: host, NextProtos: []string{"h2"}})
 	}
 	if _, err := conn.Write(request); err != nil {
 		return err

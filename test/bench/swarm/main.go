@@ -3,8 +3,8 @@
 // Command swarm is both ends of the least check of many targets: what a fleet is measured with, and beside. It speaks just as
 // much HTTP/2 as a Check needs.
 //
-//	swarm serve [CERTIFICATE KEY]                        all addresses of 127.0.0.0/8 are SERVING, at one port
-//	swarm check TARGETS PORT INTERVAL [ROOTS NAME]       dials each target once in an interval; 0s: only when /sweep is asked for
+//	swarm serve [ROOTS]                           all addresses of 127.0.0.0/8 are SERVING, at one port; TLS, whose root is written to this file
+//	swarm check TARGETS PORT INTERVAL [ROOTS]     dials each target once in an interval; 0s: only when /sweep is asked for
 package main
 
 import (
@@ -45,12 +45,12 @@ func main() {
 
 func serve(args []string, mux *http.ServeMux) error {
 	var config *tls.Config
-	if len(args) == 2 {
-		pair, err := tls.LoadX509KeyPair(args[0], args[1])
+	if len(args) == 1 {
+		a, err := newAuthority(args[0])
 		if err != nil {
 			return err
 		}
-		config = &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}
+		config = &tls.Config{GetCertificate: a.certificate, NextProtos: []string{"h2"}}
 	}
 	s, err := newServer(config)
 	if err != nil {
@@ -69,13 +69,13 @@ func check(args []string, mux *http.ServeMux) error {
 		return err
 	}
 	c := checker{targets: targets, port: port}
-	if len(args) == 5 {
+	if len(args) == 4 {
 		text, err := os.ReadFile(args[3])
 		if err != nil {
 			return err
 		}
-		c.tls = &tls.Config{RootCAs: x509.NewCertPool(), ServerName: args[4], NextProtos: []string{"h2"}}
-		c.tls.RootCAs.AppendCertsFromPEM(text)
+		c.roots = x509.NewCertPool()
+		c.roots.AppendCertsFromPEM(text)
 	}
 	if interval > 0 {
 		go c.every(interval)
