@@ -114,8 +114,12 @@ func (b *bench) manyTargets(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(b.out, "| %s | %d | %s | %.0f | %.3f | %.2f | %s | %s | %s |\n",
-			c.transport, c.targets, c.kind, f.rate, f.cpu.Seconds()*1e3, f.conns, mebibytes(f.rss), sweep, strings.Fields(string(load))[0])
+		late := ""
+		if want := float64(c.targets) / b.fleet.interval.Seconds(); f.rate < 0.95*want {
+			late = fmt.Sprintf(" **of %.0f**", want)
+		}
+		fmt.Fprintf(b.out, "| %s | %d | %s | %.0f%s | %.3f | %.2f | %s | %s | %s |\n",
+			c.transport, c.targets, c.kind, f.rate, late, f.cpu.Seconds()*1e3, f.conns, mebibytes(f.rss), sweep, strings.Fields(string(load))[0])
 	}
 	b.compareFleets(results)
 	return nil
@@ -201,16 +205,15 @@ func (b *bench) between(ctx context.Context, c fleetCell, s *server, u swarm) (f
 		return fleetFigures{}, err
 	}
 	checks := until.Checks - from.Checks
-	f := fleetFigures{
+	if checks == 0 {
+		return fleetFigures{}, errors.New("no checks came any more")
+	}
+	return fleetFigures{
 		rate:  float64(checks) / took.Seconds(),
-		cpu:   (cpuAfter - cpu) / time.Duration(max(checks, 1)),
+		cpu:   (cpuAfter - cpu) / time.Duration(checks),
 		conns: float64(until.Conns-from.Conns) / float64(checks),
 		rss:   rss,
-	}
-	if want := float64(c.targets) / b.fleet.interval.Seconds(); f.rate < 0.8*want || f.rate > 1.2*want {
-		return f, fmt.Errorf("%.0f checks in a second, want %.0f", f.rate, want)
-	}
-	return f, nil
+	}, nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

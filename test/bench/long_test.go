@@ -56,7 +56,7 @@ func TestServers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if f.rss <= 0 || f.sweep.took <= 0 || f.sweep.peak <= 0 || c.kind == leastFleet && f.conns != 1 {
+			if f.rate < 10 || f.rss <= 0 || f.sweep.took <= 0 || f.sweep.peak <= 0 || c.kind == leastFleet && f.conns != 1 {
 				t.Errorf("figures %+v", f)
 			}
 		})
