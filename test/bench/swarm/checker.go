@@ -26,16 +26,19 @@ type checker struct {
 
 const (
 	tick    = 50 * time.Millisecond // how often every wakes up, as ours does
-	atOnce  = 64                    // dials of sweep
+	atOnce  = 64                    // dials
 	timeout = 2 * time.Second
 )
 
 // every checks all targets once in an interval, spread evenly over it.
 func (c checker) every(interval time.Duration) {
+	room := make(chan struct{}, atOnce)
 	began, done := time.Now(), 0
 	for range time.Tick(min(tick, interval)) {
 		for due := int(time.Since(began) * time.Duration(c.targets) / interval); done < due; done++ {
+			room <- struct{}{}
 			go func(i int) {
+				defer func() { <-room }()
 				if err := c.check(i); err != nil {
 					log.Print(err)
 				}

@@ -56,7 +56,7 @@ func serve(args []string, mux *http.ServeMux) error {
 	if err != nil {
 		return err
 	}
-	go func() { log.Fatal(s.serve()) }()
+	go s.serve()
 	mux.HandleFunc("/", s.tell)
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -46,11 +47,12 @@ func newServer(config *tls.Config) (*server, error) {
 	return &server{listener: listener, config: config, targets: make(map[netip.Addr]bool)}, nil
 }
 
-func (s *server) serve() error {
+func (s *server) serve() {
 	for {
 		conn, err := s.listener.Accept()
 		if err != nil {
-			return err
+			time.Sleep(10 * time.Millisecond) // too many connections
+			continue
 		}
 		go func() {
 			at := conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
