@@ -495,7 +495,7 @@ func scrapers(addr string, n int, body string) ([]*caller, error) {
 // askFor is ask for this path.
 func (c *caller) askFor(path string) error {
 	c.protocol.(*scraper).path = path
-	c.conn.SetDeadline(time.Now().Add(patience))
+	c.conn.SetDeadline(time.Now().Add(time.Minute)) // /sweep is all checks in one
 	return c.ask()
 }
 
