@@ -119,20 +119,23 @@ func TestSlowBody(t *testing.T) {
 			"no last chunk": "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n",
 			"an open line":  "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0",
 		} {
-			failed := make(chan error, 1)
-			r := start(t, Server{TLS: config, HeaderTimeout: 200 * time.Millisecond, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				_, err := io.ReadAll(r.Body)
-				failed <- err
-				w.WriteHeader(http.StatusRequestTimeout)
-			})})
-			c := dial(t, r.address())
-			response, err := c.ask("POST / HTTP/1.1\r\nHost: test\r\n" + sent)
-			if err != nil || response.StatusCode != http.StatusRequestTimeout {
-				t.Errorf("%s: %v, %v", name, response, err)
-			}
-			if err := <-failed; !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("%s: the handler got %v", name, err)
-			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				failed := make(chan error, 1)
+				r := start(t, Server{TLS: config, HeaderTimeout: brief, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					_, err := io.ReadAll(r.Body)
+					failed <- err
+					w.WriteHeader(http.StatusRequestTimeout)
+				})})
+				c := dial(t, r.address())
+				response, err := c.ask("POST / HTTP/1.1\r\nHost: test\r\n" + sent)
+				if err != nil || response.StatusCode != http.StatusRequestTimeout {
+					t.Fatalf("%v, %v", response, err) // it may be that no handler has the request
+				}
+				if err := <-failed; !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("the handler got %v", err)
+				}
+			})
 		}
 	})
 }
@@ -168,7 +171,7 @@ func TestTimeOfHandlerForBody(t *testing.T) {
 func TestTimeAfterBody(t *testing.T) {
 	t.Parallel()
 	everyProtocol(t, func(t *testing.T, config *tls.Config, two bool) {
-		const timeout = 300 * time.Millisecond
+		const timeout = brief
 		r := start(t, Server{TLS: config, HeaderTimeout: timeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(r.Body)
 			select {
@@ -414,7 +417,7 @@ func TestDrainBodies(t *testing.T) {
 	t.Parallel()
 	everyProtocol(t, func(t *testing.T, config *tls.Config, two bool) {
 		began := make(chan struct{}, 1)
-		r := start(t, Server{TLS: config, HeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r := start(t, Server{TLS: config, HeaderTimeout: patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			began <- struct{}{}
 			echo(w, r)
 		})})
@@ -443,10 +446,13 @@ func TestDrainBodies(t *testing.T) {
 		if two {
 			return // its time is that of the answer
 		}
-		r = start(t, Server{TLS: config, HeaderTimeout: 100 * time.Millisecond, Handler: echo})
+		r = start(t, Server{TLS: config, HeaderTimeout: brief, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			began <- struct{}{}
+			echo(w, r)
+		})})
 		c := dialAs(t, r)
 		io.WriteString(c, "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\npart")
-		eventually(t, "the body is waited for", func() bool { return r.evictable() == 1 })
-		wait(t, "the drain ends", r.drain(t, patience, time.Millisecond))
+		wait(t, "the other request", began)
+		wait(t, "the drain ends", r.drain(t, 5*patience, time.Millisecond))
 	})
 }

@@ -253,7 +253,7 @@ func TestDrainClientStays(t *testing.T) {
 func TestDrainUnfinishedRequest(t *testing.T) {
 	t.Parallel()
 	l := listenRead(t)
-	r := start(t, Server{Handler: ok, Listener: l, HeaderTimeout: 100 * time.Millisecond})
+	r := start(t, Server{Handler: ok, Listener: l, HeaderTimeout: brief})
 	c := dial(t, r.address())
 	io.WriteString(c, get[:10])
 	l.waitRead(t, c, 10)

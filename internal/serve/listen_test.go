@@ -182,7 +182,8 @@ func TestNameOfATakenPort(t *testing.T) {
 // TestJoined: a server of several addresses answers on each, and drains as one.
 func TestJoined(t *testing.T) {
 	t.Parallel()
-	l, err := bindAll(t.Context(), []loopback{{Addr: first}, {Addr: second}}, 0)
+	own := []netip.Addr{netip.MustParseAddr("127.0.0.6"), netip.MustParseAddr("127.0.0.7")} // no other test gets their ports afterwards
+	l, err := bindAll(t.Context(), []loopback{{Addr: own[0]}, {Addr: own[1]}}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +194,7 @@ func TestJoined(t *testing.T) {
 		done <- Run(ctx, slog.New(slog.DiscardHandler), patience, Server{Name: "health", Listener: l, Handler: ok})
 	}()
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
-	for _, a := range []netip.Addr{first, second} {
+	for _, a := range own {
 		response, err := (&http.Client{Transport: new(http.Transport), Timeout: patience}).Get("http://" + netip.AddrPortFrom(a, port).String())
 		if err != nil {
 			t.Fatal(err)
@@ -213,7 +214,7 @@ func TestJoined(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the server does not end")
 	}
-	for _, a := range []netip.Addr{first, second} {
+	for _, a := range own {
 		if _, err := net.Dial("tcp", netip.AddrPortFrom(a, port).String()); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("%v still listens: %v", a, err)
 		}

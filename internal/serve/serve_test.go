@@ -29,11 +29,21 @@ import (
 // patience bounds what a test waits for; nothing is expected to take anywhere near it.
 const patience = 20 * time.Second
 
+// brief is a time-out that a test waits for. What has to come before it has time enough on a busy machine too.
+const brief = 3 * time.Second
+
 var ok = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 
 func listen(t *testing.T) net.Listener {
 	t.Helper()
-	listeners, err := Listen(t.Context(), Port{"TEST_ADDR", "127.0.0.1:0"})
+	return listenOn(t, "127.0.0.1")
+}
+
+// listenOn listens on an address of this machine. Its ports are given to nobody else once they are free again, where no other test
+// listens on that address.
+func listenOn(t *testing.T, host string) net.Listener {
+	t.Helper()
+	listeners, err := Listen(t.Context(), Port{"TEST_ADDR", net.JoinHostPort(host, "0")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,10 +147,15 @@ func (l *readListener) bytes(c net.Conn) int {
 	return n
 }
 
-// waitRead waits until as many bytes have been read of a connection, of all that it has sent.
+// waitRead waits until as many bytes have been read of a connection, of all that it has sent, and the server has noted them: it reads on.
 func (l *readListener) waitRead(t *testing.T, c net.Conn, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d bytes are read", n), func() bool { return l.bytes(c) >= n })
+	eventually(t, fmt.Sprintf("%d bytes are read", n), func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		_, accepted := l.read[c.LocalAddr().String()]
+		return accepted && l.seen[c.LocalAddr().String()] >= n
+	})
 }
 
 type readConn struct {
@@ -227,7 +242,7 @@ func (c *client) answer() (*http.Response, error) {
 func TestListen(t *testing.T) {
 	t.Parallel()
 	taken := listen(t).Addr().String()
-	free := listen(t)
+	free := listenOn(t, "127.0.0.4")
 	free.Close()
 	address := free.Addr().String()
 
@@ -277,7 +292,7 @@ func TestRun(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	health, metrics := listen(t), listen(t)
+	health, metrics := listenOn(t, "127.0.0.5"), listenOn(t, "127.0.0.5")
 	done := make(chan error, 1)
 	go func() {
 		done <- Run(ctx, slog.New(slog.DiscardHandler), patience,
@@ -314,7 +329,7 @@ func TestRun(t *testing.T) {
 // The end of one server is the end of all, and Run says which it was.
 func TestRunFails(t *testing.T) {
 	t.Parallel()
-	health, metrics := listen(t), listen(t)
+	health, metrics := listenOn(t, "127.0.0.5"), listenOn(t, "127.0.0.5")
 	done := make(chan error, 1)
 	go func() {
 		done <- Run(t.Context(), slog.New(slog.DiscardHandler), patience,
@@ -374,7 +389,7 @@ func TestShare(t *testing.T) {
 
 func TestSlowHeaders(t *testing.T) {
 	t.Parallel()
-	r := start(t, Server{Handler: ok, HeaderTimeout: 500 * time.Millisecond})
+	r := start(t, Server{Handler: ok, HeaderTimeout: brief})
 	used := dial(t, r.address())
 	if _, err := used.ask(get); err != nil {
 		t.Fatal(err)
