@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -158,34 +159,36 @@ func TestWhichTarget(t *testing.T) {
 // The time that Prometheus gives a scrape bounds its check, as a deadline of the caller's own.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
-	var left time.Duration
-	var cause error
-	h := handler(asker.One(&asker.Upstream{Check: func(ctx context.Context, _ string) health.Verdict {
-		deadline, ok := ctx.Deadline()
-		if left = 0; ok {
-			left = time.Until(deadline)
+	synctest.Test(t, func(t *testing.T) { // whose time is exact
+		var left time.Duration
+		var cause error
+		h := handler(asker.One(&asker.Upstream{Check: func(ctx context.Context, _ string) health.Verdict {
+			deadline, ok := ctx.Deadline()
+			if left = 0; ok {
+				left = time.Until(deadline)
+			}
+			if left > 0 && left < time.Second {
+				<-ctx.Done()
+				cause = context.Cause(ctx)
+			}
+			return health.Verdict{Status: health.Timeout}
+		}}))
+		for text, want := range map[string][2]time.Duration{
+			"10": {9 * time.Second, 9500 * time.Millisecond}, "0.1": {50 * time.Millisecond, 90 * time.Millisecond}, "1.5": {time.Second, 1350 * time.Millisecond},
+			"": {}, "0": {}, "-1": {}, "NaN": {}, "+Inf": {}, "1e9": {}, "soon": {},
+		} {
+			_, _, lines := get(t, h, "GET", "/probe", "X-Prometheus-Scrape-Timeout-Seconds", text)
+			if left < want[0] || left > want[1] {
+				t.Errorf("%q: the check has %v, want %v", text, left, want)
+			}
+			if !slices.Contains(lines, "probe_success 0") {
+				t.Errorf("%q: %q", text, lines)
+			}
 		}
-		if left > 0 && left < time.Second {
-			<-ctx.Done()
-			cause = context.Cause(ctx)
+		if !errors.Is(cause, health.ErrCallerDeadline) {
+			t.Errorf("the check ended with %v", cause)
 		}
-		return health.Verdict{Status: health.Timeout}
-	}}))
-	for text, want := range map[string][2]time.Duration{
-		"10": {9 * time.Second, 9500 * time.Millisecond}, "0.1": {50 * time.Millisecond, 90 * time.Millisecond}, "1.5": {time.Second, 1350 * time.Millisecond},
-		"": {}, "0": {}, "-1": {}, "NaN": {}, "+Inf": {}, "1e9": {}, "soon": {},
-	} {
-		_, _, lines := get(t, h, "GET", "/probe", "X-Prometheus-Scrape-Timeout-Seconds", text)
-		if left < want[0] || left > want[1] {
-			t.Errorf("%q: the check has %v, want %v", text, left, want)
-		}
-		if !slices.Contains(lines, "probe_success 0") {
-			t.Errorf("%q: %q", text, lines)
-		}
-	}
-	if !errors.Is(cause, health.ErrCallerDeadline) {
-		t.Errorf("the check ended with %v", cause)
-	}
+	})
 }
 
 // The list is what http_sd_configs takes.

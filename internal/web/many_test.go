@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/html"
@@ -216,24 +217,26 @@ func TestPageOfTargetsCertificate(t *testing.T) {
 // A summary says so, and how old it is.
 func TestPageOfASummary(t *testing.T) {
 	t.Parallel()
-	var all []*asker.Upstream
-	for i := range 101 {
-		u := targetOf(fmt.Sprint("t", i), nil)
-		u.Latest = func() []health.Verdict {
-			return []health.Verdict{{Status: health.Serving, At: time.Now().Add(-time.Duration(i)*100*time.Millisecond - 20*time.Millisecond)}}
+	synctest.Test(t, func(t *testing.T) { // whose time is exact
+		var all []*asker.Upstream
+		for i := range 101 {
+			u := targetOf(fmt.Sprint("t", i), nil)
+			u.Latest = func() []health.Verdict {
+				return []health.Verdict{{Status: health.Serving, At: time.Now().Add(-time.Duration(i)*100*time.Millisecond - 20*time.Millisecond)}}
+			}
+			all = append(all, u)
 		}
-		all = append(all, u)
-	}
-	page := pageOf(web.Options{}, time.Minute, "", all...)
-	if !strings.Contains(page, " data-summary>") || !strings.Contains(page, `<p id="since">Latest checks, the oldest 10 s ago</p>`) || !strings.Contains(page, ">101 of 101 targets are serving.<") {
-		t.Error("the page does not say that it is a summary, or how old")
-	}
-	all[7].Latest = func() []health.Verdict {
-		return []health.Verdict{{Status: health.Serving, At: time.Now().Add(-3*time.Hour - time.Minute)}}
-	}
-	if page := pageOf(web.Options{}, time.Minute, "", all...); !strings.Contains(page, "the oldest 3 hours ago") || !strings.Contains(page, ">TIMEOUT<") {
-		t.Error("the page does not say that a check is late")
-	}
+		page := pageOf(web.Options{}, time.Minute, "", all...)
+		if !strings.Contains(page, " data-summary>") || !strings.Contains(page, `<p id="since">Latest checks, the oldest 10 s ago</p>`) || !strings.Contains(page, ">101 of 101 targets are serving.<") {
+			t.Error("the page does not say that it is a summary, or how old")
+		}
+		all[7].Latest = func() []health.Verdict {
+			return []health.Verdict{{Status: health.Serving, At: time.Now().Add(-3*time.Hour - time.Minute)}}
+		}
+		if page := pageOf(web.Options{}, time.Minute, "", all...); !strings.Contains(page, "the oldest 3 hours ago") || !strings.Contains(page, ">TIMEOUT<") {
+			t.Error("the page does not say that a check is late")
+		}
+	})
 }
 
 // Where the instance keeps a history, a page of few begins with it: with the worst of its rows, check by check.

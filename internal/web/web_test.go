@@ -19,6 +19,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -618,30 +619,32 @@ func TestCallerClosesItsSide(t *testing.T) {
 // One that is gone ends no check either, since the two cannot be told apart; a deadline of the platform still does.
 func TestHTTP1ContextKeepsItsDeadline(t *testing.T) {
 	t.Parallel()
-	type key struct{}
-	ended := make(chan error, 2)
-	h := newHandler(options{Check: func(ctx context.Context, _ string) health.Verdict {
-		if ctx.Value(key{}) != "v" {
-			t.Error("the context has lost its values")
+	synctest.Test(t, func(t *testing.T) { // whose time is exact
+		type key struct{}
+		ended := make(chan error, 2)
+		h := newHandler(options{Check: func(ctx context.Context, _ string) health.Verdict {
+			if ctx.Value(key{}) != "v" {
+				t.Error("the context has lost its values")
+			}
+			ended <- ctx.Err()
+			<-ctx.Done()
+			ended <- ctx.Err()
+			return health.Verdict{Status: health.Timeout}
+		}})
+		ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, "v"), 50*time.Millisecond)
+		cancel() // the caller has closed its side
+		if err := ctx.Err(); err == nil {
+			t.Fatal("the request's context has not ended")
 		}
-		ended <- ctx.Err()
-		<-ctx.Done()
-		ended <- ctx.Err()
-		return health.Verdict{Status: health.Timeout}
-	}})
-	ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, "v"), 50*time.Millisecond)
-	cancel() // the caller has closed its side
-	if err := ctx.Err(); err == nil {
-		t.Fatal("the request's context has not ended")
-	}
-	recorder := httptest.NewRecorder()
-	h.ServeHTTP(recorder, httptest.NewRequestWithContext(ctx, "GET", "/", nil))
-	if err := <-ended; err != nil {
-		t.Errorf("the check began with %v", err)
-	}
-	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the check ended with %v, want the platform's deadline", err)
-	}
+		recorder := httptest.NewRecorder()
+		h.ServeHTTP(recorder, httptest.NewRequestWithContext(ctx, "GET", "/", nil))
+		if err := <-ended; err != nil {
+			t.Errorf("the check began with %v", err)
+		}
+		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the check ended with %v, want the platform's deadline", err)
+		}
+	})
 }
 
 // A deadline of the platform ends a request whose caller still listens: the verdict is the answer,
