@@ -483,8 +483,9 @@ func TestRequestWithoutAnEnd(t *testing.T) {
 // The caller's deadline ends the wait, and the check can tell whose it is.
 func TestDeadline(t *testing.T) {
 	t.Parallel()
-	causes := make(chan error, 10)
+	causes, begun := make(chan error, 10), make(chan struct{}, 20)
 	s := start(t, asker.Upstream{Check: func(ctx context.Context, _ string) health.Verdict {
+		begun <- struct{}{}
 		<-ctx.Done()
 		causes <- context.Cause(ctx)
 		return verdict(health.Timeout)
@@ -516,9 +517,13 @@ func TestDeadline(t *testing.T) {
 		}
 	}
 	// A caller who leaves ends its wait.
+	for len(begun) > 0 { // what has ended
+		<-begun
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go s.check(ctx, "")
-	time.AfterFunc(50*time.Millisecond, cancel)
+	<-begun
+	cancel()
 	if cause := <-causes; !errors.Is(cause, context.Canceled) {
 		t.Errorf("a caller who leaves: %v", cause)
 	}
