@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -64,8 +63,9 @@ type process struct {
 	health, metrics string
 	ended           chan struct{}
 
+	written *os.File // standard output and standard error; through a pipe, what it has written would come some time after its answer
+
 	mu      sync.Mutex
-	written bytes.Buffer // standard output and standard error
 	secrets []string
 }
 
@@ -87,9 +87,14 @@ func startBy(t *testing.T, command, environment []string, args ...string) *proce
 		line = append(line, "-connect-timeout=3s", "-rpc-timeout=2s")
 	}
 	line = append(line, args...)
-	p := &process{t: t, cmd: exec.Command(line[0], line[1:]...), ended: make(chan struct{})}
+	written, err := os.Create(filepath.Join(t.TempDir(), "written"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { written.Close() })
+	p := &process{t: t, cmd: exec.Command(line[0], line[1:]...), ended: make(chan struct{}), written: written}
 	p.cmd.Env = append([]string{"HOME=/no-home"}, environment...)
-	p.cmd.Stdout, p.cmd.Stderr = p, p
+	p.cmd.Stdout, p.cmd.Stderr = written, written
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -131,18 +136,13 @@ func found(pattern *regexp.Regexp, text string) string {
 
 func tail(text string) string { return text[max(0, len(text)-4000):] }
 
-// Write takes what the process writes.
-func (p *process) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.written.Write(b)
-}
-
 // log is what the process has written.
 func (p *process) log() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.written.String()
+	text, err := os.ReadFile(p.written.Name())
+	if err != nil {
+		p.t.Error(err)
+	}
+	return string(text)
 }
 
 // secret notes texts that must not be printed.
