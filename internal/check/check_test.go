@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"strings"
@@ -28,6 +29,9 @@ const (
 	notServing = healthpb.HealthCheckResponse_NOT_SERVING
 )
 
+// overSockets is the budget for a connection, and that for an RPC, of a test that has nothing to say about them.
+const overSockets = 5 * time.Second
+
 // counted is a Checker of a test, with counts of what its Trace heard.
 type counted struct {
 	*Checker
@@ -52,8 +56,8 @@ func checkerAt(t testing.TB, clock func() clock.Moment, address string, change .
 		t.Fatal(err)
 	}
 	c := &counted{retries: map[string]int{}}
-	o := Options{RPCTimeout: time.Second, MaxAge: time.Minute, Clock: clock, Options: dial.Options{
-		Target: parsed, ConnectTimeout: time.Second,
+	o := Options{MaxAge: time.Minute, Clock: clock, Options: dial.Options{
+		Target: parsed,
 		Trace: health.Trace{
 			Dial:   func(string) { c.dials.Add(1) },
 			RPC:    func(string) { c.rpcs.Add(1) },
@@ -75,6 +79,11 @@ func checkerAt(t testing.TB, clock func() clock.Moment, address string, change .
 	}}
 	for _, f := range change {
 		f(&o)
+	}
+	if o.Connect == nil { // over sockets, where a busy machine takes long; in a bubble time is exact
+		o.ConnectTimeout, o.RPCTimeout = cmp.Or(o.ConnectTimeout, overSockets), cmp.Or(o.RPCTimeout, overSockets)
+	} else {
+		o.ConnectTimeout, o.RPCTimeout = cmp.Or(o.ConnectTimeout, time.Second), cmp.Or(o.RPCTimeout, time.Second)
 	}
 	c.options, c.Checker = o, New(o)
 	t.Cleanup(c.Close)
@@ -147,13 +156,13 @@ func TestEveryAnswerOfTheServer(t *testing.T) {
 	for _, r := range rows {
 		r.set(r.name)
 		for _, connection := range []string{"fresh", "reused"} {
-			before := up.RPCsFor(r.name)
+			before, frozen := up.RPCsFor(r.name), c.retried("frozen")
 			v := c.Check(t.Context(), r.name)
 			want(t, v, r.status, health.PhaseNone)
 			if v.Code != r.code || !v.Asked || v.Service != r.name {
 				t.Errorf("%s, %s: code %v, asked %v, service %q", r.name, connection, v.Code, v.Asked, v.Service)
 			}
-			if n := up.RPCsFor(r.name) - before; n != 1 {
+			if n := up.RPCsFor(r.name) - before; n != 1 && c.retried("frozen") == frozen {
 				t.Errorf("%s, %s: the server was asked %d times; what it said is never asked again", r.name, connection, n)
 			}
 			if (v.Err != nil) != (r.code != codes.OK) {
@@ -384,7 +393,7 @@ func TestWhatTheServerSees(t *testing.T) {
 		{func(o *Options) { o.ServerName = "name.test" }, "name.test"},
 		{func(o *Options) { o.ServerName, o.Authority = "name.test", "authority.test:1" }, "authority.test:1"},
 	} {
-		c := checker(t, up.Target(), func(o *Options) { o.UserAgent, o.Gzip = "tester/1", true }, row.change)
+		c := checker(t, up.Target(), func(o *Options) { o.UserAgent, o.Gzip, o.RPCTimeout = "tester/1", true, time.Minute }, row.change)
 		want(t, c.Check(t.Context(), ""), health.Serving, health.PhaseNone)
 		call := up.Last()
 		if call.Authority != row.authority {
@@ -396,8 +405,8 @@ func TestWhatTheServerSees(t *testing.T) {
 		if len(call.UserAgent) < 8 || call.UserAgent[:8] != "tester/1" {
 			t.Errorf("user agent %q", call.UserAgent)
 		}
-		if call.Timeout <= 900*time.Millisecond || call.Timeout > 1200*time.Millisecond {
-			t.Errorf("grpc-timeout %v, want a little above the RPC's budget of 1 s", call.Timeout)
+		if call.Timeout <= 50*time.Second || call.Timeout > time.Minute+200*time.Millisecond { // a busy machine sends it late
+			t.Errorf("grpc-timeout %v, want a little above the RPC's budget of a minute", call.Timeout)
 		}
 	}
 }

@@ -218,7 +218,7 @@ func TestGoAwayAtOnce(t *testing.T) {
 	server := healthtest.StartFrontEnd(t, healthtest.GoAwayAtOnce(http2.ErrCodeNo))
 	for range 50 {
 		c := checker(t, server.Addr(), func(o *Options) { o.ConnectTimeout = time.Minute })
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		want(t, c.Check(ctx, ""), health.ConnectionFailed, health.PhaseRPC)
 		if n := c.dials.Load(); n != goAwaysAllowed && c.retried("frozen") == 0 { // on a busy machine

@@ -94,7 +94,7 @@ func TestFaultMatrixOverSockets(t *testing.T) {
 					}
 				}
 				longest := watchGaps()
-				faults := cell.try(t, up, way, freeze, checker(t, way.Addr(), services("s")), margin)
+				faults := cell.try(t, up, way, freeze, checker(t, way.Addr(), services("s"), budgets(time.Second, time.Second)), margin)
 				if len(faults) == 0 {
 					return
 				}

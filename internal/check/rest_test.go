@@ -18,7 +18,7 @@ const atRest = 2 << 10
 
 // TestAtRest is not parallel: what other tests allocate would count.
 func TestAtRest(t *testing.T) {
-	if never, asked, goroutines := restOf(t, 1000); never > atRest || asked > atRest || goroutines > 0 {
+	if never, asked, goroutines := restOf(t, 2000); never > atRest || asked > atRest || goroutines > 0 {
 		t.Errorf("a checker that was never asked takes %d bytes, and one that was asked %d and %d goroutines; want %d bytes at most and no goroutines",
 			never, asked, goroutines, atRest)
 	}
