@@ -26,7 +26,7 @@ const (
 	patience = 30 * time.Second
 	// budget is what the contract gives an answer, CONNECT_TIMEOUT + RPC_TIMEOUT. start sets them, for on a busy
 	// machine the default of 1 s each may be little.
-	budget = 3*time.Second + 2*time.Second
+	budget = 5*time.Second + 5*time.Second
 	// slack is what a busy machine may add. Answers that waited for one another would be later by far.
 	slack = 15 * time.Second
 )
@@ -84,7 +84,7 @@ func startBy(t *testing.T, command, environment []string, args ...string) *proce
 	}
 	line := append(slices.Clone(command), path, "-http-listen-addr=127.0.0.1:0", "-metrics-http-listen-addr=127.0.0.1:0")
 	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "-targets-file=") }) { // which has them
-		line = append(line, "-connect-timeout=3s", "-rpc-timeout=2s")
+		line = append(line, "-connect-timeout=5s", "-rpc-timeout=5s")
 	}
 	line = append(line, args...)
 	written, err := os.Create(filepath.Join(t.TempDir(), "written"))
