@@ -18,6 +18,11 @@ import (
 	"example.com/grpc-health-http/test/healthtest"
 )
 
+const (
+	frozenBudget = 1500 * time.Millisecond // of the helper, for a connection and for an RPC: it leaves a busy machine some time beside what is slow
+	pauseOfCheck = 2*frozenBudget + 500*time.Millisecond
+)
+
 // TestFreezeHelper is the process that the tests below stop: it makes a check for each line that it
 // reads, and writes the verdict's status.
 func TestFreezeHelper(t *testing.T) {
@@ -29,7 +34,7 @@ func TestFreezeHelper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := New(Options{Options: dial.Options{Target: parsed}, MaxAge: time.Hour, Services: []string{"s"}})
+	c := New(Options{Options: dial.Options{Target: parsed, ConnectTimeout: frozenBudget}, RPCTimeout: frozenBudget, MaxAge: time.Hour, Services: []string{"s"}})
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		v := c.Check(context.Background(), "s")
@@ -87,10 +92,10 @@ func (f *frozen) serving() {
 	}
 }
 
-// freeze stops the process for longer than the budget of a check, 2 s; meanwhile happens during it.
+// freeze stops the process for longer than the budget of a check; meanwhile happens during it.
 func (f *frozen) freeze(meanwhile func()) {
 	f.t.Helper()
-	f.freezeFor(2500*time.Millisecond, meanwhile)
+	f.freezeFor(pauseOfCheck, meanwhile)
 }
 
 func (f *frozen) freezeFor(pause time.Duration, meanwhile func()) {
@@ -184,7 +189,7 @@ func TestFrozenDuringACheck(t *testing.T) {
 	t.Parallel()
 	for _, connection := range []string{"reused", "fresh"} {
 		for _, slow := range []string{"nothing", "server", "dial"} {
-			for _, pause := range []time.Duration{2500 * time.Millisecond, 6 * time.Second} {
+			for _, pause := range []time.Duration{pauseOfCheck, 6 * time.Second} {
 				t.Run(fmt.Sprintf("%s/%s slow/%v", connection, slow, pause), func(t *testing.T) {
 					t.Parallel()
 					up := healthtest.Start(t)
