@@ -152,9 +152,10 @@ func TestClientsThatDoNotReadMakeRoom(t *testing.T) {
 			_, _ = w.Write(make([]byte, 32<<20)) // an error says that the client made room
 		}
 	})})
-	slow, large := dial(t, r.address()), dial(t, r.address())
+	slow := dial(t, r.address())
 	io.WriteString(slow, strings.Replace(get, "/", "/slow", 1))
 	wait(t, "the slow request", begun)
+	large := dial(t, r.address()) // not before: there is no room for two connections that have not begun
 	io.WriteString(large, strings.Replace(get, "/", "/large", 1))
 	wait(t, "the large answer", begun)
 	eventually(t, "the large answer begins", func() bool {
