@@ -63,6 +63,7 @@ var deployments = map[string][]struct {
 			"GRPC_HEALTH_METRICS_HTTP_LISTEN_ADDR":     "nobody is let in there",
 			"GRPC_HEALTH_METRICS_HTTP_PATH":            "nobody is let in there",
 			"GRPC_HEALTH_CHECK_INTERVAL":               "the load balancer asks",
+			"GRPC_HEALTH_TARGETS_FILE":                 "the load balancer asks about the server beside the proxy",
 		}},
 	},
 }
@@ -70,9 +71,11 @@ var deployments = map[string][]struct {
 // ecs is the example of a server behind a load balancer of AWS. It has no module, and is tested as they are.
 const ecs = "../example/ecs"
 
+// madeHere names a file that the modules make: it is given as targets, and never as a secret.
+const madeHere = "GRPC_HEALTH_TARGETS_FILE"
+
 // nowhere are the variables that none of these platforms has a use for, and why.
 var nowhere = map[string]string{
-	"GRPC_HEALTH_TARGETS_FILE":     "each deployment is for one upstream",
 	"GRPC_HEALTH_SPIFFE":           "there is no Workload API",
 	"GRPC_HEALTH_SPIFFE_SERVER_ID": "there is no Workload API",
 	"GRPC_HEALTH_USE_PROXY":        "HTTPS_PROXY, which it obeys, is no setting of the program's",
@@ -118,6 +121,67 @@ var messages = map[string]struct {
 			"metrics_sidecar: a function has no metrics port and no sidecar: leave metrics_sidecar out, or give an image for Cloud Run.",
 			"load_balancer: a function takes no ID tokens for a domain: leave load_balancer out, or give an image for Cloud Run.",
 		},
+	},
+	"targets": {
+		module: "gcp",
+		variables: `
+  grpc_addr      = null
+  targets = {
+    "check out" = { address = "checkout.internal:443" }
+    ledger      = { addr = "ledger.internal:443", CA_CERT = "ca.pem", services = ["a"], colour = "red", rpc_timeout = 2, group = "-" }
+    search      = { log_level = "debug", addr = "search.internal:443" }
+  }
+  target_defaults = { connect_timeout = "1s", rpc-headers = ["a: b"] }
+`,
+		want: []string{
+			`targets: not a name of a target: [\"check out\"]: write 1 to 63 letters,`,
+			"target_defaults: write rpc_headers instead of rpc-headers; targets.check out: write addr instead of address; targets.ledger: write ca_cert instead of CA_CERT; " +
+				"targets.ledger: no such key: colour; targets.ledger: write service_name instead of services; targets.search: no such key: log_level. The keys are addr, all_addresses,",
+			"targets.ledger: not a name of a group:",
+			"targets.ledger.rpc_timeout: a time is text with a unit:",
+			"targets: no addr: check out: write addr =",
+			"target_defaults: the variables connect_timeout and rpc_timeout of this module, in seconds, are the defaults: leave connect_timeout out here.",
+		},
+	},
+	"targets_and_one": {
+		module: "gcp",
+		variables: `
+  services       = ["quiz"]
+  secret_headers = { x-api-key = { secret = "api-key" } }
+  targets        = { search = { addr = "search.internal:443", ca_cert = "/secrets/ca/value" } }
+  secrets        = { backend-ca = { secret = "backend-ca" } }
+`,
+		want: []string{
+			"grpc_addr: is one upstream, and there are targets: leave it out, or write it as addr in one of them.",
+			"services: are of one upstream, and there are targets: write service_name in each, or in target_defaults.",
+			"secret_headers: are for one upstream, and there are targets: mount the secret by a NAME in secrets,",
+			`targets: nothing is mounted there: /secrets/ca/value. What secrets mounts is [\"/secrets/backend-ca/value\"].`,
+		},
+	},
+	"targets_and_settings": {
+		module: "gcp",
+		variables: `
+  grpc_addr = null
+  targets   = { search = { addr = "search.internal:443" } }
+  settings  = { GRPC_HEALTH_TLS = true, GRPC_HEALTH_CONN_MAX_AGE = "1s", GRPC_HEALTH_LOG_LEVEL = "debug" }
+`,
+		want: []string{
+			"settings: are the whole deployment's where there are targets: write conn_max_age in targets or target_defaults instead of GRPC_HEALTH_CONN_MAX_AGE, tls in targets or target_defaults instead of GRPC_HEALTH_TLS.",
+		},
+	},
+	"targets_and_secrets": {
+		module: "gcp",
+		variables: `
+  grpc_addr = null
+  targets   = { search = { addr = "search.internal:443" } }
+  secrets   = { GRPC_HEALTH_CA_CERT = { secret = "upstream-ca" } }
+`,
+		want: []string{"secrets: with targets write a name for each,"},
+	},
+	"targets_file": {
+		module:    "gcp",
+		variables: `settings = { GRPC_HEALTH_TARGETS_FILE = "/targets.yaml" }`,
+		want:      []string{"write targets instead of GRPC_HEALTH_TARGETS_FILE."},
 	},
 	"cloudrun": {
 		module: "gcp",
@@ -298,7 +362,9 @@ func copyTree(t *testing.T) (terraformDir string) {
 	}
 	write(filepath.Join(terraformDir, ecs, "tests", "readme.tftest.hcl"), readmeTest(t))
 	gcp := filepath.Join(terraformDir, "gcp")
-	write(filepath.Join(gcp, "tests", "both_cloudrun.tftest.hcl"), withImage(t, read(t, "gcp/tests/both.tftest.hcl")))
+	for _, name := range []string{"both", "targets"} {
+		write(filepath.Join(gcp, "tests", name+"_cloudrun.tftest.hcl"), withImage(t, read(t, filepath.Join("gcp", "tests", name+".tftest.hcl"))))
+	}
 	write(filepath.Join(gcp, "tests", "upload.tftest.hcl"), uploadTest(t))
 	for name, refused := range messages {
 		write(filepath.Join(terraformDir, refused.module, "messages", name+".tftest.hcl"),
@@ -433,7 +499,7 @@ func programTest(module string) string {
 				continue
 			}
 			all = append(all, v.Name)
-			if v.File {
+			if v.File && v.Name != madeHere {
 				files = append(files, v.Name)
 			}
 		}

@@ -4,7 +4,7 @@ resource "google_cloud_run_v2_service" "proxy" {
   project             = var.project_id
   location            = var.region
   name                = var.name
-  description         = "Answers with the health of the gRPC server ${var.grpc_addr}"
+  description         = "Answers with the health of ${local.many ? "${length(var.targets)} gRPC servers" : "the gRPC server ${var.grpc_addr}"}"
   deletion_protection = coalesce(var.deletion_protection, true)
   # The checkers come from outside; IAM decides whom the service answers.
   ingress          = "INGRESS_TRAFFIC_ALL"

@@ -44,7 +44,7 @@ resource "google_cloudfunctions2_function" "health" {
   project     = var.project_id
   location    = var.region
   name        = var.name
-  description = "Answers with the health of the gRPC server ${var.grpc_addr}"
+  description = "Answers with the health of ${local.many ? "${length(var.targets)} gRPC servers" : "the gRPC server ${var.grpc_addr}"}"
 
   build_config {
     runtime         = "go126"

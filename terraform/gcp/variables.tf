@@ -33,12 +33,41 @@ variable "name" {
 }
 
 variable "grpc_addr" {
-  description = "The upstream to check, host:port."
+  description = "The upstream to check, host:port. For many there is targets."
   type        = string
+  default     = null
 
   validation {
-    condition     = can(regex("^(dns://[^/]*/|passthrough:///)?(\\[[^\\]]+\\]|[^][:/\\s]+):[0-9]{1,5}$", var.grpc_addr))
+    condition     = can(regex("^(dns://[^/]*/|passthrough:///)?(\\[[^\\]]+\\]|[^][:/\\s]+):[0-9]{1,5}$", coalesce(var.grpc_addr, "grpc.example.com:443")))
     error_message = "grpc_addr: write the upstream with its port, such as grpc.example.com:443 or [2001:db8::1]:443."
+  }
+}
+
+variable "targets" {
+  description = "Many upstreams instead of one, by their names: an object for each, with the keys of the targets file (docs/targets.md), such as { addr = \"checkout.internal:443\", group = \"payments\" }. A file is written as the path of what secrets mounts, /secrets/NAME/value."
+  type        = any
+  default     = {}
+}
+
+variable "target_defaults" {
+  description = "What holds for each of targets that does not say otherwise, by the same keys, such as { tls = true }."
+  type        = any
+  default     = {}
+
+  validation {
+    condition     = length(var.targets) > 0 || length(var.target_defaults) == 0
+    error_message = "target_defaults: there are no targets: write targets, or the settings of one upstream into settings."
+  }
+}
+
+variable "checks" {
+  description = "What an uptime check is about where there are targets: each target, each group, or all of them (all, up to 100). null is each target where there are 50 or fewer, and else each group. A target without a group has a check of its own."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.checks == null || length(var.targets) > 0
+    error_message = "checks: with one upstream each service has a check: leave it out, or write targets."
   }
 }
 
@@ -102,7 +131,12 @@ variable "settings" {
   }
 
   validation {
-    condition = contains(["1", "t", "true"], lower(trimspace(coalesce(lookup(var.settings, "GRPC_HEALTH_TLS", null), "false")))) || (
+    condition     = length(var.targets) == 0 || length(setintersection(keys(var.settings), local.upstream_settings)) == 0
+    error_message = "settings: are the whole deployment's where there are targets: write ${join(", ", [for name in setintersection(keys(var.settings), local.upstream_settings) : "${lower(trimprefix(name, "GRPC_HEALTH_"))} in targets or target_defaults instead of ${name}"])}."
+  }
+
+  validation {
+    condition = length(var.targets) > 0 || contains(["1", "t", "true"], lower(trimspace(coalesce(lookup(var.settings, "GRPC_HEALTH_TLS", null), "false")))) || (
       var.id_token == null &&
       length(setintersection(keys(var.secrets), ["GRPC_HEALTH_CA_CERT", "GRPC_HEALTH_CLIENT_CERT", "GRPC_HEALTH_CLIENT_KEY"])) == 0 &&
       length(setintersection([for name, value in var.settings : name if value != null && value != ""], ["GRPC_HEALTH_SNI_SERVER_NAME", "GRPC_HEALTH_TLS_NO_VERIFY"])) == 0
@@ -112,7 +146,7 @@ variable "settings" {
 }
 
 variable "secrets" {
-  description = "Secrets of Secret Manager, by the setting that reads them: GRPC_HEALTH_CA_CERT, GRPC_HEALTH_CLIENT_CERT, GRPC_HEALTH_CLIENT_KEY, GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE. A new version of the secret is used without a deployment where version is latest."
+  description = "Secrets of Secret Manager, by the setting that reads them: GRPC_HEALTH_CA_CERT, GRPC_HEALTH_CLIENT_CERT, GRPC_HEALTH_CLIENT_KEY, GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE. With targets by any name of lower-case letters, digits and hyphens: each is then the file /secrets/NAME/value. A new version of the secret is used without a deployment where version is latest."
   type = map(object({
     secret  = string
     version = optional(string, "latest")
@@ -120,8 +154,13 @@ variable "secrets" {
   default = {}
 
   validation {
-    condition     = alltrue([for name in keys(var.secrets) : contains(local.file_settings, name)])
+    condition     = length(var.targets) > 0 || alltrue([for name in keys(var.secrets) : contains(local.file_settings, name)])
     error_message = "secrets: ${join(", ", setsubtract(keys(var.secrets), local.file_settings))} reads no file. Those that do are ${join(", ", local.file_settings)}; secrets to send as metadata are secret_headers."
+  }
+
+  validation {
+    condition     = length(var.targets) == 0 || alltrue([for name in keys(var.secrets) : can(regex("^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$", name)) && name != "targets" || name == "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE"])
+    error_message = "secrets: with targets write a name for each, of up to 50 lower-case letters, digits and hyphens, such as backend-ca, and in targets ca_cert = \"/secrets/backend-ca/value\"; targets is taken."
   }
 
   validation {

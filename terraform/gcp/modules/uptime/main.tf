@@ -105,7 +105,7 @@ resource "google_monitoring_alert_policy" "down" {
   documentation {
     subject = "${var.upstream} is not SERVING (${var.name})"
     content = <<-EOT
-      The gRPC server ${var.upstream} does not say SERVING, or ${var.name} does not answer. Check: $${metric.label.check_id}
+      ${var.upstream} does not say SERVING, or ${var.name} does not answer. Check: $${metric.label.check_id}
 
       What to do: look into the log of ${var.name} for the latest warning (`${local.log}`). It has the phase, the
       cause and every attempt; the header `Grpc-Health-Evidence` of an answer names its line by `evidence`. Without any
@@ -170,10 +170,10 @@ resource "google_monitoring_alert_policy" "certificate" {
     display_name = "the log tells of a certificate that ends in less than ${var.certificate_days} days"
     condition_matched_log {
       filter = "${local.log} AND jsonPayload.certificate_days_left < ${var.certificate_days}"
-      label_extractors = {
+      label_extractors = merge({
         certificate = "EXTRACT(jsonPayload.certificate)"
         days_left   = "EXTRACT(jsonPayload.certificate_days_left)"
-      }
+      }, var.many ? { target = "EXTRACT(jsonPayload.target)" } : {})
     }
   }
 
@@ -189,7 +189,7 @@ resource "google_monitoring_alert_policy" "certificate" {
     subject = "A certificate of ${var.upstream} ends soon (${var.name})"
     content = <<-EOT
       The certificate of ${var.upstream} (`upstream`), or the one that ${var.name} shows to it (`client`), ends soon or has
-      ended: $${log.extracted_label.certificate}, in days: $${log.extracted_label.days_left}
+      ended: $${log.extracted_label.certificate}, in days: $${log.extracted_label.days_left}${var.many ? "; target: $${log.extracted_label.target}" : ""}
 
       What to do: renew `upstream` on the server, `client` in its secret. Where something renews it automatically, that
       has stopped.
@@ -205,7 +205,7 @@ resource "google_monitoring_dashboard" "health" {
     displayName = "${var.name}: gRPC health"
     mosaicLayout = {
       columns = 48
-      tiles = [
+      tiles = concat([
         for i, chart in [
           {
             title   = "Checks passed (fraction of places)"
@@ -243,7 +243,33 @@ resource "google_monitoring_dashboard" "health" {
             }
           }
         }
-      ]
+        ], [
+        # A row for each check, whatever their number.
+        for title in var.many ? ["Checks passed, each by its ID (fraction of places)"] : [] : {
+          yPos   = 16
+          width  = 48
+          height = 4 + length(var.paths)
+          widget = {
+            title = title
+            timeSeriesTable = {
+              metricVisualization = "BAR"
+              dataSets = [{
+                timeSeriesQuery = {
+                  timeSeriesFilter = {
+                    filter = local.passed
+                    aggregation = {
+                      alignmentPeriod    = "${var.schedule.period}s"
+                      perSeriesAligner   = "ALIGN_FRACTION_TRUE"
+                      crossSeriesReducer = "REDUCE_MEAN"
+                      groupByFields      = ["metric.label.check_id"]
+                    }
+                  }
+                }
+              }]
+            }
+          }
+        }
+      ])
     }
   })
 }

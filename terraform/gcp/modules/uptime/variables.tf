@@ -15,6 +15,12 @@ variable "upstream" {
   type        = string
 }
 
+variable "many" {
+  description = "Whether there are many upstreams: the alert on certificates then names the target, and the dashboard has a row for each check."
+  type        = bool
+  default     = false
+}
+
 variable "service" {
   description = "The Cloud Run service whose log is looked at."
   type        = string
@@ -36,7 +42,7 @@ variable "host" {
 }
 
 variable "paths" {
-  description = "A path for each check, with its query, by the name of the service."
+  description = "A path for each check, with its query, by the name of the service, target or group."
   type        = map(string)
 }
 
