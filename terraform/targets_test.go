@@ -39,7 +39,7 @@ module "targets" {
     "0.a_B-9" = {
       addr                  = "dns:///a.internal:443"
       group                 = "the.group"
-      service_name          = ["a.A", "b#b: [c]"]
+      service_name          = ["a.A", "b#b:[c]"]
       connect_timeout       = "250ms"
       rpc_timeout           = "1.5s"
       conn_max_age          = "0"
@@ -151,7 +151,7 @@ func TestTargets(t *testing.T) {
 	}
 	want := []settings.Target{
 		{Name: "0.a_B-9", Group: "the.group", Upstream: upstream(func(u *settings.Upstream) {
-			u.Addr, u.Services = "dns:///a.internal:443", []string{"a.A", "b#b: [c]"}
+			u.Addr, u.Services = "dns:///a.internal:443", []string{"a.A", "b#b:[c]"}
 			u.ConnectTimeout, u.RPCTimeout, u.ConnMaxAge = 250*time.Millisecond, 1500*time.Millisecond, 0
 			u.UserAgent, u.Authority = `checks "all": yes # no`, "authority.example.com"
 			u.TLS, u.CACert, u.ClientCert, u.ClientKey = true, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", "/secrets/cert/value", "/secrets/key/value"

@@ -3,8 +3,9 @@ locals {
   own_settings = {
     GRPC_HEALTH_ADDR            = { variable = "grpc_addr", value = var.grpc_addr }
     GRPC_HEALTH_SERVICE_NAME    = { variable = "services", value = join(",", var.services) }
-    GRPC_HEALTH_CONNECT_TIMEOUT = { variable = "connect_timeout", value = "${var.connect_timeout}s" }
-    GRPC_HEALTH_RPC_TIMEOUT     = { variable = "rpc_timeout", value = "${var.rpc_timeout}s" }
+    GRPC_HEALTH_CONNECT_TIMEOUT = { variable = "connect_timeout", value = local.many ? null : "${var.connect_timeout}s" }
+    GRPC_HEALTH_RPC_TIMEOUT     = { variable = "rpc_timeout", value = local.many ? null : "${var.rpc_timeout}s" }
+    GRPC_HEALTH_TARGETS_FILE    = { variable = "targets", value = one(concat(aws_secretsmanager_secret.targets[*].arn, [for layer in aws_lambda_layer_version.targets : "/opt/${local.targets_file}"])) }
   }
   file_settings = [
     "GRPC_HEALTH_CA_CERT", "GRPC_HEALTH_CLIENT_CERT", "GRPC_HEALTH_CLIENT_KEY", "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE",
@@ -33,12 +34,21 @@ locals {
     ) : name => value if value != null && value != ""
   }
 
-  budget = var.connect_timeout + var.rpc_timeout
+  # What belongs into the targets file, where there is one.
+  upstream_settings = [for name in local.other_settings : name if contains(module.targets.keys, lower(trimprefix(name, "GRPC_HEALTH_")))]
+
+  many = length(var.targets) > 0
+  # For people.
+  upstream = local.many ? "one of ${length(var.targets)} targets" : var.grpc_addr
+
+  budget = local.many ? module.targets.budget : var.connect_timeout + var.rpc_timeout
   tls    = contains(["1", "t", "true"], lower(trimspace(coalesce(lookup(var.settings, "GRPC_HEALTH_TLS", null), "false"))))
 
   # Names of what an account has once, in whatever region, or that lies in another region than the function: two deployments of the
   # same name, in two regions, must not share a role, a topic or an alarm.
   name_anywhere = "${var.name}-${data.aws_region.current.region}"
+
+  whole_arn = "^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+-[A-Za-z0-9]{6}(#.+)?$"
 
   # What the alarms tell people to do.
   manual  = "the project's docs/aws.md, When an alarm rings"
@@ -47,16 +57,28 @@ locals {
   # Whoever finds the URL can call the function, at the account's cost.
   public = try(var.function_url == "NONE", false)
 
-  # A path for each service; "(server)" is also how the metrics call the whole server.
+  # What the program writes metrics about: each service, of each target. "(server)" is how they call the whole server. A path asks for it.
   paths = {
-    for service in length(var.services) == 0 ? [""] : var.services :
+    for service in local.many ? [] : length(var.services) == 0 ? [""] : var.services :
     service == "" ? "(server)" : service => "/?${service == "" ? "" : "service=${urlencode(service)}&"}format=json"
   }
+  of_targets = merge([for target, services in module.targets.services : {
+    for service in length(services) == 0 ? ["(server)"] : services : service == "(server)" ? target : "${target} ${service}" => { target = target, service = service }
+  }]...)
+  measured = merge(
+    { for service in keys(local.paths) : service => { address = var.grpc_addr, dimensions = { Function = var.name, Service = service } } },
+    { for name, one in local.of_targets : name => { address = module.targets.addresses[one.target], dimensions = { Function = var.name, Target = one.target, Service = one.service } } },
+  )
+  # What Route 53 asks for.
+  queries = merge(local.paths, { for name, check in module.targets.checks : name => "/?${check.query == "" ? "" : "${check.query}&"}format=json" })
+
+  # Where strangers could ask for any service.
+  unnamed = local.many ? [for target, services in module.targets.services : target if length(services) == 0] : length(var.services) == 0 ? ["(server)"] : []
 }
 
 resource "aws_lambda_function" "health" {
   function_name    = var.name
-  description      = "Answers with the health of the gRPC server ${var.grpc_addr}"
+  description      = "Answers with the health of ${local.many ? "${length(var.targets)} gRPC servers" : "the gRPC server ${var.grpc_addr}"}"
   role             = aws_iam_role.function.arn
   runtime          = "provided.al2023"
   handler          = "bootstrap"
@@ -67,6 +89,9 @@ resource "aws_lambda_function" "health" {
   # Longer than any check, for the program answers 200 ms before it, and than a cold start.
   timeout                        = ceil(local.budget + 1)
   reserved_concurrent_executions = coalesce(var.concurrency_limit, local.public ? 10 : -1)
+
+  # Another file is another version of the layer, and another configuration of the function, in use from the next invocation on.
+  layers = aws_lambda_layer_version.targets[*].arn
 
   environment {
     variables = local.environment
@@ -94,6 +119,29 @@ resource "aws_lambda_function" "health" {
       # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
       condition     = length(join("", concat(keys(local.environment), values(local.environment)))) <= 4096
       error_message = "A function's environment has 4 KB in all: shorten services, settings or secrets."
+    }
+
+    # One upstream or many: not both.
+    precondition {
+      condition     = var.grpc_addr != null || local.many
+      error_message = "grpc_addr: write the upstream with its port, such as grpc.example.com:443; or targets for many."
+    }
+    precondition {
+      condition     = var.grpc_addr == null || !local.many
+      error_message = "grpc_addr: is one upstream, and there are targets: leave it out, or write it as addr in one of them."
+    }
+    precondition {
+      condition     = length(var.services) == 0 || !local.many
+      error_message = "services: are of one upstream, and there are targets: write service_name in each, or in target_defaults."
+    }
+    precondition {
+      condition     = length(var.secret_headers) == 0 || !local.many
+      error_message = "secret_headers: are for one upstream, and there are targets: write rpc_headers = { HEADER = \"@arn:…\" } in each, or in target_defaults."
+    }
+    precondition {
+      # The role may read these ARNs, so they have to be whole. A path can be in a layer of one's own, but not here.
+      condition     = alltrue([for source in module.targets.sources : can(regex(local.whole_arn, source))])
+      error_message = "targets: the function has no such file or secret: ${join(", ", [for source in module.targets.sources : source if !can(regex(local.whole_arn, source))])}: write a secret's whole ARN, arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-xxxxxx (#KEY for one key of it)."
     }
   }
 }
@@ -130,7 +178,7 @@ resource "aws_iam_role_policy" "function" {
       {
         Effect   = "Allow"
         Action   = ["secretsmanager:GetSecretValue"]
-        Resource = distinct([for arn in concat(values(var.secrets), values(var.secret_headers)) : split("#", arn)[0]])
+        Resource = distinct([for arn in concat(values(var.secrets), values(var.secret_headers), module.targets.sources, aws_secretsmanager_secret.targets[*].arn) : split("#", arn)[0]])
       },
       {
         Effect   = "Allow"

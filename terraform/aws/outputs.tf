@@ -19,7 +19,7 @@ output "role_arn" {
 }
 
 output "health_check_ids" {
-  description = "The health checks of Route 53, by the name of the service, for DNS records."
+  description = "The health checks of Route 53, by the name of the service, target or group, for DNS records."
   value       = { for service, check in aws_route53_health_check.service : service => check.id }
 }
 

@@ -27,7 +27,7 @@ resource "aws_lambda_permission" "url_invoke" {
 }
 
 resource "aws_route53_health_check" "service" {
-  for_each = var.route53 == null ? {} : local.paths
+  for_each = var.route53 == null ? {} : local.queries
 
   type          = "HTTPS_STR_MATCH"
   fqdn          = split("/", aws_lambda_function_url.health[0].function_url)[2]
@@ -50,7 +50,7 @@ resource "aws_cloudwatch_metric_alarm" "route53" {
   region              = "us-east-1"
   alarm_name          = "${local.name_anywhere}: Route 53 sees ${each.key} not serving"
   alarm_description   = <<-EOT
-    Route 53 has no SERVING about ${each.key} from ${var.grpc_addr}, by way of the function ${var.name}.
+    Route 53 has no SERVING about ${each.key} from ${local.upstream}, by way of the function ${var.name}.
     What to do: the health check's Last failure reason says whether the function answered. If it did, look into ${local.console}: the latest warning has the phase, the cause and every attempt. If it did not, see the function's metrics Throttles and Errors.
     More: ${local.manual}.
   EOT

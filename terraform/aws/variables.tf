@@ -32,12 +32,52 @@ variable "architecture" {
 }
 
 variable "grpc_addr" {
-  description = "The upstream to check, host:port."
+  description = "The upstream to check, host:port. For many there is targets."
   type        = string
+  default     = null
 
   validation {
-    condition     = can(regex("^(dns://[^/]*/|passthrough:///)?(\\[[^\\]]+\\]|[^][:/\\s]+):[0-9]{1,5}$", var.grpc_addr))
+    condition     = can(regex("^(dns://[^/]*/|passthrough:///)?(\\[[^\\]]+\\]|[^][:/\\s]+):[0-9]{1,5}$", coalesce(var.grpc_addr, "grpc.example.com:443")))
     error_message = "grpc_addr: write the upstream with its port, such as grpc.example.com:443 or [2001:db8::1]:443."
+  }
+}
+
+variable "targets" {
+  description = "Many upstreams instead of one, by their names: an object for each, with the keys of the targets file (docs/targets.md), such as { addr = \"checkout.internal:443\", group = \"payments\" }. A secret is written as its ARN, and in a header behind an @."
+  type        = any
+  default     = {}
+}
+
+variable "target_defaults" {
+  description = "What holds for each of targets that does not say otherwise, by the same keys, such as { tls = true }."
+  type        = any
+  default     = {}
+
+  validation {
+    condition     = length(var.targets) > 0 || length(var.target_defaults) == 0
+    error_message = "target_defaults: there are no targets: write targets, or the settings of one upstream into settings."
+  }
+}
+
+variable "targets_in" {
+  description = "Where the function has the targets file: in a secret of Secrets Manager (secret, up to 64 KiB), or in a layer of the function (layer), for larger files, without cost and without a way to Secrets Manager. Headers and keys belong into secrets that the file names."
+  type        = string
+  default     = "secret"
+
+  validation {
+    condition     = contains(["secret", "layer"], var.targets_in)
+    error_message = "targets_in: write secret or layer."
+  }
+}
+
+variable "checks" {
+  description = "Who rings where there are targets: the alarms of each target, one for each group, or one for all of them (all, up to 100); and what a health check of Route 53 is about. null is each target where there are 50 or fewer, and else each group. A target without a group rings by itself."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.checks == null || length(var.targets) > 0
+    error_message = "checks: with one upstream each service has an alarm: leave it out, or write targets."
   }
 }
 
@@ -101,7 +141,12 @@ variable "settings" {
   }
 
   validation {
-    condition = contains(["1", "t", "true"], lower(trimspace(coalesce(lookup(var.settings, "GRPC_HEALTH_TLS", null), "false")))) || (
+    condition     = length(var.targets) == 0 || length(setintersection(keys(var.settings), local.upstream_settings)) == 0
+    error_message = "settings: are the whole function's where there are targets: write ${join(", ", [for name in setintersection(keys(var.settings), local.upstream_settings) : "${lower(trimprefix(name, "GRPC_HEALTH_"))} in targets or target_defaults instead of ${name}"])}."
+  }
+
+  validation {
+    condition = length(var.targets) > 0 || contains(["1", "t", "true"], lower(trimspace(coalesce(lookup(var.settings, "GRPC_HEALTH_TLS", null), "false")))) || (
       length(setintersection(keys(var.secrets), ["GRPC_HEALTH_CA_CERT", "GRPC_HEALTH_CLIENT_CERT", "GRPC_HEALTH_CLIENT_KEY"])) == 0 &&
       length(setintersection([for name, value in var.settings : name if value != null && value != ""], ["GRPC_HEALTH_SNI_SERVER_NAME", "GRPC_HEALTH_TLS_NO_VERIFY"])) == 0
     )
@@ -117,6 +162,11 @@ variable "secrets" {
   validation {
     condition     = alltrue([for name in keys(var.secrets) : contains(local.file_settings, name)])
     error_message = "secrets: ${join(", ", setsubtract(keys(var.secrets), local.file_settings))} reads no file. Those that do are ${join(", ", local.file_settings)}; secrets to send as metadata are secret_headers."
+  }
+
+  validation {
+    condition     = length(var.targets) == 0 || length(setsubtract(keys(var.secrets), ["GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE"])) == 0
+    error_message = "secrets: are the whole function's where there are targets: write ${join(", ", [for name in setsubtract(keys(var.secrets), ["GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE"]) : "${lower(trimprefix(name, "GRPC_HEALTH_"))} in targets or target_defaults instead of ${name}"])}, with the secret's ARN."
   }
 
   validation {
@@ -215,13 +265,13 @@ variable "function_url" {
   }
 
   validation {
-    condition     = try(var.function_url != "NONE", true) || length(var.services) > 0
-    error_message = "function_url: with a public URL strangers could ask for any service: name the services."
+    condition     = try(var.function_url != "NONE", true) || length(local.unnamed) == 0
+    error_message = "function_url: with a public URL strangers could ask for any service: ${length(var.targets) == 0 ? "name the services" : "write service_name for ${join(", ", local.unnamed)}"}."
   }
 }
 
 variable "route53" {
-  description = "Health checks of Route 53, one for each service, from these regions (by default all), at an interval of 10 or 30 seconds (30). They ask a public function URL."
+  description = "Health checks of Route 53, one for each service (with targets: as checks says), from these regions (by default all), at an interval of 10 or 30 seconds (30). They ask a public function URL."
   type = object({
     regions  = optional(set(string), [])
     interval = optional(number, 30)
@@ -264,8 +314,8 @@ variable "route53" {
   }
 
   validation {
-    condition     = var.route53 == null || alltrue([for path in values(local.paths) : length(path) <= 255])
-    error_message = "route53: a path has 255 characters at most: shorten the services' names."
+    condition     = var.route53 == null || alltrue([for path in values(local.queries) : length(path) <= 255])
+    error_message = "route53: a path has 255 characters at most: shorten the names."
   }
 }
 

@@ -5,5 +5,9 @@ terraform {
       source  = "hashicorp/aws"
       version = "~> 6.28"
     }
+    archive = {
+      source  = "hashicorp/archive"
+      version = "~> 2.7"
+    }
   }
 }

@@ -9,7 +9,7 @@ output "service_account_email" {
 }
 
 output "uptime_check_ids" {
-  description = "The IDs of the uptime checks, by the name of the service."
+  description = "The IDs of the uptime checks, by the name of the service, target or group."
   value       = { for service, check in try(module.uptime[0].checks, {}) : service => check.uptime_check_id }
 }
 

@@ -48,6 +48,19 @@ mock_resource "aws_route53_health_check" {
   }
 }
 
+mock_resource "aws_secretsmanager_secret" {
+  defaults = {
+    id  = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:grpc-health-targets-20261127-AbCdEf"
+    arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:grpc-health-targets-20261127-AbCdEf"
+  }
+}
+
+mock_resource "aws_lambda_layer_version" {
+  defaults = {
+    arn = "arn:aws:lambda:eu-central-1:123456789012:layer:grpc-health-targets:1"
+  }
+}
+
 mock_resource "aws_ecs_cluster" {
   defaults = {
     arn = "arn:aws:ecs:eu-central-1:123456789012:cluster/grpc-server"

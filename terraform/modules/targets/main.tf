@@ -96,6 +96,7 @@ locals {
   bad_times = flatten([for name, place in local.text : [for key in local.times : "${name}.${key}"
     if place[key] != null && !can(regex("^\\s*((${local.time})+|0)?\\s*$", place[key]))
   ]])
-  no_addr = [for name, target in local.holds : name if target.addr == ""]
-  large   = [for group, names in local.groups : group if length(names) > 100]
+  no_addr      = [for name, target in local.holds : name if target.addr == ""]
+  bad_services = distinct(flatten([for name, services in local.services : [for service in services : name if !can(regex("^[!-+\\x2d-~]{1,255}$", service))]]))
+  large        = [for group, names in local.groups : group if length(names) > 100]
 }

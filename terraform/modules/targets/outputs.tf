@@ -32,6 +32,11 @@ output "content" {
     error_message = "target_defaults: the variables connect_timeout and rpc_timeout of this module, in seconds, are the defaults: leave ${join(", ", setintersection(keys(local.defaults), keys(var.timeouts)))} out here. A target may have its own."
   }
   precondition {
+    # Also what a dimension of a metric takes, so that alarms find it.
+    condition     = length(local.bad_services) == 0
+    error_message = "targets: service_name of ${join(", ", local.bad_services)}: write each service's name by itself, up to 255 printable ASCII characters, without commas and spaces."
+  }
+  precondition {
     condition     = length(local.large) == 0
     error_message = "targets: a group is asked for as one, so it has 100 targets at most: divide ${join(", ", local.large)}."
   }

@@ -168,6 +168,14 @@ run "address_unset" {
   expect_failures = [output.content]
 }
 
+run "service_with_a_space" {
+  command = plan
+  variables {
+    targets = { checkout = { addr = "checkout.internal:443", service_name = ["a b"] } }
+  }
+  expect_failures = [output.content]
+}
+
 run "no_unit" {
   command = plan
   variables {
