@@ -215,6 +215,33 @@ var messages = map[string]struct {
 			"settings: GRPC_HEALTH_ALTS cannot be set here:",
 		},
 	},
+	"lambda_targets": {
+		module: "aws",
+		variables: `
+  services        = ["quiz"]
+  secret_headers  = { x-api-key = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:key-AbCdEf" }
+  targets         = { search = { addr = "search.internal:443", tls = true, ca_cert = "ca.pem", client_cert = "/opt/client.pem" } }
+`,
+		want: []string{
+			"grpc_addr: is one upstream, and there are targets: leave it out, or write it as addr in one of them.",
+			"services: are of one upstream, and there are targets: write service_name in each, or in target_defaults.",
+			"secret_headers: are for one upstream, and there are targets: write rpc_headers = ",
+			"targets: the function has no such file or secret: /opt/client.pem: write a secret's whole ARN,",
+		},
+	},
+	"lambda_targets_without": {
+		module: "aws",
+		variables: `
+  grpc_addr    = null
+  targets      = { search = { address = "search.internal:443" } }
+  settings     = { GRPC_HEALTH_TLS = true, GRPC_HEALTH_PAGE_TITLE = "targets" }
+  secrets      = { GRPC_HEALTH_CA_CERT = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:ca-AbCdEf" }
+`,
+		want: []string{
+			"secrets: are the whole function's where there are targets: write ca_cert in targets or target_defaults instead of GRPC_HEALTH_CA_CERT, with the secret's ARN.",
+			"targets.search: write addr instead of address.",
+		},
+	},
 	"ecs": {
 		module: ecs,
 		variables: `

@@ -283,6 +283,22 @@ variable "uptime_check" {
   }
 }
 
+variable "schedule_minutes" {
+  description = "How often Cloud Scheduler asks for everything, in minutes, with alerts on the log and on silence; null does not. It costs little where uptime checks of many targets cost much: then uptime_check = null."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = contains([1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60], coalesce(var.schedule_minutes, 1))
+    error_message = "schedule_minutes: write minutes that divide an hour: 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30 or 60."
+  }
+
+  validation {
+    condition     = var.schedule_minutes == null || !contains(keys(var.secrets), "GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE")
+    error_message = "schedule_minutes: the schedule's OIDC token and GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE both need the header Authorization: leave the token out (IAM decides who may call), or leave schedule_minutes out."
+  }
+}
+
 variable "certificate_days" {
   description = "An alert comes, with an uptime check, where a certificate ends in less than so many days; null has none. The program tells of certificates from 14 days on."
   type        = number

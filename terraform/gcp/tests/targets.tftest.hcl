@@ -94,6 +94,86 @@ run "all_at_once" {
   }
 }
 
+run "on_a_schedule" {
+  variables {
+    uptime_check     = null
+    schedule_minutes = 5
+    alert_emails     = ["sre@example.com"]
+  }
+  assert {
+    condition     = [for job in google_cloud_scheduler_job.check : "${job.name} ${job.schedule} ${job.http_target[0].http_method} ${job.http_target[0].uri}"] == ["grpc-health */5 * * * * GET https://grpc-health-abc123-ew.a.run.app${var.path}?format=json"]
+    error_message = "One request is about everything, up to 100 targets."
+  }
+  assert {
+    condition     = one(google_cloud_scheduler_job.check[0].http_target[0].oidc_token).audience == "https://grpc-health-abc123-ew.a.run.app" && one(google_cloud_scheduler_job.check[0].http_target[0].oidc_token).service_account_email == google_service_account.schedule[0].email
+    error_message = "Cloud Run lets in whose token is for its URL."
+  }
+  assert {
+    condition     = google_cloud_scheduler_job.check[0].retry_config[0].retry_count == 0 && google_cloud_scheduler_job.check[0].attempt_deadline == "15s" && google_cloud_scheduler_job.check[0].region == "europe-west1" && google_cloud_scheduler_job.check[0].project == "my-project"
+    error_message = "A late check says nothing about now."
+  }
+  assert {
+    condition     = one(google_cloud_run_v2_service_iam_member.schedule).role == "roles/run.invoker" && one(google_cloud_run_v2_service_iam_member.schedule).name == local.service && one(google_cloud_run_v2_service_iam_member.schedule).member == google_service_account.schedule[0].member && google_service_account.schedule[0].account_id == "grpc-health-sched"
+    error_message = "The schedule may call this service, and no more."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.schedule_down[0].conditions[0].condition_matched_log[0].filter == "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.service}\" AND resource.labels.location=\"europe-west1\" AND severity>=WARNING AND jsonPayload.health_status:* AND jsonPayload.health_status!=\"SERVING\"" && google_monitoring_alert_policy.schedule_down[0].alert_strategy[0].notification_rate_limit[0].period == "300s"
+    error_message = "The log of this service tells what does not serve, by the keys that the program writes."
+  }
+  assert {
+    condition     = alltrue([for key, extractor in google_monitoring_alert_policy.schedule_down[0].conditions[0].condition_matched_log[0].label_extractors : strcontains(google_monitoring_alert_policy.schedule_down[0].documentation[0].content, "$${log.extracted_label.${key}}")])
+    error_message = "Who is woken up reads which target it is; Cloud Monitoring fills its variables in."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.schedule_silent[0].conditions[0].condition_absent[0].duration == "900s" && strcontains(google_monitoring_alert_policy.schedule_silent[0].conditions[0].condition_absent[0].filter, "resource.label.service_name=\"${local.service}\"")
+    error_message = "A schedule that has stopped is an alert."
+  }
+  assert {
+    condition     = alltrue([for policy in [google_monitoring_alert_policy.schedule_down[0], google_monitoring_alert_policy.schedule_silent[0]] : policy.notification_channels == tolist(["projects/my-project/notificationChannels/1"]) && policy.project == "my-project" && strcontains(policy.documentation[0].content, "What to do: ")])
+    error_message = "An alert without channels wakes nobody."
+  }
+}
+
+run "on_several_schedules" {
+  variables {
+    uptime_check     = null
+    schedule_minutes = 60
+    targets          = { for i in range(150) : "t${i}" => { addr = "t:${i}", group = i < 149 ? "g${i % 2}" : null, rpc_timeout = "20s" } }
+    target_defaults  = {}
+  }
+  assert {
+    condition = [for job in google_cloud_scheduler_job.check : "${job.name} ${job.schedule} ${split("?", job.http_target[0].uri)[1]} ${job.attempt_deadline}"] == [
+      "grpc-health 0 * * * * group=g0&format=json 26s", "grpc-health-2 0 * * * * group=g1&format=json 26s", "grpc-health-3 0 * * * * target=t149&format=json 26s",
+    ]
+    error_message = "Beyond 100 targets each group has a job, and each target without one: they run side by side."
+  }
+}
+
+run "unscheduled" {
+  assert {
+    condition     = length(google_cloud_scheduler_job.check) == 0 && length(google_service_account.schedule) == 0 && length(google_monitoring_alert_policy.schedule_down) == 0 && length(google_monitoring_alert_policy.schedule_silent) == 0
+    error_message = "Only who asks for it has a schedule."
+  }
+}
+
+run "schedule_that_does_not_divide_an_hour" {
+  command = plan
+  variables {
+    schedule_minutes = 7
+  }
+  expect_failures = [var.schedule_minutes]
+}
+
+run "schedule_with_a_token" {
+  command = plan
+  variables {
+    uptime_check     = null
+    schedule_minutes = 1
+    secrets          = { GRPC_HEALTH_HTTP_AUTH_TOKEN_FILE = { secret = "caller-token" }, backend-ca = { secret = "backend-ca" }, ledger = { secret = "ledger" } }
+  }
+  expect_failures = [var.schedule_minutes]
+}
+
 run "no_tls" {
   variables {
     target_defaults = {}
