@@ -107,6 +107,7 @@ var empty = map[string]func() any{
 	"networking.gke.io/v1 HealthCheckPolicy":      func() any { return new(healthCheckPolicy) },
 	"networking.k8s.io/v1 Ingress":                func() any { return new(networking.Ingress) },
 	"networking.k8s.io/v1 NetworkPolicy":          func() any { return new(networking.NetworkPolicy) },
+	"v1 ConfigMap":                                func() any { return new(core.ConfigMap) },
 	"v1 Pod":                                      func() any { return new(core.Pod) },
 	"v1 Service":                                  func() any { return new(core.Service) },
 }
@@ -466,8 +467,8 @@ func TestPolicies(t *testing.T) {
 			t.Errorf("%s: no NetworkPolicy says who may connect to the proxy", p.file)
 		}
 	}
-	if proxies != 3 {
-		t.Errorf("%d pods with a proxy, want 3", proxies)
+	if proxies != 4 {
+		t.Errorf("%d pods with a proxy, want 4", proxies)
 	}
 }
 
@@ -497,5 +498,77 @@ func TestSecrets(t *testing.T) {
 				t.Errorf("%s: no pod mounts the Secret %s", file, certificate.Spec.SecretName)
 			}
 		}
+	}
+}
+
+// TestTargets checks that a pod has its targets file, and what the file names, in directories that the kubelet keeps up to date; and that
+// Prometheus' annotations lead to the metrics. Another test lets the program read the file.
+func TestTargets(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for file, objects := range objects(t) {
+		contents := make(map[string]map[string]string)
+		for _, object := range objects {
+			if m, ok := object.(*core.ConfigMap); ok {
+				contents[m.Name] = m.Data
+			}
+		}
+		for _, object := range objects {
+			deployment, ok := object.(*apps.Deployment)
+			if !ok {
+				continue
+			}
+			template := deployment.Spec.Template
+			for _, c := range template.Spec.Containers {
+				for _, mount := range c.VolumeMounts {
+					if mount.SubPath != "" || mount.SubPathExpr != "" {
+						t.Errorf("%s: %s is mounted with subPath: it would never change", file, mount.MountPath)
+					}
+					if !slices.ContainsFunc(template.Spec.Volumes, func(v core.Volume) bool { return v.Name == mount.Name }) {
+						t.Errorf("%s: there is no volume %s", file, mount.Name)
+					}
+				}
+				i := slices.IndexFunc(c.Env, func(e core.EnvVar) bool { return e.Name == "GRPC_HEALTH_TARGETS_FILE" })
+				if i < 0 {
+					continue
+				}
+				found++
+				dir, key := filepath.Split(c.Env[i].Value)
+				under := func(path string) (volume string) {
+					for _, mount := range c.VolumeMounts {
+						if mount.MountPath == filepath.Dir(path) {
+							return mount.Name
+						}
+					}
+					return ""
+				}
+				name := under(c.Env[i].Value)
+				content := ""
+				for _, v := range template.Spec.Volumes {
+					if v.Name == name && v.ConfigMap != nil {
+						content = contents[v.ConfigMap.Name][key]
+					}
+				}
+				if content == "" {
+					t.Errorf("%s: no ConfigMap has the file %s in %s", file, key, dir)
+				}
+				paths := regexp.MustCompile(`(?m)["@ ](/[a-z][^"\s]+)`).FindAllStringSubmatch(content, -1)
+				if len(paths) != 2 {
+					t.Errorf("%s: the targets name the files %q, want 2", file, paths)
+				}
+				for _, path := range paths {
+					if under(path[1]) == "" {
+						t.Errorf("%s: nothing is mounted at %s", file, path[1])
+					}
+				}
+				metrics := strconv.Itoa(int(port("metrics", c)))
+				if a := template.Annotations; a["prometheus.io/scrape"] != "true" || a["prometheus.io/port"] != metrics || a["prometheus.io/path"] != "/metrics" {
+					t.Errorf("%s: Prometheus' annotations are %q, and the port is %s", file, a, metrics)
+				}
+			}
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d containers with a targets file, want 1", found)
 	}
 }
