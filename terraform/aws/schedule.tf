@@ -6,8 +6,9 @@ locals {
   single_checks = [for name, check in module.targets.checks : name if length(check.targets) == 1 && check.query == "target=${check.targets[0]}"]
   joint_checks  = { for name, check in module.targets.checks : name => check.targets if !contains(local.single_checks, name) }
   below         = { for check, targets in local.joint_checks : check => [for name, one in local.of_targets : name if contains(targets, one.target)] }
+  quiet         = merge([for targets in values(local.joint_checks) : { for target in targets : target => true }]...)
   tells = merge({ "" = [aws_sns_topic.alarms[data.aws_region.current.region].arn] }, {
-    for target in module.targets.names : target => contains(flatten(values(local.joint_checks)), target) ? [] : [aws_sns_topic.alarms[data.aws_region.current.region].arn]
+    for target in module.targets.names : target => lookup(local.quiet, target, false) ? [] : [aws_sns_topic.alarms[data.aws_region.current.region].arn]
   })
 }
 
@@ -149,7 +150,7 @@ resource "aws_cloudwatch_metric_alarm" "certificate_of_target" {
   EOT
   namespace           = "GrpcHealth"
   metric_name         = "CertificateDaysLeft"
-  dimensions          = [for one in values(local.measured) : one.dimensions if lookup(one.dimensions, "Target", "") == each.key][0]
+  dimensions          = { Function = var.name, Target = each.key, Service = coalescelist(sort(module.targets.services[each.key]), ["(server)"])[0] }
   statistic           = "Minimum"
   comparison_operator = "LessThanThreshold"
   threshold           = var.certificate_days

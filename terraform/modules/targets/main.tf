@@ -54,10 +54,12 @@ locals {
     { for key, value in place : key => value if value != null },
     { for key in ["rpc_headers"] : key => { for header, value in place.rpc_headers : header => value if value != null } if can(keys(place.rpc_headers)) },
   ) }
-  content = yamlencode({
+  content = sensitive(yamlencode({
     defaults = merge(local.timeouts, local.written.target_defaults)
     targets  = { for name in keys(local.targets) : name => local.written["targets.${name}"] }
-  })
+  }))
+  # Terraform shows the values that a failed condition refers to.
+  size = nonsensitive(length(local.content))
 
   # The files and secrets that it names; a header has an @ in front.
   sources = distinct(flatten([for place in values(local.places) : concat(

@@ -41,7 +41,7 @@ output "content" {
     error_message = "targets: a group is asked for as one, so it has 100 targets at most: divide ${join(", ", local.large)}."
   }
   precondition {
-    condition     = length(local.content) <= var.most_bytes.number
+    condition     = local.size <= var.most_bytes.number
     error_message = "targets: the file is larger than ${var.most_bytes.number} bytes: ${var.most_bytes.advice}."
   }
 }
