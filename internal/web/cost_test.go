@@ -72,7 +72,7 @@ func checkCost(t *testing.T, f format, n int, text, cause string, named bool, ad
 		v := health.Verdict{Service: text, Status: health.Timeout, Phase: health.PhaseConnect, At: time.Now(), Since: time.Now(), EvidenceID: fmt.Sprintf("%012d", i), Duration: 12345678, Addresses: each}
 		if named {
 			v.Target = fmt.Sprintf("%063d", i)
-			upstreams = append(upstreams, &asker.Upstream{Name: v.Target, Group: strings.Repeat("g", 63), Services: []string{"", text}, History: upAndDown})
+			upstreams = append(upstreams, &asker.Upstream{Name: v.Target, Group: fmt.Sprintf("%063d", i), Services: []string{"", text}, History: upAndDown})
 		}
 		if n <= health.MaxServices { // more cannot be asked for by name
 			v.Service += fmt.Sprint(i)
@@ -114,7 +114,7 @@ func TestPageOfAThousandTargetsIsSmall(t *testing.T) {
 	found := thousand(func(int) health.Status { return health.Serving })
 	cutOff, counts := cut(found)
 	body := loadPage().render(newPage(query{}, health.Serving, cutOff, shown{tally: counts, kept: newKept(found), now: time.Now()}))
-	if len(body) > 600_000 {
+	if len(body) > 620_000 {
 		t.Errorf("%d bytes", len(body))
 	}
 	if cost := answerCost(formatHTML, found.Verdicts, true); cost > maxAnswer {
@@ -161,7 +161,7 @@ func thousand(status func(i int) health.Status) asker.Answer {
 	for i := range 1000 {
 		name := fmt.Sprintf("payments-eu-west-%04d", i)
 		upstreams = append(upstreams, &asker.Upstream{
-			Name: name, Group: "payments", Services: []string{"payments.v1.Checkout"},
+			Name: name, Group: fmt.Sprintf("payments-%d", i%40), Services: []string{"payments.v1.Checkout"},
 			Check:           func(context.Context, string) health.Verdict { return health.Verdict{} },
 			CertificateEnds: func() time.Time { return time.Now().Add(time.Hour) },
 			History: func(string) []health.Past {

@@ -22,9 +22,10 @@ func TestBodyKeyHasAllOfAVerdict(t *testing.T) {
 		At: time.Unix(1, 1), Since: time.Unix(1, 1), EvidenceID: "e", Err: errors.New("e"),
 		Addresses: &health.Addresses{Needed: 1, All: []health.AddressVerdict{{Address: "a", Asked: true, Code: 1, Phase: "p", Duration: 1, Err: errors.New("e")}}},
 	}
+	fleet := asker.NewFleet(nil, true, time.Unix(1, 0))
 	for _, f := range []format{formatText, formatJSON, formatHTML} {
 		key := func(verdicts ...health.Verdict) bodyKey {
-			return newBodyKey(f, query{}, asker.Answer{Verdicts: verdicts}, shown{now: time.Unix(2, 0)})
+			return newBodyKey(f, query{}, asker.Answer{Verdicts: verdicts, Fleet: fleet}, shown{now: time.Unix(2, 0)})
 		}
 		keys := map[bodyKey]string{key(): "no verdict", key(one): "one", key(one, one): "two"}
 		add := func(what string, v health.Verdict) {
@@ -99,6 +100,7 @@ func TestBodyKeyHasAllThatAPageShows(t *testing.T) {
 		"nothing":               {},
 		"more rows":             {tally: tally{rows: 1}},
 		"more that serve":       {tally: tally{serving: 1}},
+		"groups":                {tally: tally{groups: true}},
 		"a certificate":         {certificate: pageCertificate{Text: "text"}},
 		"another one":           {certificate: pageCertificate{Tone: "text"}},
 		"its end":               {certificate: pageCertificate{Ends: at}},
@@ -112,7 +114,17 @@ func TestBodyKeyHasAllThatAPageShows(t *testing.T) {
 		"the age of a summary":  {now: at.Add(time.Hour)},
 		"the age after a while": {now: at.Add(2 * time.Hour)},
 	} {
-		k := newBodyKey(formatHTML, query{}, asker.Answer{Verdicts: verdicts, Summary: true}, s)
+		k := newBodyKey(formatHTML, query{}, asker.Answer{Verdicts: verdicts, Summary: true, Fleet: asker.NewFleet(nil, true, at)}, s)
+		if other, taken := keys[k]; taken {
+			t.Errorf("%s has the same key as %s", what, other)
+		}
+		keys[k] = what
+	}
+	// The targets file can put a target into another group between two answers with the same verdicts.
+	targets := []health.Verdict{{Target: "s", At: at}, {Target: "u", At: at}}
+	for what, groups := range map[string][2]string{"no group": {}, "one": {"a", ""}, "the other": {"", "a"}, "another": {"b", ""}} {
+		fleet := asker.NewFleet([]*asker.Upstream{{Name: "s", Group: groups[0]}, {Name: "u", Group: groups[1]}}, true, at)
+		k := newBodyKey(formatHTML, query{}, asker.Answer{Verdicts: targets, Fleet: fleet}, shown{})
 		if other, taken := keys[k]; taken {
 			t.Errorf("%s has the same key as %s", what, other)
 		}

@@ -119,6 +119,7 @@ func TestPageOfMany(t *testing.T) {
 	all = append(all, mixed)
 	page := pageOf(web.Options{ShowCause: true}, 0, "", all...)
 	want := []string{
+		`<g> 2 of 3 not serving|?format=html&group=%3Cg%3E`,
 		`mixed|` + hostile + `|CONNECTION_FAILED|1 of 2 serving good M174 8h3 unsure M177 10h3|tls|–|0.0 ms|2026-11-20 20:22:04Z|–|?format=html&service=%22%3E%3Cscript%3Ealert%281%29%3C%2Fscript%3E&target=mixed`,
 		`mixed|a.v1.Cart|UNKNOWN|1 of 1 serving good M177 8h3|–|OK|0.0 ms|2026-11-20 20:22:04Z|–|?format=html&service=a.v1.Cart&target=mixed`,
 	}
@@ -126,8 +127,8 @@ func TestPageOfMany(t *testing.T) {
 		t.Errorf("rows\n%q, want\n%q", got, want)
 	}
 	serving := tableOf(t, page, "serving")
-	if len(serving) != 7 || serving[0] != `t0|Whole server|SERVING||–|OK|0.0 ms|2026-11-20 20:22:04Z|–|?format=html&target=t0` ||
-		serving[6] != `mixed|Whole server|SERVING|58 of 60 serving good M0 8h174 unsure M177 10h3 bad M174 12h3|–|OK|0.0 ms|2026-11-20 20:22:04Z|–|?format=html&service=&target=mixed` {
+	if len(serving) != 9 || serving[0] != `<g> 1 of 3 serving|?format=html&group=%3Cg%3E` || serving[2] != `No group 6 of 6 serving|` || serving[3] != `t0|Whole server|SERVING||–|OK|0.0 ms|2026-11-20 20:22:04Z|–|?format=html&target=t0` ||
+		serving[1] != `mixed|Whole server|SERVING|58 of 60 serving good M0 8h174 unsure M177 10h3 bad M174 12h3|–|OK|0.0 ms|2026-11-20 20:22:04Z|–|?format=html&service=&target=mixed` {
 		t.Errorf("folded\n%q", serving)
 	}
 	for _, want := range []string{
@@ -153,10 +154,97 @@ func TestPageOfMany(t *testing.T) {
 	}
 }
 
+// The rows of a page of many are by their groups: the one with the worst row is the first, its worst row on top.
+func TestGroups(t *testing.T) {
+	t.Parallel()
+	timeout, down, unsure := health.Verdict{Status: health.Timeout}, health.Verdict{Status: health.NotServing, Asked: true}, health.Verdict{Status: health.Overloaded}
+	of := func(group, name string, v health.Verdict) *asker.Upstream {
+		u := targetOf(name, map[string]health.Verdict{"": v})
+		u.Group = group
+		u.Latest = func() []health.Verdict {
+			latest := v
+			latest.At = time.Now()
+			return []health.Verdict{latest}
+		}
+		return u
+	}
+	good := health.Verdict{Status: health.Serving, Asked: true}
+	large := func(n int, group string) (all []*asker.Upstream) {
+		for i := range n {
+			all = append(all, of(group, fmt.Sprintf("%s%03d", group, i), good))
+		}
+		return all
+	}
+	for name, test := range map[string]struct {
+		all            []*asker.Upstream
+		query          string
+		rows, folded   []string // the first cells
+		heading, under string   // the link of the first heading of each table
+	}{
+		"the group of the worst is the first, whatever its name": {
+			all:  []*asker.Upstream{of("a", "a1", unsure), of("a", "a2", good), of("a", "a3", down), of("b", "b1", unsure), of("b", "b2", timeout), of("b", "b3", good), of("c", "c1", good), of("c", "c2", good)},
+			rows: []string{"b 2 of 3 not serving", "b2", "b1", "a 2 of 3 not serving", "a1", "a3"}, folded: []string{"a 1 of 3 serving", "a2", "b 1 of 3 serving", "b3", "c 2 of 2 serving", "c1", "c2"},
+			heading: "?format=html&group=b", under: "?format=html&group=a",
+		},
+		"alike, they are in the order of their names, and those without one are the last": {
+			all:  []*asker.Upstream{of("", "1", down), of("", "2", good), of("b", "3", down), of("a", "4", down), of("B", "5", down), of("a", "6", good), of("a", "7", good), of("a", "8", good)},
+			rows: []string{"B 1 of 1 not serving", "5", "a 1 of 4 not serving", "4", "b 1 of 1 not serving", "3", "No group 1 of 2 not serving", "1"}, folded: []string{"a 3 of 4 serving", "6", "7", "8", "No group 1 of 2 serving", "2"},
+			heading: "?format=html&group=B", under: "?format=html&group=a",
+		},
+		"those without a group may have the worst": {
+			all:  []*asker.Upstream{of("", "1", timeout), of("a", "2", down), of("a", "3", down), of("a", "4", down), of("a", "5", down), of("a", "6", down), of("a", "7", down), of("a", "8", down)},
+			rows: []string{"No group 1 of 1 not serving", "1", "a 7 of 7 not serving", "2", "3", "4", "5", "6", "7", "8"},
+		},
+		"a group called as those without one": {
+			all:    []*asker.Upstream{of("No", "1", good), of("No", "2", good), of("", "3", good), of("No", "4", good), of("No", "5", good), of("No", "6", good), of("No", "7", good), of("No", "8", good)},
+			folded: []string{"No 7 of 7 serving", "1", "2", "4", "5", "6", "7", "8", "No group 1 of 1 serving", "3"}, under: "?format=html&group=No",
+		},
+		"all in one group": {
+			all:  append(large(8, "g"), of("g", "x", down)),
+			rows: []string{"x"}, folded: []string{"g000", "g001", "g002", "g003", "g004", "g005", "g006", "g007"},
+		},
+		"none in a group": {all: append(large(7, ""), of("", "x", down)), rows: []string{"x"}, folded: []string{"000", "001", "002", "003", "004", "005", "006"}},
+		"few rows have no headings": {
+			all:  []*asker.Upstream{of("a", "a1", good), of("b", "b1", down), of("c", "c1", good), of("d", "d1", good), of("e", "e1", good), of("f", "f1", good), of("g", "g1", good)},
+			rows: []string{"b1", "a1", "c1", "d1", "e1", "f1", "g1"},
+		},
+		"a page of one of them": {
+			all: append(append(large(8, "g"), large(8, "h")...), of("g", "x", down)), query: "&group=g",
+			rows: []string{"x"}, folded: []string{"g000", "g001", "g002", "g003", "g004", "g005", "g006", "g007"},
+		},
+		"a page of two, which leads nowhere else": {
+			all: append(append(large(4, "g"), large(4, "h")...), large(4, "i")...), query: "&group=h&group=g",
+			folded: []string{"g 4 of 4 serving", "g000", "g001", "g002", "g003", "h 4 of 4 serving", "h000", "h001", "h002", "h003"},
+		},
+		"a group of which no page is made": {
+			all: append(large(101, "a"), of("b", "x", down), of("a", "y", down)), rows: []string{"a 1 of 102 not serving", "y", "b 1 of 1 not serving", "x"},
+		},
+	} {
+		page := pageOf(web.Options{}, time.Minute, test.query, test.all...)
+		first := func(id string) (cells []string, link string) {
+			for i, row := range tableOf(t, page, id) {
+				cell, rest, _ := strings.Cut(row, "|")
+				cells = append(cells, cell)
+				if i == 0 && !strings.Contains(rest, "|") {
+					link = rest
+				}
+			}
+			return cells, link
+		}
+		rows, heading := first("services")
+		folded, under := first("serving")
+		if !slices.Equal(rows, test.rows) || heading != test.heading || len(test.folded) > 0 && (!slices.Equal(folded, test.folded) || under != test.under) {
+			t.Errorf("%s: %q, %q\n%.20q, %q", name, rows, heading, folded, under)
+		}
+	}
+}
+
 // What a page is about: PAGE_TITLE, or what was asked for; never an address.
 func TestPageTitle(t *testing.T) {
 	t.Parallel()
 	a, b := targetOf("a", nil), targetOf("b", nil, "s", "u")
+	x, y, z := targetOf("x", nil), targetOf("y", nil), targetOf("z", nil)
+	x.Group, y.Group, z.Group = "payments", "payments", "search"
 	one := &asker.Upstream{Check: says(health.Serving)}
 	for _, test := range []struct {
 		title, query, subject, meaning string
@@ -171,6 +259,11 @@ func TestPageTitle(t *testing.T) {
 		{"", "&target=a", "a", "The server says that it is serving.", []*asker.Upstream{a, b}},
 		{"", "&target=b", "b · 2 services", "2 of 2 services are serving.", []*asker.Upstream{a, b}},
 		{"", "&target=b&service=u", "b · u", "The server says that it is serving.", []*asker.Upstream{a, b}},
+		{"", "&group=payments", "payments · 2 targets", "2 of 2 targets are serving.", []*asker.Upstream{x, y, z}},
+		{"Shop", "&group=payments", "Shop – payments · 2 targets", "2 of 2 targets are serving.", []*asker.Upstream{x, y, z}},
+		{"", "&group=search", "z", "The server says that it is serving.", []*asker.Upstream{x, y, z}},
+		{"", "&group=payments&group=search", "3 targets", "3 of 3 targets are serving.", []*asker.Upstream{x, y, z}},
+		{"", "&group=payments&target=z", "3 targets", "3 of 3 targets are serving.", []*asker.Upstream{x, y, z}},
 		{"Shop", "&target=b&service=u", "Shop – b · u", "The server says that it is serving.", []*asker.Upstream{a, b}},
 		{"", "", "2 targets", "2 of 2 targets are serving.", []*asker.Upstream{a, targetOf("c", nil)}},
 	} {

@@ -46,7 +46,7 @@ func answerCost(f format, verdicts []health.Verdict, showCause bool) int64 {
 	}
 	switch f {
 	case formatHTML:
-		return int64(72<<10 + 2200*len(verdicts) + 256*addresses + 8*plain + 24*others)
+		return int64(72<<10 + 2500*len(verdicts) + 256*addresses + 8*plain + 24*others)
 	case formatJSON:
 		return int64(2<<10 + 512*len(verdicts) + 512*addresses + 4*plain + 12*others)
 	}

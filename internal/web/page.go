@@ -64,7 +64,7 @@ func (p statusPage) render(data pageData) []byte {
 // sizeOf is what a page takes at most, in bytes.
 func (p statusPage) sizeOf(d *pageData) int {
 	size := p.size + len(d.Rows) + len(d.Folded) + 170*len(d.Past) + len(d.Evidence)
-	for _, text := range append([]string{d.TextLink, d.JSONLink, d.Subject, d.Subject, d.Meaning, d.PageTitle}, append(slices.Clone(d.Causes), d.Addresses...)...) {
+	for _, text := range append([]string{d.TextLink, d.JSONLink, d.Subject, d.Subject, d.Meaning, d.PageTitle, d.Group}, append(slices.Clone(d.Causes), d.Addresses...)...) {
 		size += len(text) + len("<br><bdi></bdi>")
 		for i := range len(text) {
 			if strings.IndexByte(`&<>"'+`, text[i]) >= 0 {
@@ -125,10 +125,12 @@ type words struct {
 	Tones       []tone    `json:"tones"`
 	Statuses    []wording `json:"statuses"` // worst first
 	WholeServer string    `json:"wholeServer"`
+	NoGroup     string    `json:"noGroup"`
 	None        string    `json:"none"`
 	Many        int       `json:"many"`      // rows, from which the page is compact
 	Most        int       `json:"most"`      // rows of a page
 	Explained   int       `json:"explained"` // rows, up to which there is a sentence about the worst
+	Targets     int       `json:"targets"`   // of a group, up to which there is a page of it
 }
 
 func newWords() words {
@@ -140,10 +142,12 @@ func newWords() words {
 			lost,
 		},
 		WholeServer: wholeServer,
+		NoGroup:     noGroup,
 		None:        noServices,
 		Many:        manyRows,
 		Most:        maxRows,
 		Explained:   maxExplained,
+		Targets:     asker.MaxTargets,
 	}
 	for _, status := range health.Statuses() {
 		word := wordings[status]
@@ -171,6 +175,7 @@ type pageData struct {
 	Subject            string
 	PageTitle          string // PAGE_TITLE
 	Narrowed           bool   // the page is not about all that is configured
+	Group              string // the page is about this group's targets, and no others
 	Meaning            string
 	Since              time.Time // of the only service; else zero
 	Latest             string    // how old a summary is; empty where the answer is none
@@ -236,6 +241,9 @@ func newPage(q query, worst health.Status, found asker.Answer, s shown) pageData
 		PageTitle:   s.title,
 		Narrowed:    q.narrowed(),
 	}
+	if len(q.Groups) == 1 && len(q.Targets) == 0 {
+		d.Group = q.Groups[0]
+	}
 	if !d.Many { // else each row has its own
 		d.Evidence = strings.Join(health.EvidenceIDs(found.Verdicts), ", ")
 		if s.showCause {
@@ -261,7 +269,15 @@ func newPage(q query, worst health.Status, found asker.Answer, s shown) pageData
 		folded--
 	}
 	d.Unfolded, d.Fold, d.Beyond = folded > 0 || !d.Many, fmt.Sprintf("%d serving", len(rows)-folded), s.tally.beyond
-	d.Rows, d.Folded = rowsHTML(rows[:folded], shape), rowsHTML(rows[folded:], shape)
+	if s.tally.groups {
+		shape.headings = newHeadings(rows)
+		shape.headings.part = d.Beyond > 0
+		shape.headings.links = !d.Narrowed && d.Beyond == 0
+	}
+	d.Rows = rowsHTML(rows[:folded], shape)
+	shape.headings.serving = true
+	d.Folded = rowsHTML(rows[folded:], shape)
+	shape.headings = headings{}
 	shape.links = true
 	d.NoRow = rowsHTML([]pageRow{{link: "?"}}, shape)
 	d.remember(s.kept.all)
@@ -326,6 +342,9 @@ func (d *pageData) tell(q query, rows []pageRow, s shown) {
 			}
 			d.Meaning += rows[0].Sentence(s.now)
 		}
+	}
+	if several && d.Group != "" {
+		d.Subject = d.Group + " · " + d.Subject
 	}
 	switch {
 	case s.title != "" && q.narrowed():

@@ -123,11 +123,13 @@ func together(histories [][]health.Past) []past {
 // tally counts the verdicts of an answer.
 type tally struct {
 	rows, serving, targets int
-	leftOut                int // of a long List
-	beyond                 int // rows that are not on the page
+	leftOut                int  // of a long List
+	beyond                 int  // rows that are not on the page
+	groups                 bool // the rows are by their groups
 }
 
-// cut returns an answer with no more verdicts than a page has rows, the worst first, and counts those of the whole answer.
+// cut returns an answer with no more verdicts than a page has rows, the worst first, and counts those of the whole answer. A compact page of
+// several groups has its verdicts by group.
 func cut(found asker.Answer) (asker.Answer, tally) {
 	t := tally{rows: len(found.Verdicts)}
 	targets := make(map[string]bool)
@@ -147,7 +149,72 @@ func cut(found asker.Answer) (asker.Answer, tally) {
 	})
 	t.beyond = max(0, t.rows-maxRows)
 	found.Verdicts = found.Verdicts[:t.rows-t.beyond]
+	if len(found.Verdicts) >= manyRows {
+		t.groups = byGroup(found.Verdicts, found.Fleet)
+	}
 	return found, t
+}
+
+// byGroup sorts verdicts, the worst first, by the groups of their targets, and says whether there are several. What does not serve stays before what does.
+//
+// The group with the worst row is the first, so the first row of a page is the worst of all, and each row stands below those that are worse and in its group. A group
+// that is down for one reason is one block of rows, which the order of the statuses alone would scatter.
+func byGroup(verdicts []health.Verdict, fleet *asker.Fleet) bool {
+	type group struct {
+		name string
+		rows []health.Verdict
+	}
+	groups := make(map[string]*group)
+	groupOf := func(v *health.Verdict) string {
+		if u := fleet.Find(v.Target); u != nil {
+			return u.Group
+		}
+		return ""
+	}
+	for i := range verdicts {
+		if name := groupOf(&verdicts[i]); groups[name] == nil {
+			groups[name] = &group{name: name}
+		}
+	}
+	if len(groups) < 2 {
+		return false
+	}
+	ranks := health.Statuses()
+	worst := func(g *group) int { return slices.Index(ranks, g.rows[0].Status) }
+	serving := slices.IndexFunc(verdicts, func(v health.Verdict) bool { return v.Status == health.Serving })
+	if serving < 0 {
+		serving = len(verdicts)
+	}
+	for _, part := range [][]health.Verdict{verdicts[:serving], verdicts[serving:]} {
+		var there []*group
+		for i := range part {
+			g := groups[groupOf(&part[i])]
+			if len(g.rows) == 0 {
+				there = append(there, g)
+			}
+			g.rows = append(g.rows, part[i])
+		}
+		slices.SortFunc(there, func(a, b *group) int {
+			if c := cmp.Compare(worst(a), worst(b)); c != 0 {
+				return c
+			}
+			return compareGroups(a.name, b.name)
+		})
+		to := part[:0]
+		for _, g := range there {
+			to = append(to, g.rows...) // of the same rows: there is room
+			g.rows = nil
+		}
+	}
+	return true
+}
+
+// compareGroups orders groups by name; that of the targets without a group is the last.
+func compareGroups(a, b string) int {
+	if a == "" || b == "" {
+		return cmp.Compare(b, a)
+	}
+	return cmp.Compare(a, b)
 }
 
 // newRow is the row of a verdict. u is its upstream; nil where it is not there any more.
@@ -183,9 +250,10 @@ func newRow(v health.Verdict, u *asker.Upstream, strip string) pageRow {
 
 // rowShape is what the rows of a page have in common.
 type rowShape struct {
-	targets bool // their first cell is the target
-	links   bool // the first cell leads to a page of the row alone
-	compact bool // times are short
+	targets  bool // their first cell is the target
+	links    bool // the first cell leads to a page of the row alone
+	compact  bool // times are short
+	headings headings
 }
 
 // rowsHTML are the rows in HTML. A template would take as much time for a thousand as is there for the whole page.
@@ -193,12 +261,95 @@ func rowsHTML(rows []pageRow, shape rowShape) template.HTML {
 	size := 0
 	for i := range rows {
 		size += 512 + 2*len(rows[i].link) + 4*len(rows[i].strip) + len(rows[i].Target) + len(rows[i].Service)
+		if shape.headings.before(rows, i) {
+			size += 256 + 4*len(rows[i].group)
+		}
 	}
 	b := make([]byte, 0, size)
 	for i := range rows {
+		if shape.headings.before(rows, i) {
+			b = shape.headings.append(b, rows[i].group)
+		}
 		b = appendRow(b, &rows[i], shape)
 	}
 	return template.HTML(b)
+}
+
+// noGroup is the heading of targets that are in no group.
+const noGroup = "No group"
+
+// headings are those of the groups in a table of rows. The zero value has none.
+type headings struct {
+	groups  map[string]*groupTally
+	serving bool // the table is that of the rows that serve
+	part    bool // of a group's rows some are not on the page
+	links   bool // a name leads to a page of the group
+}
+
+// groupTally counts the rows of a group.
+type groupTally struct {
+	rows, serving int
+	targets       map[string]bool
+}
+
+// newHeadings counts rows by their groups.
+func newHeadings(rows []pageRow) headings {
+	h := headings{groups: make(map[string]*groupTally)}
+	for i := range rows {
+		g := h.groups[rows[i].group]
+		if g == nil {
+			g = &groupTally{targets: make(map[string]bool)}
+			h.groups[rows[i].group] = g
+		}
+		g.rows++
+		if rows[i].Status == health.Serving {
+			g.serving++
+		}
+		g.targets[rows[i].Target] = true
+	}
+	return h
+}
+
+// before says whether there is a heading before a row.
+func (h *headings) before(rows []pageRow, i int) bool {
+	return h.groups != nil && (i == 0 || rows[i].group != rows[i-1].group)
+}
+
+// append appends the heading of a group: its name, and how many of its rows are as those of the table are.
+func (h *headings) append(b []byte, group string) []byte {
+	g := h.groups[group]
+	b = append(b, "\n<tr role=row class=group"...)
+	if group != "" {
+		b = append(b, ` data-group="`...)
+		b = append(b, html.EscapeString(group)...)
+		b = append(b, '"')
+	}
+	b = append(b, "><th role=rowheader scope=rowgroup colspan=9>"...)
+	linked := h.links && group != "" && len(g.targets) <= asker.MaxTargets
+	if linked {
+		link := url.Values{"format": {string(formatHTML)}, "group": {group}}
+		b = append(b, `<a href="?`...)
+		b = append(b, html.EscapeString(link.Encode())...)
+		b = append(b, `">`...)
+	}
+	b = append(b, "<bdi>"...)
+	b = append(b, html.EscapeString(cmp.Or(group, noGroup))...)
+	b = append(b, "</bdi>"...)
+	if linked {
+		b = append(b, "</a>"...)
+	}
+	b = append(b, " <span>"...)
+	n, word := g.rows-g.serving, " not serving"
+	if h.serving {
+		n, word = g.serving, " serving"
+	}
+	b = strconv.AppendInt(b, int64(n), 10)
+	if !h.part {
+		b = append(b, " of "...)
+		b = strconv.AppendInt(b, int64(g.rows), 10)
+	}
+	b = append(b, word...)
+	return append(b, "</span></th></tr>"...)
 }
 
 // appendRow appends a row. The page's style and script know its cells by their places. All that comes from outside is escaped, and in quotes where it is an attribute's.

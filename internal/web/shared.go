@@ -118,6 +118,7 @@ func newBodyKey(f format, q query, found asker.Answer, shows shown) bodyKey {
 				text(name)
 			}
 		}
+		flag(shows.tally.groups)
 		text(shows.certificate.Text)
 		text(shows.certificate.Tone)
 		text(shows.certificate.Of)
@@ -167,6 +168,11 @@ func newBodyKey(f format, q query, found asker.Answer, shows shown) bodyKey {
 		}
 		if f == formatHTML {
 			text(v.Sentence(shows.now)) // of a certificate it says for how long
+			group := ""
+			if u := found.Fleet.Find(v.Target); u != nil {
+				group = u.Group
+			}
+			text(group)
 		}
 		flush()
 	}

@@ -236,7 +236,8 @@ type state struct {
 	Causes                 string
 	Stale, Many            bool
 	Rows                   []row
-	Fold                   string // what the line says under which healthy rows are folded; empty where none are
+	Headings               []string // of groups, those that are visible
+	Fold                   string   // what the line says under which healthy rows are folded; empty where none are
 	Unfolded               bool
 	Found                  string   // by the filter
 	Bars                   []string // tones, the oldest first
@@ -262,12 +263,13 @@ func (p *tab) state() state {
 			Since: text('since'), Live: text('live'), Evidence: text('evidence'), Certificate: text('certificate'),
 			CertificateTone: document.querySelector('#certificate span').className, Causes: text('causes'),
 			Stale: 'stale' in root.dataset, Many: 'many' in root.dataset,
-			Rows: [...document.querySelectorAll('#services > tr:not(.detail), #serving > tr:not(.detail)')].map((row) => {
+			Rows: [...document.querySelectorAll('#services > tr:not(.detail, .group), #serving > tr:not(.detail, .group)')].map((row) => {
 				const cells = [...row.cells].reverse(), cell = (i) => cells[i] ? cells[i].textContent : '', strip = cells[5].querySelector('svg');
 				return {Tone: row.className, Target: cell(8), Service: cell(7), Status: cell(6), Phase: cell(4), Code: cell(3),
 					Took: cell(2), Checked: cell(1), Since: cell(0), Group: row.dataset.group || '',
 					Strip: strip ? strip.getAttribute('aria-label') : '', Visible: row.checkVisibility()};
 			}),
+			Headings: [...document.querySelectorAll('tr.group')].filter((row) => row.checkVisibility()).map((row) => row.firstElementChild.innerText),
 			Fold: text('folded'), Unfolded: document.getElementById('fold').open, Found: text('found'),
 			Bars: strip.checkVisibility() ? [...strip.querySelectorAll('rect[class]:not([class=""])')].map((bar) => bar.getAttribute('class')) : [],
 			BarsLabel: strip.getAttribute('aria-label') || '',

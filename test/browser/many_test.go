@@ -10,6 +10,7 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"google.golang.org/grpc/codes"
 
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/settings"
@@ -261,6 +262,83 @@ func testFilter(t *testing.T, chromium context.Context) {
 	}
 }
 
+// The headings of groups are the same in a page that was loaded a moment ago and in one that has followed what happened since.
+func testGroups(t *testing.T, chromium context.Context) {
+	up := healthtest.Start(t)
+	targets := fleet(up, 40)
+	targets[39].Group = ""
+	srv, a := serveTargets(t, settings.Settings{}, slices.Clone(targets))
+	p, plain := open(t, chromium, srv), open(t, chromium, srv)
+	plain.withoutScripts()
+	up.SetStatus(serviceOf(33), notServing)
+	p.show("")
+	all := []string{"g0 10 of 10 serving", "g1 10 of 10 serving", "g2 10 of 10 serving", "g3 8 of 9 serving", "No group 1 of 1 serving"}
+	if s := p.state(); !slices.Equal(s.Headings, []string{"g3 1 of 9 not serving"}) {
+		t.Errorf("%q", s.Headings)
+	}
+	// The filter leaves the headings of what it shows.
+	for text, want := range map[string][]string{"g3 t03": {"g3 1 of 9 not serving", all[3]}, "t01": {all[1]}, "t039": {all[4]}, "nothing": nil} {
+		if s := p.filter(text); !slices.Equal(s.Headings, want) {
+			t.Errorf("%q: %q", text, s.Headings)
+		}
+	}
+	p.filter("")
+	// Each of these makes a page other than the one before, in the order of its headings too.
+	order := `JSON.stringify([...document.querySelectorAll('#services > tr, #serving > tr')].map((row) =>
+		row.className === 'group' ? row.outerHTML.replace(/ hidden=""/, '') : row.cells[0].textContent + row.dataset.group))`
+	for _, change := range []struct {
+		what   string
+		do     func()
+		first  string
+		folded int
+	}{
+		{"g1 is worse", func() { up.SetError(serviceOf(15), codes.Unavailable) }, "g1 1 of 10 not serving", 38},
+		{"and has two", func() { up.SetStatus(serviceOf(12), notServing) }, "g1 2 of 10 not serving", 37},
+		{"one without a group", func() { up.SetStatus(serviceOf(39), notServing) }, "g1 2 of 10 not serving", 36},
+		{"g1 serves", func() { up.SetStatus(serviceOf(12), serving); up.SetStatus(serviceOf(15), serving) }, "g3 1 of 9 not serving", 38},
+		{"g3 serves", func() { up.SetStatus(serviceOf(33), serving) }, "No group 1 of 1 not serving", 39},
+		{"another target, in another group", func() {
+			targets = append(targets, targets[0])
+			targets[40].Name, targets[40].Group, targets[40].Services = "new", "g9", []string{"new"}
+			up.SetStatus("new", notServing)
+			if err := a.SetTargets(slices.Clone(targets)); err != nil {
+				t.Fatal(err)
+			}
+		}, "g9 1 of 1 not serving", 39},
+		{"the last one of a group is gone", func() {
+			targets = slices.Delete(targets, 39, 40)
+			if err := a.SetTargets(slices.Clone(targets)); err != nil {
+				t.Fatal(err)
+			}
+		}, "g9 1 of 1 not serving", 39},
+	} {
+		change.do()
+		plain.show("")
+		fresh := plain.state()
+		if len(fresh.Headings) == 0 || fresh.Headings[0] != change.first || fresh.Fold != fmt.Sprint(change.folded, " serving") {
+			t.Errorf("%s: %q, %s", change.what, fresh.Headings, fresh.Fold)
+		}
+		want := read[string](plain, order)
+		p.until("as a new page is where "+change.what, func(s state) bool {
+			return slices.Equal(s.Headings, fresh.Headings) && read[string](p, order) == want
+		})
+	}
+	// A page of many that is about one group has no headings, and is called after the group.
+	p.show("?group=g2")
+	for _, what := range []string{"at first", "after a check"} {
+		s := p.until("called after its group "+what, func(s state) bool { return what == "at first" || len(s.Bars) > 1 })
+		if s.Subject != "g2 · 10 targets" || s.Meaning != "10 of 10 targets are serving." || len(s.Headings) > 0 {
+			t.Errorf("%s: %q, %q, %q", what, s.Subject, s.Meaning, s.Headings)
+		}
+	}
+	p.show("")
+	// A heading leads to a page of its group.
+	plain.show(read[string](p, `document.querySelector('#services .group a').getAttribute('href')`))
+	if s := plain.state(); len(s.Rows) != 1 || s.Rows[0].Target != "new" {
+		t.Errorf("the page of a group: %+v", s.Rows)
+	}
+}
+
 // A thousand targets are a summary. The page says so, and when each was checked; from one answer to the next it touches only what has changed.
 func testThousand(t *testing.T, chromium context.Context) {
 	up := healthtest.Start(t)
@@ -301,7 +379,7 @@ func testThousand(t *testing.T, chromium context.Context) {
 
 	// One row changes, of a thousand that were checked.
 	read[bool](p, `(() => {
-		window.touched = new Set();
+		window.touched = new Set(); // rows, and headings of groups
 		new MutationObserver((changes) => changes.forEach((change) => {
 			const row = change.target.closest ? change.target.closest('tbody tr') : change.target.parentElement.closest('tbody tr');
 			if (row) touched.add(row.cells[0].textContent);
@@ -316,7 +394,7 @@ func testThousand(t *testing.T, chromium context.Context) {
 	if s.Rows[0].Target != "t123" || s.Rows[1].Target != "t500" || s.Rows[0].Strip != "2 of 3 serving" || s.Rows[1].Strip != "1 of 3 serving" {
 		t.Errorf("the worst: %+v, %+v", s.Rows[0], s.Rows[1])
 	}
-	if got := read[[]string](p, `[...touched].sort()`); !slices.Equal(got, []string{"t123", "t500"}) {
+	if got := read[[]string](p, `[...touched].sort()`); !slices.Equal(got, []string{"g12 1 of 10 not serving", "g12 9 of 10 serving", "t123", "t500"}) {
 		t.Errorf("%d rows were touched: %.20q", len(got), got)
 	}
 	// What is folded is drawn when it is unfolded.

@@ -55,6 +55,7 @@ func TestPage(t *testing.T) {
 		"many":            testMany,
 		"detail":          testDetail,
 		"filter":          testFilter,
+		"groups":          testGroups,
 		"thousand":        testThousand,
 		"history":         testHistory,
 	} {
@@ -514,10 +515,10 @@ func testContrast(t *testing.T, chromium context.Context) {
 			{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
 		}})
 		p.show("")
-		p.click("#services th a")
+		p.click("#services tr:not(.group) th a")
 		p.click("summary")
 		p.filter("t0")
-		for name, colours := range p.colours("#filter", "#found", "summary", "#folded", "tbody th a", "tr.bad td:nth-last-child(7)", "tr.unsure td:nth-last-child(7)", "tr.good td:nth-last-child(7)", ".detail p", ".detail dt", ".detail dd") {
+		for name, colours := range p.colours("#filter", "#found", ".group a", ".group span", "summary", "#folded", "tbody th a", "tr.bad td:nth-last-child(7)", "tr.unsure td:nth-last-child(7)", "tr.good td:nth-last-child(7)", ".detail p", ".detail dt", ".detail dd") {
 			wantContrast(t, scheme+", many", name, colours)
 		}
 	}
