@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -119,10 +120,10 @@ func TestQueries(t *testing.T) {
 		})
 	}
 	// Each query has data of a proxy with a targets file, too.
-	for _, q := range dashboard(t, manyMetrics) {
+	for _, q := range dashboard(t, map[string]string{"instance": manyMetrics}) {
 		t.Run(q.name+" of many", func(t *testing.T) { p.await(t, q.text) })
 	}
-	for _, q := range dashboard(t, "") {
+	for _, q := range dashboard(t, nil) {
 		t.Run(q.name, func(t *testing.T) { p.await(t, q.text, q.labels...) })
 		// Half of the upstreams being up is no state: each has its own, and so has each share of SERVING.
 		if q.ofUpstreams() {
@@ -131,6 +132,64 @@ func TestQueries(t *testing.T) {
 				p.await(t, fmt.Sprintf("((%s) and on (upstream) grpc_health_check_upstream_info{upstream=%q}) > 0", q.text, upstream.Target()), "upstream")
 			})
 		}
+	}
+}
+
+// TestDashboardOfMany makes every query of the dashboard for one target, a few and many, for each target's row too. What is down is counted, and
+// is a target of its own in the row.
+func TestDashboardOfMany(t *testing.T) {
+	t.Parallel()
+	need(t, "prometheus")
+	ca := healthtest.NewCA(t)
+	upstream := healthtest.Start(t, healthtest.TLS(ca.ServerTLS(t)))
+	upstream.SetStatus("demo.Up", healthpb.HealthCheckResponse_SERVING)
+	upstream.SetStatus("demo.Down", healthpb.HealthCheckResponse_NOT_SERVING)
+	roots := ca.WriteFile(t, t.TempDir(), "ca")
+	sizes := []int{1, 3, 40}
+	proxies := make([]string, 0, len(sizes))
+	for _, n := range sizes {
+		var targets []probed
+		for i := range n {
+			targets = append(targets, probed{name: fmt.Sprintf("of%d-%d", n, i), addr: upstream.Target(), service: "demo.Up", module: "tls"})
+		}
+		targets[n-1].service = "demo.Down"
+		health, metrics := startTargets(t, targets, roots, "-check-interval=1s")
+		keepChecking(t, "http://"+health+"?target="+targets[0].name) // the others are checked by the interval
+		proxies = append(proxies, metrics)
+	}
+	p := startPrometheus(t, proxies...)
+	for k, n := range sizes {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			for _, q := range dashboard(t, map[string]string{"instance": proxies[k]}) {
+				p.await(t, q.text)
+				switch q.name {
+				case "Upstreams":
+					p.await(t, fmt.Sprintf("(%s) == %d", q.text, n))
+				case "Down":
+					p.await(t, fmt.Sprintf("(%s) == 1", q.text))
+				case "Late":
+					p.await(t, fmt.Sprintf("(%s) == 0", q.text))
+				}
+			}
+			for i := range n {
+				name := fmt.Sprintf("of%d-%d", n, i)
+				rows := 0
+				for _, q := range dashboard(t, map[string]string{"instance": proxies[k], "target": name}) {
+					if !q.repeated {
+						continue
+					}
+					rows++
+					p.await(t, q.text, q.labels...)
+					p.await(t, fmt.Sprintf("count(count by (target) (%s)) == 1", q.text))
+					if i == n-1 && q.ofUpstreams() {
+						p.await(t, fmt.Sprintf("max(%s) == 0", q.text))
+					}
+				}
+				if rows == 0 {
+					t.Fatal("the dashboard has no row for each target")
+				}
+			}
+		})
 	}
 }
 
@@ -367,6 +426,7 @@ func (s server) await(t *testing.T, query string, labels ...string) {
 type query struct {
 	name, text string
 	labels     []string // the labels in its legend
+	repeated   bool     // it is in the row that is there for each target
 }
 
 // ofUpstreams says whether the query tells how each upstream is: 0 for one that is dead.
@@ -375,8 +435,8 @@ func (q query) ofUpstreams() bool {
 }
 
 // dashboard returns the queries of the dashboard's panels, variables and annotations. Variables have the values that they have when
-// the dashboard is opened: all. A proxy's address, where it is not empty, is chosen.
-func dashboard(t *testing.T, instance string) []query {
+// the dashboard is opened, all, but for those that are chosen.
+func dashboard(t *testing.T, chosen map[string]string) []query {
 	t.Helper()
 	content, err := os.ReadFile(dashboardFile)
 	if err != nil {
@@ -387,6 +447,7 @@ func dashboard(t *testing.T, instance string) []query {
 	}
 	type panel struct {
 		Title   string
+		Repeat  string // a variable: there is a copy of the row for each of its values
 		Targets []struct{ Expr, LegendFormat string }
 		Panels  []panel // of a row that is folded
 	}
@@ -404,9 +465,7 @@ func dashboard(t *testing.T, instance string) []query {
 	for _, v := range d.Templating.List {
 		values[v.Name] = v.AllValue
 	}
-	if instance != "" {
-		values["instance"] = instance
-	}
+	maps.Copy(values, chosen)
 	substitute := func(text string) string {
 		return os.Expand(text, func(name string) string {
 			if values[name] == "" {
@@ -417,13 +476,19 @@ func dashboard(t *testing.T, instance string) []query {
 	}
 	var all []query
 	legend := regexp.MustCompile(`{{(\w+)}}`)
-	panels := d.Panels
+	if len(d.Panels) == 0 || d.Panels[0].Title != "At a glance" {
+		t.Error("the dashboard does not begin with all upstreams at a glance")
+	}
+	panels, inRow := d.Panels, len(d.Panels)
 	for _, panel := range d.Panels {
+		if len(panel.Panels) > 0 && panel.Repeat != "target" {
+			t.Errorf("the folded row %s is not there for each target", panel.Title)
+		}
 		panels = append(panels, panel.Panels...)
 	}
-	for _, panel := range panels {
+	for i, panel := range panels {
 		for _, target := range panel.Targets {
-			q := query{name: panel.Title, text: substitute(target.Expr)}
+			q := query{name: panel.Title, text: substitute(target.Expr), repeated: i >= inRow}
 			for _, m := range legend.FindAllStringSubmatch(target.LegendFormat, -1) {
 				q.labels = append(q.labels, m[1])
 			}
@@ -433,7 +498,7 @@ func dashboard(t *testing.T, instance string) []query {
 	labelValues := regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 	for _, v := range d.Templating.List {
 		if m := labelValues.FindStringSubmatch(v.Definition); m != nil {
-			all = append(all, query{"variable " + v.Name, substitute(m[1]), m[2:]})
+			all = append(all, query{name: "variable " + v.Name, text: substitute(m[1]), labels: m[2:]})
 		} else if v.Definition != "" {
 			t.Errorf("variable %s: unknown definition %s", v.Name, v.Definition)
 		}

@@ -292,11 +292,11 @@ func testGroups(t *testing.T, chromium context.Context) {
 		first  string
 		folded int
 	}{
-		{"g1 is worse", func() { up.SetError(serviceOf(15), codes.Unavailable) }, "g1 1 of 10 not serving", 38},
-		{"and has two", func() { up.SetStatus(serviceOf(12), notServing) }, "g1 2 of 10 not serving", 37},
-		{"one without a group", func() { up.SetStatus(serviceOf(39), notServing) }, "g1 2 of 10 not serving", 36},
-		{"g1 serves", func() { up.SetStatus(serviceOf(12), serving); up.SetStatus(serviceOf(15), serving) }, "g3 1 of 9 not serving", 38},
-		{"g3 serves", func() { up.SetStatus(serviceOf(33), serving) }, "No group 1 of 1 not serving", 39},
+		{"g1 has one as bad", func() { up.SetStatus(serviceOf(12), notServing) }, "g1 1 of 10 not serving", 38},
+		{"g3 has a worse one", func() { up.SetError(serviceOf(35), codes.Unavailable) }, "g3 2 of 9 not serving", 37},
+		{"one without a group", func() { up.SetStatus(serviceOf(39), notServing) }, "g3 2 of 9 not serving", 36},
+		{"g1 serves", func() { up.SetStatus(serviceOf(12), serving) }, "g3 2 of 9 not serving", 37},
+		{"g3 serves", func() { up.SetStatus(serviceOf(33), serving); up.SetStatus(serviceOf(35), serving) }, "No group 1 of 1 not serving", 39},
 		{"another target, in another group", func() {
 			targets = append(targets, targets[0])
 			targets[40].Name, targets[40].Group, targets[40].Services = "new", "g9", []string{"new"}
