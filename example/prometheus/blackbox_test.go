@@ -156,6 +156,51 @@ scrape_configs:
 	}
 }
 
+// TestShards has two Prometheus servers share the targets of one proxy: each is scraped by one of them.
+func TestShards(t *testing.T) {
+	t.Parallel()
+	need(t, "prometheus")
+	all, ca := upstreams(t)
+	_, metrics := startTargets(t, all, ca)
+	content, err := os.ReadFile("sharded.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const host, remainder = "grpc-health:9000", `regex: "0"`
+	if !bytes.Contains(content, []byte(host)) || !bytes.Contains(content, []byte(remainder)) {
+		t.Fatalf("sharded.yml is without %s or %s", host, remainder)
+	}
+	scraped := make(map[string]int)
+	for shard := range 2 {
+		dir := t.TempDir()
+		config := filepath.Join(dir, "prometheus.yml")
+		mine := strings.NewReplacer(host, metrics, remainder, fmt.Sprintf("regex: \"%d\"", shard)).Replace(string(content))
+		if err := os.WriteFile(config, []byte("global: {scrape_interval: 1s}\n"+mine), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := server{start(t, exec.Command("prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0"),
+			`"Listening on" address=(\S+)`)[0]}
+		p.await(t, "count(probe_success)")
+		var targets struct {
+			ActiveTargets []struct{ Labels map[string]string }
+		}
+		if err := p.get("/api/v1/targets", url.Values{"state": {"active"}}, &targets); err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range targets.ActiveTargets {
+			scraped[target.Labels["target"]]++
+		}
+	}
+	if len(scraped) != len(all) {
+		t.Errorf("scraped are %v, want %d targets", scraped, len(all))
+	}
+	for name, times := range scraped {
+		if times != 1 {
+			t.Errorf("%s is scraped by %d servers", name, times)
+		}
+	}
+}
+
 // startTargets starts the proxy with a targets file of the upstreams. It returns the addresses of both ports.
 func startTargets(t *testing.T, all []probed, ca string, args ...string) (health, metrics string) {
 	t.Helper()

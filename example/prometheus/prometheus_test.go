@@ -40,6 +40,7 @@ func TestPromtool(t *testing.T) {
 	need(t, "promtool")
 	for _, args := range [][]string{
 		{"check", "config", "prometheus.yml"},
+		{"check", "config", "sharded.yml"},
 		{"check", "rules", "rules.yml"},
 		{"test", "rules", "rules_test.yml"},
 	} {
