@@ -53,7 +53,7 @@ type Checker struct {
 	own     bool // the Process is this Checker's alone
 	dialer  *dial.Dialer
 	lookups *coalesce.Group[string, found, *lookup]
-	calls   *coalesce.Group[question, result, *call]
+	calls   *coalesce.Group[question, *health.Proof, *call]
 	madeUp  atomic.Int64 // RPCs that may be in progress for names that callers made up, MaxConcurrent at most
 
 	turns chan struct{} // has a value for each check of an address that is in progress
@@ -95,7 +95,7 @@ func New(o check.Options, needed func(reachable int) int) *Checker {
 		Queued:     func(context.Context, string, time.Duration) {},
 		Shared:     func() {},
 	})
-	c.calls = coalesce.New(coalesce.Options[question, result, *call]{
+	c.calls = coalesce.New(coalesce.Options[question, *health.Proof, *call]{
 		Go: o.Process.Go, Clock: c.clock, Budget: c.budget() + grace, Left: errLeft,
 		Window: shareWindow, Prompt: promptCalls, Max: maxCalls, Reserve: o.RPCTimeout + 2*shareWindow + grace, // one is for the lookup
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
@@ -125,34 +125,21 @@ type question struct {
 	list    bool
 }
 
-// result is what a call came to.
-type result struct {
-	verdict  health.Verdict
-	list     []health.Verdict // set for a List that was answered
-	evidence health.Evidence
-}
-
 // Check asks every address how the service is; the empty name is the whole server. It answers within ConnectTimeout + RPCTimeout. It is a
 // health.Func; check.Checker.Check says what else holds.
 func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
-	v, _ := c.Proof(ctx, service)
-	return v
+	return c.Proof(ctx, service).Verdict
 }
 
-// Proof is Check, with the evidence, which the caller may not change.
-func (c *Checker) Proof(ctx context.Context, service string) (health.Verdict, health.Evidence) {
-	r := c.calls.Do(ctx, question{service: service})
-	return r.verdict, r.evidence
+// Proof is Check, with the evidence.
+func (c *Checker) Proof(ctx context.Context, service string) *health.Proof {
+	return c.calls.Do(ctx, question{service: service})
 }
 
 // List asks every address for all the services that it knows, and returns a verdict about each service that one of them knows, sorted by name.
 // Where too few addresses answer, the one verdict it returns has no name.
 func (c *Checker) List(ctx context.Context) []health.Verdict {
-	r := c.calls.Do(ctx, question{list: true})
-	if r.list != nil {
-		return slices.Clone(r.list)
-	}
-	return []health.Verdict{r.verdict}
+	return c.calls.Do(ctx, question{list: true}).Verdicts()
 }
 
 // Names asks one address after the other which services it has, as check.Checker.Names does, until one says.
@@ -196,19 +183,19 @@ func (c *Checker) admit(q question) (weight int64, ok bool) {
 }
 
 // unanswered is the result of callers whose time is up, or whose context has ended.
-func (c *Checker) unanswered(ctx context.Context, q question, arrived clock.Reading, w *call, started bool) result {
-	r := result{verdict: health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC, Err: c.late()}}
+func (c *Checker) unanswered(ctx context.Context, q question, arrived clock.Reading, w *call, started bool) *health.Proof {
+	r := &health.Proof{Verdict: health.Verdict{Status: health.Timeout, Phase: health.PhaseRPC, Err: c.late()}}
 	if w != nil && started {
 		r = w.result(true)
 	}
-	r.list = nil
+	r.List = nil
 	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		// The caller has left, or has given less time than a check may take: this says nothing about the upstream.
-		r.verdict.Service, r.verdict.List, r.verdict.Err = q.service, q.list, context.Cause(ctx)
+		r.Verdict.Service, r.Verdict.List, r.Verdict.Err = q.service, q.list, context.Cause(ctx)
 		return r
 	}
-	if r.verdict.Status == health.Serving || q.list && !r.verdict.List { // not all is known
-		r.verdict.Status, r.verdict.Phase, r.verdict.Err = health.Timeout, health.PhaseRPC, c.late()
+	if r.Verdict.Status == health.Serving || q.list && !r.Verdict.List { // not all is known
+		r.Verdict.Status, r.Verdict.Phase, r.Verdict.Err = health.Timeout, health.PhaseRPC, c.late()
 	}
 	return c.report(ctx, q, arrived, r)
 }
@@ -217,18 +204,18 @@ func (c *Checker) unanswered(ctx context.Context, q question, arrived clock.Read
 func (c *Checker) late() error { return fmt.Errorf("no answer within %v", c.budget()) }
 
 // report completes a result and tells the Trace, before any caller gets it.
-func (c *Checker) report(ctx context.Context, q question, began clock.Reading, r result) result {
+func (c *Checker) report(ctx context.Context, q question, began clock.Reading, r *health.Proof) *health.Proof {
 	took, at := c.clock.Now().Since(began.Moment), time.Now()
 	complete := func(v *health.Verdict) {
 		v.Duration, v.At = took, at
-		v.Since, v.EvidenceID = c.o.Trace.Verdict(ctx, *v, r.evidence)
+		v.Since, v.EvidenceID = c.o.Trace.Verdict(ctx, *v, r.Evidence)
 	}
-	if r.list == nil {
-		r.verdict.Service, r.verdict.List = q.service, q.list
-		complete(&r.verdict)
+	if r.List == nil {
+		r.Verdict.Service, r.Verdict.List = q.service, q.list
+		complete(&r.Verdict)
 	}
-	for i := range r.list {
-		complete(&r.list[i])
+	for i := range r.List {
+		complete(&r.List[i])
 	}
 	return r
 }

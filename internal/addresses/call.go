@@ -43,11 +43,11 @@ type one struct {
 }
 
 // Run is that of coalesce.Work.
-func (w *call) Run() (result, clock.Reading) {
+func (w *call) Run() (*health.Proof, clock.Reading) {
 	weight, ok := w.c.admit(w.question)
 	if !ok {
 		err := errors.New("too many checks of names that are not configured are in progress")
-		return result{verdict: health.Verdict{Status: health.Overloaded, Err: err}}, clock.Reading{}
+		return &health.Proof{Verdict: health.Verdict{Status: health.Overloaded, Err: err}}, clock.Reading{}
 	}
 	defer w.c.madeUp.Add(-weight)
 	ctx, cancel := w.c.clock.WithBudget(w.ctx, w.due-w.c.clock.Now().Running)
@@ -184,13 +184,15 @@ func (w *call) check(ctx context.Context, o *one) *one {
 	var evidence health.Evidence
 	var list []health.Verdict
 	if routed {
+		var proof *health.Proof
 		if w.list {
-			list, evidence = p.checker.ListProof(ctx)
-			if v.Status = health.Serving; len(list) == 1 && list[0].List {
-				v, list = list[0], nil
-			}
+			proof = p.checker.ListProof(ctx)
 		} else {
-			v, evidence = p.checker.Proof(ctx, w.service)
+			proof = p.checker.Proof(ctx, w.service)
+		}
+		v, list, evidence = proof.Verdict, proof.List, proof.Evidence
+		if list != nil {
+			v.Status = health.Serving
 		}
 		if v.Status == health.ConnectionFailed && v.Phase == health.PhaseConnect && !p.whole {
 			routed = w.c.dialer.HasRoute(ctx, p.address)
@@ -240,25 +242,26 @@ func (o *one) state(late error) health.AddressVerdict {
 }
 
 // result makes one of what is known. early says that the check has not ended yet.
-func (w *call) result(early bool) (r result) {
+func (w *call) result(early bool) *health.Proof {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.ones) == 0 {
 		return w.notFound(early)
 	}
+	r := new(health.Proof)
 	all := make([]health.AddressVerdict, len(w.ones))
 	for i, o := range w.ones {
 		all[i] = o.state(w.c.late())
 		if o.Status != health.Serving || w.list {
-			r.evidence.Attempts = append(r.evidence.Attempts, o.evidence.Attempts...)
+			r.Evidence.Attempts = append(r.Evidence.Attempts, o.evidence.Attempts...)
 		}
 	}
-	r.verdict = w.c.combine(all, w.leftOut)
-	if without := w.c.dialer.Without(w.errs); without != nil && r.verdict.Status != health.Serving {
-		r.verdict.Err = w.c.inert(join(r.verdict.Err, without))
+	r.Verdict = w.c.combine(all, w.leftOut)
+	if without := w.c.dialer.Without(w.errs); without != nil && r.Verdict.Status != health.Serving {
+		r.Verdict.Err = w.c.inert(join(r.Verdict.Err, without))
 	}
-	if w.list && r.verdict.Status == health.Serving && !early {
-		r.list = w.servicesLocked()
+	if w.list && r.Verdict.Status == health.Serving && !early {
+		r.List = w.servicesLocked()
 	}
 	return r
 }
@@ -272,17 +275,18 @@ func join(first, second error) error {
 }
 
 // notFound is the result where no address is known.
-func (w *call) notFound(early bool) (r result) {
+func (w *call) notFound(early bool) *health.Proof {
+	r := new(health.Proof)
 	took := w.c.clock.Now().Since(w.began.Moment)
 	err := w.c.late()
 	if !early {
 		err = w.c.inert(w.c.dialer.NotFound(w.errs))
 		w.c.o.Trace.Dial(string(health.PhaseDNS))
 	}
-	r.verdict = health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseDNS, Err: err}
+	r.Verdict = health.Verdict{Status: health.ConnectionFailed, Phase: health.PhaseDNS, Err: err}
 	if early || errors.Is(err, clock.ErrBudget) {
-		r.verdict.Status = health.Timeout
+		r.Verdict.Status = health.Timeout
 	}
-	r.evidence.Attempts = []health.Attempt{{Dial: health.Dial{Phase: health.PhaseDNS, Lookup: took, Took: took, Err: err}}}
+	r.Evidence.Attempts = []health.Attempt{{Dial: health.Dial{Phase: health.PhaseDNS, Lookup: took, Took: took, Err: err}}}
 	return r
 }

@@ -80,14 +80,17 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 	}
 	checker := upstream.NewChecker(&t.Upstream, options)
 	known := newKnown(t.Services, s.CheckInterval > 0)
+	told := func(v *health.Verdict) {
+		o.verdict(v)
+		known.add(v)
+	}
 	u := &Upstream{Checker: checker, target: *t, gone: o.Gone, ask: asker.Upstream{
 		Name: t.Name, Group: t.Group,
 		Check: func(ctx context.Context, service string) health.Verdict {
-			v, evidence := checker.Proof(ctx, service)
-			health.GiveEvidence(ctx, service, evidence)
-			o.verdict(&v)
-			known.add(&v)
-			return v
+			proof := checker.Proof(ctx, service)
+			health.GiveEvidence(ctx, service, proof.Evidence)
+			told(&proof.Verdict)
+			return proof.Verdict
 		},
 		Services:        t.Services,
 		Latest:          known.latest,
@@ -99,8 +102,7 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 		u.ask.List = func(ctx context.Context) []health.Verdict {
 			verdicts := checker.List(ctx)
 			for i := range verdicts {
-				o.verdict(&verdicts[i])
-				known.add(&verdicts[i])
+				told(&verdicts[i])
 			}
 			return verdicts
 		}

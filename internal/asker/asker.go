@@ -164,7 +164,7 @@ func (a *Asker) Begin(r *http.Request) (context.Context, context.CancelFunc, Ref
 
 // Ask makes the checks that a request asks for, or refuses it. The verdict of a single check is put into room, so that it need not be
 // allocated; room may be nil. ctx is that of Begin.
-func (a *Asker) Ask(ctx context.Context, r *http.Request, q Question, room []health.Verdict) (Answer, Refusal) {
+func (a *Asker) Ask(ctx context.Context, r *http.Request, q *Question, room []health.Verdict) (Answer, Refusal) {
 	fleet := a.fleet(ctx)
 	if fleet == nil {
 		return Answer{}, NotConfigured
@@ -250,7 +250,7 @@ func contextOf(r *http.Request) (context.Context, context.CancelFunc) {
 }
 
 // only is the service that is asked for where it is one of one upstream.
-func only(chosen []*Upstream, q Question) (service string, ok bool) {
+func only(chosen []*Upstream, q *Question) (service string, ok bool) {
 	if len(chosen) != 1 || q.List {
 		return "", false
 	}
@@ -275,9 +275,10 @@ func waitOne(ctx context.Context, u *Upstream, service string, share *memory.Sha
 }
 
 // waitAll makes the checks that a question asks for, and gives back what it took.
-func waitAll(ctx context.Context, chosen []*Upstream, q Question, share *memory.Share, cost int64) []health.Verdict {
+func waitAll(ctx context.Context, chosen []*Upstream, q *Question, share *memory.Share, cost int64) []health.Verdict {
 	defer share.Give(cost)
-	return slices.Concat(health.SideBySide(len(chosen), func(i int) []health.Verdict { return chosen[i].answer(ctx, q) })...)
+	asked := *q // q stays where the caller has it
+	return slices.Concat(health.SideBySide(len(chosen), func(i int) []health.Verdict { return chosen[i].answer(ctx, &asked) })...)
 }
 
 // slowAuthorize is the time from which an authorization counts: a shorter one is only a comparison, and a deadline would cost more.

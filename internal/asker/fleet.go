@@ -89,7 +89,7 @@ func (f *Fleet) Find(name string) *Upstream {
 }
 
 // Only returns the service of which alone the answer to the zero Question is; ok is false where there are several, or several upstreams.
-func (f *Fleet) Only() (service string, ok bool) { return only(f.upstreams, Question{}) }
+func (f *Fleet) Only() (service string, ok bool) { return only(f.upstreams, new(Question)) }
 
 // Configured are the names of all configured services, each once, in the order of the upstreams.
 func (f *Fleet) Configured() (services []string) {
@@ -109,7 +109,7 @@ func (f *Fleet) Configured() (services []string) {
 func (f *Fleet) Lists() bool { return slices.ContainsFunc(f.upstreams, (*Upstream).lists) }
 
 // choose returns the upstreams that a question is about, each once.
-func (f *Fleet) choose(q Question) ([]*Upstream, Refusal) {
+func (f *Fleet) choose(q *Question) ([]*Upstream, Refusal) {
 	if len(q.Targets)+len(q.Groups) == 0 {
 		if len(f.upstreams) > MaxTargets {
 			return nil, TooMany
@@ -177,7 +177,7 @@ func (f *Fleet) summary(interval time.Duration, now time.Time) (verdicts []healt
 func (u *Upstream) lists() bool { return u.List != nil && len(u.Services) == 0 }
 
 // refuses says why the upstream does not answer a question.
-func (u *Upstream) refuses(q Question) Refusal {
+func (u *Upstream) refuses(q *Question) Refusal {
 	switch {
 	case q.List && !u.lists():
 		return NoList
@@ -188,7 +188,7 @@ func (u *Upstream) refuses(q Question) Refusal {
 }
 
 // answer makes the checks that a question asks for.
-func (u *Upstream) answer(ctx context.Context, q Question) []health.Verdict {
+func (u *Upstream) answer(ctx context.Context, q *Question) []health.Verdict {
 	switch {
 	case q.List:
 		verdicts := u.List(ctx)

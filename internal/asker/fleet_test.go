@@ -29,7 +29,7 @@ func ask(fleet *asker.Fleet, every time.Duration, q asker.Question) (asker.Answe
 	if refusal != asker.NotRefused {
 		return asker.Answer{}, refusal, counted
 	}
-	found, refusal := a.Ask(ctx, r, q, nil)
+	found, refusal := a.Ask(ctx, r, &q, nil)
 	return found, refusal, counted
 }
 

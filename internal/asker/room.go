@@ -13,7 +13,7 @@ import (
 const few = 4
 
 // admit takes the memory for a request that waits for the checks of a question, and reports whether it was there.
-func (a *Asker) admit(r *http.Request, q Question, chosen []*Upstream) (share *memory.Share, cost int64, ok bool) {
+func (a *Asker) admit(r *http.Request, q *Question, chosen []*Upstream) (share *memory.Share, cost int64, ok bool) {
 	names, configured := 0, !q.List
 	for _, u := range chosen {
 		if len(q.Services) == 0 {

@@ -72,7 +72,7 @@ type Checker struct {
 	budget     time.Duration
 	prove      prove.Options
 	finish     prove.Options // prove, for configured services: their callers may leave, and their RPCs go on
-	calls      *coalesce.Group[grpcconn.Request, *prove.Result, *call]
+	calls      *coalesce.Group[grpcconn.Request, *health.Proof, *call]
 	configured *pool.Pool // for the configured services
 	others     *pool.Pool // for the rest
 	maxMadeUp  int64
@@ -108,7 +108,7 @@ func New(o Options) *Checker {
 	c.configured = pool.New(connections)
 	connections.AskedEvery, connections.MadeUp = 0, true
 	c.others = pool.New(connections)
-	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, *prove.Result, *call]{
+	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, *health.Proof, *call]{
 		Go: o.Process.goroutines.Go, Clock: o.Process.clock, Budget: c.budget,
 		Left: prove.ErrLeft, Window: shareWindow, Prompt: min(cmp.Or(o.PromptCalls, promptCalls), maxCalls), Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
@@ -130,29 +130,23 @@ func (c *Checker) Close() {
 // RPCTimeout, and earlier where the context has a deadline. Where that has another cause than context.DeadlineExceeded, as
 // health.ErrCallerDeadline, it says nothing about the upstream, and the Trace does not get the verdict. It is a health.Func.
 func (c *Checker) Check(ctx context.Context, service string) health.Verdict {
-	return c.calls.Do(ctx, grpcconn.Request{Service: service}).Verdict
+	return c.Proof(ctx, service).Verdict
 }
 
-// Proof is Check, with the evidence, which the caller may not change.
-func (c *Checker) Proof(ctx context.Context, service string) (health.Verdict, health.Evidence) {
-	r := c.calls.Do(ctx, grpcconn.Request{Service: service})
-	return r.Verdict, r.Evidence
+// Proof is Check, with the evidence.
+func (c *Checker) Proof(ctx context.Context, service string) *health.Proof {
+	return c.calls.Do(ctx, grpcconn.Request{Service: service})
 }
 
 // List asks for all the services that the server knows, sorted by name. Where that fails, the one
 // verdict it returns has no name.
 func (c *Checker) List(ctx context.Context) []health.Verdict {
-	verdicts, _ := c.ListProof(ctx)
-	return verdicts
+	return c.ListProof(ctx).Verdicts()
 }
 
-// ListProof is List, with the evidence, which the caller may not change.
-func (c *Checker) ListProof(ctx context.Context) ([]health.Verdict, health.Evidence) {
-	r := c.calls.Do(ctx, grpcconn.Request{List: true})
-	if r.List != nil {
-		return slices.Clone(r.List), r.Evidence // several callers have this one
-	}
-	return []health.Verdict{r.Verdict}, r.Evidence
+// ListProof is List, with the evidence.
+func (c *Checker) ListProof(ctx context.Context) *health.Proof {
+	return c.calls.Do(ctx, grpcconn.Request{List: true})
 }
 
 // Redial starts another dial where checks wait for older ones, as those do who wait for these checks: an outage may be over.
@@ -190,19 +184,18 @@ func (c *Checker) start(ctx context.Context, r grpcconn.Request, now clock.Readi
 }
 
 // Run makes the check. It is coalesce's Work.
-func (w *call) Run() (*prove.Result, clock.Reading) {
+func (w *call) Run() (*health.Proof, clock.Reading) {
 	if !w.permits.takeRPC() {
 		err := errors.New("too many checks of names that are not configured are in progress")
-		return &prove.Result{Verdict: health.Verdict{Status: health.Overloaded, Err: err}}, clock.Reading{}
+		return &health.Proof{Verdict: health.Verdict{Status: health.Overloaded, Err: err}}, clock.Reading{}
 	}
 	defer w.permits.returnRPC()
-	result, asOf := w.Check.Run()
-	return &result, asOf
+	return w.Check.Run()
 }
 
 // unanswered is the result of callers whose time is up, or whose context has ended.
-func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived clock.Reading, w *call, started bool) *prove.Result {
-	result := &prove.Result{Verdict: prove.Waiting()}
+func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived clock.Reading, w *call, started bool) *health.Proof {
+	result := &health.Proof{Verdict: prove.Waiting()}
 	if w != nil {
 		v, evidence := w.Snapshot(c.process.clock.Now())
 		result.Evidence = evidence
@@ -230,7 +223,7 @@ func (c *Checker) unanswered(ctx context.Context, r grpcconn.Request, arrived cl
 }
 
 // report completes a result and tells the Trace, before any caller gets it.
-func (c *Checker) report(ctx context.Context, r grpcconn.Request, began clock.Reading, result *prove.Result) *prove.Result {
+func (c *Checker) report(ctx context.Context, r grpcconn.Request, began clock.Reading, result *health.Proof) *health.Proof {
 	c.makeInert(result)
 	took, at := c.process.clock.Now().Since(began.Moment), time.Now()
 	complete := func(v *health.Verdict) {

@@ -6,7 +6,6 @@ import (
 
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/internal/inert"
-	"example.com/grpc-health-http/internal/prove"
 )
 
 // inert is a text from outside without secrets, and then safe to read: a secret that lies across the place of a cut is taken
@@ -14,7 +13,7 @@ import (
 func (c *Checker) inert(text string) string { return inert.Text(c.redact(text)) }
 
 // makeInert makes the texts of a result inert that come from outside, before anybody gets it.
-func (c *Checker) makeInert(r *prove.Result) {
+func (c *Checker) makeInert(r *health.Proof) {
 	r.Verdict.Err, _ = c.inertError(r.Verdict.Err)
 	for i := range r.List {
 		r.List[i].Service = c.inert(r.List[i].Service)

@@ -146,7 +146,8 @@ func (f *front) check(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var room [1]health.Verdict
-	verdicts, ok := f.ask(w, r, f.question(r.Context(), in.GetService()), room[:])
+	question := f.question(r.Context(), in.GetService())
+	verdicts, ok := f.ask(w, r, &question, room[:])
 	if !ok {
 		return
 	}
@@ -165,7 +166,7 @@ func (f *front) list(w http.ResponseWriter, r *http.Request) {
 	if !f.read(w, r, new(healthpb.HealthListRequest)) {
 		return
 	}
-	verdicts, ok := f.ask(w, r, asker.Question{List: true}, nil)
+	verdicts, ok := f.ask(w, r, &asker.Question{List: true}, nil)
 	if !ok {
 		return
 	}
@@ -226,7 +227,7 @@ func (f *front) read(w http.ResponseWriter, r *http.Request, in proto.Message) b
 }
 
 // ask asks. It answers a request that is refused.
-func (f *front) ask(w http.ResponseWriter, r *http.Request, question asker.Question, room []health.Verdict) (verdicts []health.Verdict, ok bool) {
+func (f *front) ask(w http.ResponseWriter, r *http.Request, question *asker.Question, room []health.Verdict) (verdicts []health.Verdict, ok bool) {
 	for _, name := range question.Services {
 		if fault := health.NameFault(name); fault != "" {
 			f.asker.Reject("query")

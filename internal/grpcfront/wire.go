@@ -175,7 +175,7 @@ func (f *front) code(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	var room [1]health.Verdict
-	found, refusal := f.asker.Ask(r.Context(), r, question, room[:])
+	found, refusal := f.asker.Ask(r.Context(), r, &question, room[:])
 	switch refusal {
 	case asker.NotRefused:
 	case asker.NoRoom:

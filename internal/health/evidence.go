@@ -14,6 +14,22 @@ import (
 	"example.com/grpc-health-http/internal/inert"
 )
 
+// Proof is what a check came to. Several callers have the same one: nobody may change it.
+type Proof struct {
+	Verdict Verdict
+	// List is set for a List that was answered, and has the verdicts instead.
+	List     []Verdict
+	Evidence Evidence
+}
+
+// Verdicts are a copy of the verdicts: of a List that failed, the one.
+func (p *Proof) Verdicts() []Verdict {
+	if p.List == nil {
+		return []Verdict{p.Verdict}
+	}
+	return slices.Clone(p.List)
+}
+
 // Evidence is what a verdict rests on: every attempt that was made for it.
 type Evidence struct {
 	Attempts []Attempt

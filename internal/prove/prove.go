@@ -43,15 +43,6 @@ type Extra interface {
 	Return()
 }
 
-// Result is what a check came to.
-type Result struct {
-	// Verdict has the finding: Status, Code, Asked, Phase and Err.
-	Verdict health.Verdict
-	// List is set for a List that was answered.
-	List     []health.Verdict
-	Evidence health.Evidence
-}
-
 // silentPart is the part of the RPC's budget after which a connection without an answer counts as silent: a quarter.
 const silentPart = 4
 
@@ -99,7 +90,7 @@ var ErrLeft = errors.New("the callers have left")
 
 // settlement is a check's result, and when the RPC began that the server answered; zero for a failure.
 type settlement struct {
-	result Result
+	result *health.Proof
 	asked  clock.Reading
 }
 
@@ -111,7 +102,7 @@ func New(ctx context.Context, o *Options, p *pool.Pool, request grpcconn.Request
 
 // Run makes the check. asked is when the RPC began that the server answered; it is zero for a failure. The
 // result is empty where the context ended first.
-func (c *Check) Run() (result Result, asked clock.Reading) {
+func (c *Check) Run() (result *health.Proof, asked clock.Reading) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer close(c.over)
@@ -163,7 +154,7 @@ func (c *Check) Run() (result Result, asked clock.Reading) {
 	}
 	c.endLocked()
 	if c.settled == nil {
-		return Result{}, clock.Reading{}
+		return new(health.Proof), clock.Reading{}
 	}
 	return c.settled.result, c.settled.asked
 }
@@ -386,7 +377,7 @@ func (c *Check) dropLocked(a *attempt) {
 
 // settleLocked ends the check with a verdict.
 func (c *Check) settleLocked(v health.Verdict, list []health.Verdict, asked clock.Reading) {
-	c.settled = &settlement{Result{Verdict: v, List: list, Evidence: c.evidence}, asked}
+	c.settled = &settlement{&health.Proof{Verdict: v, List: list, Evidence: c.evidence}, asked}
 }
 
 // timedOutLocked deals with an RPC that got no answer in time.

@@ -155,7 +155,7 @@ func (w *world) hang() { w.released = append(w.released, w.up.Hang("s")) }
 
 // outcome is what came of a check.
 type outcome struct {
-	prove.Result
+	*health.Proof
 	asked clock.Reading
 	took  time.Duration
 }
@@ -184,7 +184,7 @@ func (w *world) check(service string, now clock.Reading, extra prove.Extra) *che
 	c.Check = prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: service}, now, cmp.Or(w.due, clock.Never), extra)
 	go func() {
 		defer cancel()
-		c.Result, c.asked = c.Run()
+		c.Proof, c.asked = c.Run()
 		c.took = (w.now() - c.began).Round(100 * instant)
 		close(c.done)
 	}()
@@ -885,7 +885,7 @@ func TestSnapshot(t *testing.T) {
 				w.evidence(e, row.evidence...)
 				c.cancel()
 				if o := c.end(); o.took != 300*ms || o.Verdict != (health.Verdict{}) || len(o.Evidence.Attempts) > 0 {
-					t.Errorf("after the context's end: %+v after %v", o.Result, o.took)
+					t.Errorf("after the context's end: %+v after %v", *o.Proof, o.took)
 				}
 			})
 		})

@@ -35,7 +35,8 @@ func checked(t *testing.T, name string, s settings.Upstream) *asker.Upstream {
 	c := check.New(o)
 	t.Cleanup(c.Close)
 	return &asker.Upstream{Name: name, Budget: 10 * time.Second, Check: func(ctx context.Context, service string) health.Verdict {
-		v, evidence := c.Proof(ctx, service)
+		proof := c.Proof(ctx, service)
+		v, evidence := proof.Verdict, proof.Evidence
 		health.GiveEvidence(ctx, service, evidence)
 		return v
 	}}

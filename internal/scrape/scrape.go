@@ -151,7 +151,7 @@ func (o Options) probe(w http.ResponseWriter, r *http.Request) {
 	var evidence evidenceOf
 	upstream := fleet.Find(name)
 	began := time.Now()
-	found, refusal := o.Asker.Ask(health.WithEvidence(ctx, evidence.add), r, question, nil)
+	found, refusal := o.Asker.Ask(health.WithEvidence(ctx, evidence.add), r, &question, nil)
 	switch refusal {
 	case asker.NotRefused:
 	case asker.NoRoom:

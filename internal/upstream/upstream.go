@@ -73,8 +73,8 @@ func Options(s *settings.Upstream, o creds.Options, token func(ctx context.Conte
 type Checker interface {
 	// Check is a health.Func.
 	Check(ctx context.Context, service string) health.Verdict
-	// Proof is Check, with the evidence, which the caller may not change.
-	Proof(ctx context.Context, service string) (health.Verdict, health.Evidence)
+	// Proof is Check, with the evidence.
+	Proof(ctx context.Context, service string) *health.Proof
 	List(ctx context.Context) []health.Verdict
 	Names(ctx context.Context) []string
 	Close()

@@ -82,7 +82,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	var one [1]health.Verdict // the usual request's verdict stays on the stack
-	found, refusal := h.asker.Ask(ctx, r, q.Question, one[:])
+	found, refusal := h.asker.Ask(ctx, r, &q.Question, one[:])
 	if refusal != asker.NotRefused {
 		h.refuseAsk(w, r, q, refusal)
 		return
