@@ -75,6 +75,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	p.Logger = inert.Logger(p.Logger, p.Credentials.Secrets.Text)
 	p.Credentials = logged(p.Logger, p.Credentials)
 	p.Credentials.Setting = s.Name
+	p.Credentials.Shared = new(creds.Shared)
 	p.lines, p.linesOfMadeUp = newLimiter(), newLimiter()
 	kept := 0
 	if p.Memory != nil {

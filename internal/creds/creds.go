@@ -52,12 +52,14 @@ type Options struct {
 	Reload Reload
 	// Warning is called where content is used but for a part of it, once as long as this stays so. It may be nil, and must not block.
 	Warning func(what Kind, text string)
-	// Expiry is called with the end of a certificate of ours, at its first use and whenever another one
+	// Expiry is called with the end of a certificate of ours, at its first use and whenever one with another end
 	// replaces it: ClientCertificate (also for a SPIFFE identity) or ListenerCertificate. It may be
 	// nil, and must not block.
 	Expiry func(what Kind, notAfter time.Time)
 	// Secrets, where not nil, gets what is sent to the upstream and the token that callers must present, each value of it.
 	Secrets *redact.Secrets
+	// Shared, where not nil, is what upstreams share their credentials with whose Options differ in Expiry alone.
+	Shared *Shared
 	// WorkloadAPI is the address of the SPIFFE Workload API, "unix:///run/agent.sock" or
 	// "tcp://127.0.0.1:8000". Empty takes it from the variable SPIFFE_ENDPOINT_SOCKET.
 	WorkloadAPI string

@@ -225,8 +225,11 @@ type tlsSource[T any] struct {
 func (s *tlsSource[T]) get(ctx context.Context, force bool) (T, error) {
 	var rootsErr error
 	var loading sync.WaitGroup
-	// Side by side, because each may take its patience.
-	loading.Go(func() { _, rootsErr = s.roots.get(ctx, force) })
+	if s.pair == nil {
+		_, rootsErr = s.roots.get(ctx, force)
+	} else { // side by side, because each may take its patience
+		loading.Go(func() { _, rootsErr = s.roots.get(ctx, force) })
+	}
 	_, pairErr := s.pair.get(ctx, force)
 	loading.Wait()
 	if err := errors.Join(pairErr, rootsErr); err != nil {

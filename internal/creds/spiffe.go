@@ -15,8 +15,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-
-	"example.com/grpc-health-http/internal/settings"
 )
 
 // identity is what the Workload API gave, ready for a dial.
@@ -29,8 +27,8 @@ type identity struct {
 
 // spiffeTransport returns mTLS credentials from the SPIFFE Workload API. The API is a stream that pushes
 // rotations; a dial asks it for one answer instead, because nothing runs between requests.
-func spiffeTransport(s *settings.Upstream, o Options) (Transport, error) {
-	authorizer, err := authorizer(s.SPIFFEServerID)
+func spiffeTransport(m material, o Options) (*transport, error) {
+	authorizer, err := authorizer(m.serverID)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.setting("SPIFFE_SERVER_ID"), err)
 	}
@@ -39,13 +37,20 @@ func spiffeTransport(s *settings.Upstream, o Options) (Transport, error) {
 		return fetchIdentity(ctx, o.WorkloadAPI, time.Unix(0, api.clock().Wall), authorizer, known)
 	})
 	api.usable = func(id *identity) bool { return time.Unix(0, api.clock().Wall).Before(id.notAfter) }
-	api.changed = func(id *identity) { o.expires(ClientCertificate, id.notAfter) }
-	return func(ctx context.Context, force bool) (credentials.TransportCredentials, error) {
-		id, err := api.get(ctx, force)
-		if err != nil {
-			return nil, err
-		}
-		return id, nil
+	return &transport{
+		load: func(ctx context.Context, force bool) (credentials.TransportCredentials, error) {
+			id, err := api.get(ctx, force)
+			if err != nil {
+				return nil, err
+			}
+			return id, nil
+		},
+		ends: func() time.Time {
+			if id := api.latest(); id != nil {
+				return id.notAfter
+			}
+			return time.Time{}
+		},
 	}, nil
 }
 

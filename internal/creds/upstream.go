@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 
@@ -19,18 +20,27 @@ type Transport = func(ctx context.Context, force bool) (credentials.TransportCre
 // returns leaves the server name to the handshake's authority. Upstream reads no file: it fails only
 // for what the settings themselves hold, wrong inline PEM or a wrong SPIFFE ID.
 func Upstream(s *settings.Upstream, o Options) (Transport, error) {
+	var create func(material, Options) (*transport, error)
 	switch {
 	case s.SPIFFE:
-		return spiffeTransport(s, o)
+		create = spiffeTransport
 	case s.ALTS:
 		return altsTransport(s), nil
 	case s.TLS:
-		return tlsTransport(s, o)
+		create = tlsTransport
+	default:
+		return nil, nil
 	}
-	return nil, nil
+	ofAll := o
+	ofAll.Expiry = nil // each has its own
+	t, err := o.Shared.of(materialOf(s), func(m material) (*transport, error) { return create(m, ofAll) })
+	if err != nil {
+		return nil, err
+	}
+	return t.forUpstream(o), nil
 }
 
-func tlsTransport(s *settings.Upstream, o Options) (Transport, error) {
+func tlsTransport(m material, o Options) (*transport, error) {
 	from := &tlsSource[credentials.TransportCredentials]{
 		build: func(roots *rootSet, pair *tls.Certificate) credentials.TransportCredentials {
 			a := advice{
@@ -39,20 +49,29 @@ func tlsTransport(s *settings.Upstream, o Options) (Transport, error) {
 			if pair == nil {
 				a.none = o.setting("CLIENT_CERT") + " and " + o.setting("CLIENT_KEY")
 			}
-			return newTLS(clientConfig(roots, pair, s.NoVerify), a)
+			return newTLS(clientConfig(roots, pair, m.noVerify), a)
 		},
 	}
 	var rootsErr, pairErr error
-	if s.CACert != "" {
-		from.roots, rootsErr = o.roots(UpstreamRoots, "CA_CERT", s.CACert)
+	if m.caCert != "" {
+		from.roots, rootsErr = o.roots(UpstreamRoots, "CA_CERT", m.caCert)
 	}
-	if s.ClientCert != "" {
-		from.pair, pairErr = o.pair(ClientCertificate, "CLIENT_CERT", s.ClientCert, "CLIENT_KEY", s.ClientKey)
+	if m.clientCert != "" {
+		from.pair, pairErr = o.pair(ClientCertificate, "CLIENT_CERT", m.clientCert, "CLIENT_KEY", m.clientKey)
 	}
 	if err := errors.Join(rootsErr, pairErr); err != nil {
 		return nil, err
 	}
-	return from.get, nil
+	t := &transport{load: from.get}
+	if from.pair != nil {
+		t.ends = func() time.Time {
+			if pair := from.pair.latest(); pair != nil {
+				return pair.Leaf.NotAfter
+			}
+			return time.Time{}
+		}
+	}
+	return t, nil
 }
 
 // clientConfig is the configuration of a TLS client. It has no session cache: a resumed session would
