@@ -59,3 +59,45 @@ func TestGroup(t *testing.T) {
 		}
 	}) // which wants all goroutines to have ended
 }
+
+// Only as many goroutines are kept as run side by side: what comes one after the other uses one, however many there were.
+func TestFewAreKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := workers.New()
+		release := make(chan struct{})
+		for range 100 {
+			g.Go(func() { <-release })
+		}
+		close(release)
+		before := runtime.NumGoroutine()
+		used := make(map[string]bool)
+		for range 50 {
+			synctest.Wait()
+			g.Go(func() { used[id()] = true })
+			synctest.Wait()
+			time.Sleep(50 * time.Millisecond)
+		}
+		if ended := before - runtime.NumGoroutine(); len(used) != 1 || ended < 50 {
+			t.Errorf("%d goroutines ran what came one after the other, and %d of 100 have ended", len(used), ended)
+		}
+		g.Close()
+	})
+}
+
+// No function is lost between one goroutine's end and another's beginning.
+func TestNoneIsLost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := workers.New()
+		ran := make(chan struct{}, 1)
+		for range 1000 {
+			g.Go(func() { ran <- struct{}{} })
+			<-ran
+			time.Sleep(time.Second) // as long as a goroutine waits
+		}
+		g.Close()
+		g.Go(func() { ran <- struct{}{} })
+		<-ran
+	})
+}
