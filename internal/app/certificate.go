@@ -3,6 +3,7 @@ package app
 import (
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
 )
@@ -22,13 +23,18 @@ type certificates struct {
 	upstream string
 	now      func() time.Time
 
-	mu     sync.Mutex
-	ends   map[string]time.Time // as they were seen last, by whose they are
-	logged map[string]time.Time // when the log said so last
+	mu   sync.Mutex
+	last []certificate // as they were seen last
+}
+
+type certificate struct {
+	whose  string
+	ends   time.Time
+	logged time.Time // when the log said so last
 }
 
 func newCertificates(logger *slog.Logger, target, upstream string) *certificates {
-	return &certificates{logger: logger, target: target, upstream: upstream, now: time.Now, ends: make(map[string]time.Time), logged: make(map[string]time.Time)}
+	return &certificates{logger: logger, target: target, upstream: upstream, now: time.Now}
 }
 
 // seen tells of a certificate that is in use: the "upstream"'s, or the one that we show as its "client". It also looks at the
@@ -36,26 +42,30 @@ func newCertificates(logger *slog.Logger, target, upstream string) *certificates
 func (c *certificates) seen(whose string, notAfter time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ends[whose].Equal(notAfter) {
-		delete(c.logged, whose)
+	i := slices.IndexFunc(c.last, func(one certificate) bool { return one.whose == whose })
+	switch {
+	case i < 0:
+		c.last = append(c.last, certificate{whose: whose, ends: notAfter})
+	case !c.last[i].ends.Equal(notAfter):
+		c.last[i] = certificate{whose: whose, ends: notAfter}
 	}
-	c.ends[whose] = notAfter
 	now := c.now()
-	for whose, end := range c.ends {
-		left := end.Sub(now)
-		if left >= endsSoon || !c.logged[whose].IsZero() && now.Sub(c.logged[whose]) < againAfter {
+	for i := range c.last {
+		one := &c.last[i]
+		left := one.ends.Sub(now)
+		if left >= endsSoon || !one.logged.IsZero() && now.Sub(one.logged) < againAfter {
 			continue
 		}
-		c.logged[whose] = now
-		message := "the " + whose + "'s certificate ends soon"
+		one.logged = now
+		message := "the " + one.whose + "'s certificate ends soon"
 		if left <= 0 {
-			message = "the " + whose + "'s certificate has ended"
+			message = "the " + one.whose + "'s certificate has ended"
 		}
 		var attributes []any
 		if c.target != "" {
 			attributes = append(attributes, "target", c.target)
 		}
-		c.logger.Warn(message, append(attributes, "upstream", c.upstream, "certificate", whose, "ends", end.UTC(),
+		c.logger.Warn(message, append(attributes, "upstream", c.upstream, "certificate", one.whose, "ends", one.ends.UTC(),
 			"certificate_days_left", math.Round(left.Hours()/24*1000)/1000)...)
 	}
 }

@@ -3,6 +3,7 @@ package app
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"example.com/grpc-health-http/internal/health"
 )
@@ -22,7 +23,13 @@ type known struct {
 type past struct {
 	latest    health.Verdict
 	remembers bool
-	history   []health.Past // the oldest first, where verdicts are remembered
+	history   []remembered // the oldest first, where verdicts are remembered
+}
+
+// remembered is a health.Past in half of the memory.
+type remembered struct {
+	at     int64 // Unix time in nanoseconds
+	status health.Status
 }
 
 // newKnown returns what knows nothing yet. Verdicts before the latest are remembered where they come regularly.
@@ -53,7 +60,7 @@ func (k *known) add(v *health.Verdict) {
 	if len(p.history) == historyLength {
 		p.history = slices.Delete(p.history, 0, 1)
 	}
-	p.history = append(p.history, health.Past{At: v.At, Status: v.Status})
+	p.history = append(p.history, remembered{at: v.At.UnixNano(), status: v.Status})
 }
 
 // latest is asker.Upstream's Latest.
@@ -75,5 +82,9 @@ func (k *known) history(service string) []health.Past {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.Clone(k.all[i].history)
+	var history []health.Past
+	for _, r := range k.all[i].history {
+		history = append(history, health.Past{At: time.Unix(0, r.at), Status: r.status})
+	}
+	return history
 }

@@ -39,8 +39,8 @@ type reporter struct {
 	since statusSince
 
 	mu   sync.Mutex
-	seen map[kind]*repeated
-	down map[string][]string // addresses that were not serving, by service, as the log says
+	seen map[kind]*repeated  // nil before the first
+	down map[string][]string // addresses that were not serving, by service, as the log says; nil before the first
 	// Those of all upstreams. Names that callers made up have a limiter of their own: they cannot silence the configured ones.
 	lines, linesOfMadeUp *rate.Limiter
 }
@@ -63,8 +63,7 @@ type repeated struct {
 func newReporter(p Platform, t *settings.Target) *reporter {
 	return &reporter{
 		logger: p.Logger, target: t.Name, upstream: t.ShownAddr(), configured: health.Configured(t.Services), now: time.Now,
-		since: newStatusSince(t.Services), seen: make(map[kind]*repeated), down: make(map[string][]string),
-		lines: p.lines, linesOfMadeUp: p.linesOfMadeUp,
+		since: newStatusSince(t.Services), lines: p.lines, linesOfMadeUp: p.linesOfMadeUp,
 	}
 }
 
@@ -117,6 +116,9 @@ func (r *reporter) log(ctx context.Context, v health.Verdict, evidence health.Ev
 		quiet = before.quiet
 	}
 	id := newID()
+	if r.seen == nil {
+		r.seen = make(map[kind]*repeated)
+	}
 	r.seen[k] = &repeated{id: id}
 	r.mu.Unlock()
 
@@ -144,6 +146,9 @@ func (r *reporter) logDegraded(ctx context.Context, v health.Verdict) {
 	r.mu.Lock()
 	changed := !slices.Equal(r.down[v.Service], down)
 	if changed = changed && r.lines.AllowN(r.now(), 1); changed {
+		if r.down == nil {
+			r.down = make(map[string][]string)
+		}
 		r.down[v.Service] = down
 	}
 	r.mu.Unlock()

@@ -44,17 +44,19 @@ type Upstream struct {
 
 // newUpstream makes an upstream of a target.
 func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstream, error) {
+	u := &Upstream{target: *t} // t lies among others, which would be kept with it
+	t = &u.target
 	var o Observer
 	if p.Observe != nil {
 		o = p.Observe(t)
 	}
-	shown := t.ShownAddr()
+	shown, clientCertificate, peerCertificate := t.ShownAddr(), o.ClientCertificate, o.Trace.PeerCertificate // o is large for a closure
 	certificates := newCertificates(p.Logger, t.Name, shown)
 	credentials := p.Credentials
 	credentials.Expiry = func(_ creds.Kind, notAfter time.Time) {
 		certificates.seen("client", notAfter)
-		if o.ClientCertificate != nil {
-			o.ClientCertificate(notAfter)
+		if clientCertificate != nil {
+			clientCertificate(notAfter)
 		}
 	}
 	var token func(context.Context) (string, error)
@@ -69,13 +71,12 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 	options.Process, options.CheckedEvery = p.process, s.CheckInterval
 	options.Trace = o.Trace
 	options.Trace.Verdict = newReporter(p, t).verdict
-	var certificateEnds atomic.Pointer[time.Time]
-	certificateEnds.Store(new(time.Time))
+	var certificateEnds atomic.Pointer[time.Time] // nil before there was one
 	options.Trace.PeerCertificate = func(leaf *x509.Certificate) {
 		certificateEnds.Store(new(leaf.NotAfter))
 		certificates.seen("upstream", leaf.NotAfter)
-		if o.Trace.PeerCertificate != nil {
-			o.Trace.PeerCertificate(leaf)
+		if peerCertificate != nil {
+			peerCertificate(leaf)
 		}
 	}
 	checker := upstream.NewChecker(&t.Upstream, options)
@@ -84,7 +85,7 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 		o.verdict(v)
 		known.add(v)
 	}
-	u := &Upstream{Checker: checker, target: *t, gone: o.Gone, ask: asker.Upstream{
+	u.Checker, u.gone, u.ask = checker, o.Gone, asker.Upstream{
 		Name: t.Name, Group: t.Group,
 		Check: func(ctx context.Context, service string) health.Verdict {
 			proof := checker.Proof(ctx, service)
@@ -92,12 +93,17 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 			told(&proof.Verdict)
 			return proof.Verdict
 		},
-		Services:        t.Services,
-		Latest:          known.latest,
-		History:         known.history,
-		CertificateEnds: func() time.Time { return *certificateEnds.Load() },
-		Budget:          t.ConnectTimeout + t.RPCTimeout,
-	}}
+		Services: t.Services,
+		Latest:   known.latest,
+		History:  known.history,
+		CertificateEnds: func() (ends time.Time) {
+			if seen := certificateEnds.Load(); seen != nil {
+				ends = *seen
+			}
+			return ends
+		},
+		Budget: t.ConnectTimeout + t.RPCTimeout,
+	}
 	if s.AllowList {
 		u.ask.List = func(ctx context.Context) []health.Verdict {
 			verdicts := checker.List(ctx)

@@ -3,6 +3,8 @@
 package bounded
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc/codes"
@@ -24,16 +26,23 @@ type Services[T any] struct {
 	others T
 
 	mu           sync.RWMutex
-	byName       map[string]T
+	known        []named[T] // sorted by name; for few names, which are the rule, it takes much less than a map
 	acknowledged int
+}
+
+type named[T any] struct {
+	name string
+	t    T
 }
 
 // New returns the Services of the configured names (see health.Configured). create makes a name's T; it is called once for
 // each, and for Other.
 func New[T any](configured []string, create func(name string) T) *Services[T] {
-	s := &Services[T]{create: create, others: create(Other), byName: make(map[string]T)}
+	s := &Services[T]{create: create, others: create(Other)}
 	for _, name := range health.Configured(configured) {
-		s.byName[name] = create(name)
+		if i, ok := s.search(name); !ok {
+			s.known = slices.Insert(s.known, i, named[T]{name, create(name)})
+		}
 	}
 	return s
 }
@@ -43,10 +52,7 @@ func (s *Services[T]) Others() T { return s.others }
 
 // Find returns the T of the verdict's service. It creates one where the verdict is the first to acknowledge the service.
 func (s *Services[T]) Find(v health.Verdict) T {
-	s.mu.RLock()
-	found, ok := s.byName[v.Service]
-	full := s.acknowledged >= maxAcknowledged
-	s.mu.RUnlock()
+	found, ok, full := s.find(v.Service)
 	if ok {
 		return found
 	}
@@ -55,16 +61,33 @@ func (s *Services[T]) Find(v health.Verdict) T {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if found, ok = s.byName[v.Service]; ok {
-		return found
+	i, ok := s.search(v.Service)
+	if ok {
+		return s.known[i].t
 	}
 	if s.acknowledged >= maxAcknowledged {
 		return s.others
 	}
 	s.acknowledged++
 	found = s.create(v.Service)
-	s.byName[v.Service] = found
+	s.known = slices.Insert(s.known, i, named[T]{v.Service, found})
 	return found
+}
+
+// find returns the T of a name, if there is one, and whether no more names get one.
+func (s *Services[T]) find(name string) (found T, ok, full bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	i, ok := s.search(name)
+	if ok {
+		found = s.known[i].t
+	}
+	return found, ok, s.acknowledged >= maxAcknowledged
+}
+
+// search says where a name is, or belongs.
+func (s *Services[T]) search(name string) (at int, found bool) {
+	return slices.BinarySearchFunc(s.known, name, func(n named[T], name string) int { return cmp.Compare(n.name, name) })
 }
 
 // acknowledges reports whether the verdict shows that the upstream knows the service. Some servers know every name: one with

@@ -73,8 +73,8 @@ type Checker struct {
 	prove      prove.Options
 	finish     prove.Options // prove, for configured services: their callers may leave, and their RPCs go on
 	calls      *coalesce.Group[grpcconn.Request, *health.Proof, *call]
-	configured *pool.Pool // for the configured services
-	others     *pool.Pool // for the rest
+	configured *pool.Pool                // for the configured services
+	others     atomic.Pointer[pool.Pool] // for the rest; nil before the first of that
 	maxMadeUp  int64
 	madeUp     atomic.Int64 // RPCs in progress for names that callers made up, maxMadeUp at most
 	doubled    sync.Map     // requests of which a check makes a second RPC
@@ -101,13 +101,10 @@ func New(o Options) *Checker {
 	}
 	c.finish = c.prove
 	c.finish.Finish = true
-	connections := pool.Options{
+	c.configured = pool.New(pool.Options{
 		Dial: dial.New(o.Options, o.Process.clock).Dial, Clock: o.Process.clock, MaxAge: o.MaxAge, ConnectTimeout: o.ConnectTimeout,
 		AskedEvery: o.CheckedEvery, Turns: o.Process.turns(), Reserve: c.budget / lastTurn, Reaper: o.Process.reaper,
-	}
-	c.configured = pool.New(connections)
-	connections.AskedEvery, connections.MadeUp = 0, true
-	c.others = pool.New(connections)
+	})
 	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, *health.Proof, *call]{
 		Go: o.Process.goroutines.Go, Clock: o.Process.clock, Budget: c.budget,
 		Left: prove.ErrLeft, Window: shareWindow, Prompt: min(cmp.Or(o.PromptCalls, promptCalls), maxCalls), Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
@@ -120,7 +117,7 @@ func New(o Options) *Checker {
 // Close gives the connections up; those that checks are using are closed when these end.
 func (c *Checker) Close() {
 	c.configured.Close()
-	c.others.Close()
+	c.forOthers().Close() // one that was made later would keep connections
 	if c.own {
 		c.process.Close()
 	}
@@ -153,7 +150,9 @@ func (c *Checker) ListProof(ctx context.Context) *health.Proof {
 // due is the running time at which they need their answer.
 func (c *Checker) Redial(ctx context.Context, due time.Duration) {
 	c.configured.Redial(ctx, due)
-	c.others.Redial(ctx, due)
+	if others := c.others.Load(); others != nil {
+		others.Redial(ctx, due)
+	}
 }
 
 // isConfigured says that the request is for a configured service.
@@ -165,7 +164,16 @@ func (c *Checker) poolOf(r grpcconn.Request) *pool.Pool {
 	if c.isConfigured(r) {
 		return c.configured
 	}
-	return c.others
+	return c.forOthers()
+}
+
+// forOthers is the pool for what is not configured. Most upstreams never need it.
+func (c *Checker) forOthers() *pool.Pool {
+	if p := c.others.Load(); p != nil {
+		return p
+	}
+	c.others.CompareAndSwap(nil, c.configured.ForMadeUp())
+	return c.others.Load()
 }
 
 // call is the work of coalesced callers: one check, within the limit for names that callers made up.

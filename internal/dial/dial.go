@@ -53,6 +53,9 @@ type Options struct {
 	Trace health.Trace
 }
 
+// connect is shared, for a net.Dialer for each of many targets takes memory.
+var connect = new(net.Dialer).DialContext
+
 // Dialer makes connections to one target. It is safe for concurrent use.
 type Dialer struct {
 	o     Options
@@ -62,11 +65,8 @@ type Dialer struct {
 
 // New returns a Dialer.
 func New(o Options, clock *clock.Running) *Dialer {
-	if o.Lookup == nil {
-		o.Lookup = o.Target.Lookup
-	}
 	if o.Connect == nil {
-		o.Connect = new(net.Dialer).DialContext
+		o.Connect = connect
 	}
 	o.Trace = o.Trace.Complete()
 	o.TLSSetting = cmp.Or(o.TLSSetting, "TLS to the upstream")

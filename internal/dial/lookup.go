@@ -58,13 +58,17 @@ func (dl *Dialer) lookup(ctx context.Context, host string) <-chan answer {
 func (dl *Dialer) ask(ctx context.Context, f family, host string) ([]netip.Addr, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	lookup := dl.o.Lookup
+	if lookup == nil {
+		lookup = dl.o.Target.Lookup
+	}
 	answers := make(chan answer, questions)
 	asked, failed := 0, 0
 	question := func() {
 		again := asked > 0
 		asked++
 		go func() {
-			ips, err := dl.o.Lookup(ctx, f.network(), host, again)
+			ips, err := lookup(ctx, f.network(), host, again)
 			answers <- answer{ips: ofFamily(ips, f), err: err}
 		}()
 	}

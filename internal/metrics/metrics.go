@@ -41,6 +41,7 @@ type Metrics struct {
 	rejected  counters
 	rpcs      counters
 	shared    prometheus.Counter
+	trace     health.Trace // counts for all upstreams; made once, for its functions take memory
 	dials     counters
 	retries   counters
 	listener  *prometheus.GaugeVec // the end of its certificate
@@ -83,6 +84,7 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 			"Readings of changed certificate files, by result.", "result", other, []string{"ok", "error"}),
 		upstreams: newUpstreams(o.Targets),
 	}
+	m.trace = health.Trace{RPC: m.rpcs.inc, Dial: m.dials.inc, Retry: m.retries.inc, Shared: m.shared.Inc}
 	if o.Targets {
 		m.timings = bounded.New([]string{bounded.Other}, m.newTiming)
 		m.files = newCounters("grpc_health_check_targets_reloads_total",

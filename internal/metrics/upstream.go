@@ -67,13 +67,9 @@ func set(expiry *prometheus.GaugeVec, notAfter time.Time) {
 
 // Trace returns the functions that count what the upstream's checker does; Verdict is left nil.
 func (u *Upstream) Trace() health.Trace {
-	return health.Trace{
-		RPC:             u.process.rpcs.inc,
-		Dial:            u.process.dials.inc,
-		Retry:           u.process.retries.inc,
-		Shared:          u.process.shared.Inc,
-		PeerCertificate: func(leaf *x509.Certificate) { u.certificate.Store(leaf.NotAfter.Unix()) },
-	}
+	t := u.process.trace
+	t.PeerCertificate = func(leaf *x509.Certificate) { u.certificate.Store(leaf.NotAfter.Unix()) }
+	return t
 }
 
 // ClientCertificateExpires tells when the certificate that is shown to the upstream ends.

@@ -146,6 +146,13 @@ func New(o Options) *Pool {
 	return &Pool{o: o, dialSpacing: max(shareWindow, o.ConnectTimeout/maxDials), asked: longAgo, unqueued: longAgo}
 }
 
+// ForMadeUp returns a pool with the same Options, for what callers made up.
+func (p *Pool) ForMadeUp() *Pool {
+	o := p.o
+	o.AskedEvery, o.MadeUp = 0, true
+	return New(o)
+}
+
 // Kept returns the kept connection for an RPC, nil where there is none that is usable.
 func (p *Pool) Kept(now clock.Moment) *Conn {
 	p.mu.Lock()
