@@ -39,7 +39,7 @@ func (s statusSince) update(v health.Verdict) (since time.Time, c change) {
 		return time.Time{}, change{}
 	}
 	of := s.services.Find(v)
-	if of == s.services.Others() || v.Status == health.Overloaded { // nobody asked the server
+	if s.services.IsOthers(of) || v.Status == health.Overloaded { // nobody asked the server
 		return time.Time{}, change{}
 	}
 	of.mu.Lock()

@@ -21,24 +21,24 @@ const maxAcknowledged = 100
 
 // Services holds one T for each configured service, one for each of the first 100 other services that the upstream has
 // acknowledged, and one for all the rest. It is safe for concurrent use.
-type Services[T any] struct {
+type Services[T comparable] struct {
 	create func(name string) T
-	others T
 
 	mu           sync.RWMutex
+	others       T          // the zero T before it is needed
 	known        []named[T] // sorted by name; for few names, which are the rule, it takes much less than a map
 	acknowledged int
 }
 
-type named[T any] struct {
+type named[T comparable] struct {
 	name string
 	t    T
 }
 
 // New returns the Services of the configured names (see health.Configured). create makes a name's T; it is called once for
-// each, and for Other.
-func New[T any](configured []string, create func(name string) T) *Services[T] {
-	s := &Services[T]{create: create, others: create(Other)}
+// each, and for Other when that is first needed. It must not return the zero T.
+func New[T comparable](configured []string, create func(name string) T) *Services[T] {
+	s := &Services[T]{create: create}
 	for _, name := range health.Configured(configured) {
 		if i, ok := s.search(name); !ok {
 			s.known = slices.Insert(s.known, i, named[T]{name, create(name)})
@@ -48,7 +48,30 @@ func New[T any](configured []string, create func(name string) T) *Services[T] {
 }
 
 // Others returns the T that all other names share.
-func (s *Services[T]) Others() T { return s.others }
+func (s *Services[T]) Others() T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.othersLocked()
+}
+
+func (s *Services[T]) othersLocked() T {
+	if !s.madeLocked() {
+		s.others = s.create(Other)
+	}
+	return s.others
+}
+
+func (s *Services[T]) madeLocked() bool {
+	var none T
+	return s.others != none
+}
+
+// IsOthers reports whether t is what all other names share.
+func (s *Services[T]) IsOthers(t T) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.madeLocked() && t == s.others
+}
 
 // Find returns the T of the verdict's service. It creates one where the verdict is the first to acknowledge the service.
 func (s *Services[T]) Find(v health.Verdict) T {
@@ -57,7 +80,7 @@ func (s *Services[T]) Find(v health.Verdict) T {
 		return found
 	}
 	if full || !acknowledges(v) {
-		return s.others
+		return s.Others()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +89,7 @@ func (s *Services[T]) Find(v health.Verdict) T {
 		return s.known[i].t
 	}
 	if s.acknowledged >= maxAcknowledged {
-		return s.others
+		return s.othersLocked()
 	}
 	s.acknowledged++
 	found = s.create(v.Service)

@@ -1,14 +1,45 @@
 package check
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"google.golang.org/grpc/credentials"
+
 	"example.com/grpc-health-http/internal/health"
 	"example.com/grpc-health-http/test/healthtest"
 )
+
+// BenchmarkDial makes a connection for each check, as checks do that come no more often than connections may serve. What the server
+// does and allocates is counted too.
+func BenchmarkDial(b *testing.B) {
+	ca := healthtest.NewCA(b)
+	secured := credentials.NewTLS(&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+	for _, test := range []struct {
+		name    string
+		server  []healthtest.Option
+		options []func(*Options)
+	}{
+		{"plain", nil, nil},
+		{"TLS", []healthtest.Option{healthtest.TLS(ca.ServerTLS(b))}, []func(*Options){func(o *Options) {
+			o.Credentials = func(context.Context, bool) (credentials.TransportCredentials, error) { return secured, nil }
+		}}},
+	} {
+		b.Run(test.name, func(b *testing.B) {
+			up := healthtest.Start(b, test.server...)
+			up.SetStatus("s", serving)
+			c := checker(b, up.Target(), append(test.options, services("s"), func(o *Options) { o.MaxAge = 0 })...)
+			b.ReportAllocs()
+			for b.Loop() {
+				want(b, c.Check(b.Context(), "s"), health.Serving, health.PhaseNone)
+			}
+		})
+	}
+}
 
 // BenchmarkCheck asks one healthy upstream. What its server does and allocates is counted too.
 func BenchmarkCheck(b *testing.B) {

@@ -55,7 +55,7 @@ type Group[K comparable, R any, W Work[R]] struct {
 	o Options[K, R, W]
 
 	mu     sync.Mutex
-	queues map[K]*queue[K, R, W] // those with callers
+	queues map[K]*queue[K, R, W] // those with callers; nil where there are none, for an empty map keeps its memory
 }
 
 // queue is the calls of one key. The Group's mutex guards it and what follows.
@@ -88,7 +88,7 @@ type batch[R any] struct {
 
 // New returns a Group.
 func New[K comparable, R any, W Work[R]](o Options[K, R, W]) *Group[K, R, W] {
-	return &Group[K, R, W]{o: o, queues: make(map[K]*queue[K, R, W])}
+	return &Group[K, R, W]{o: o}
 }
 
 // Do returns the result of a call that begins after the caller has arrived. It does so within the Budget, and earlier where
@@ -120,6 +120,9 @@ func (g *Group[K, R, W]) join(ctx context.Context, key K, arrived clock.Reading)
 	if q == nil {
 		q = &queue[K, R, W]{group: g, key: key}
 		q.timer = g.o.Clock.NewTimer(q.fire)
+		if g.queues == nil {
+			g.queues = make(map[K]*queue[K, R, W])
+		}
 		g.queues[key] = q
 	}
 	if q.next == nil {
@@ -208,6 +211,9 @@ func (q *queue[K, R, W]) setTimerLocked(now clock.Reading) {
 		q.timer.Stop()
 		if q.group.queues[q.key] == q {
 			delete(q.group.queues, q.key)
+			if len(q.group.queues) == 0 {
+				q.group.queues = nil
+			}
 		}
 	}
 }

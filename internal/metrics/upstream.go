@@ -49,6 +49,9 @@ func (m *Metrics) NewUpstream(o UpstreamOptions) *Upstream {
 	u := &Upstream{process: m, o: o}
 	u.o.Target, u.o.Address = valid(o.Target), valid(o.Address)
 	u.services = bounded.New(o.Services, u.newSeries)
+	if !m.upstreams.named {
+		u.services.Others() // it has series from the start
+	}
 	m.upstreams.add(u)
 	return u
 }
@@ -86,7 +89,7 @@ func (u *Upstream) Observe(v health.Verdict) {
 	timing.code(outcome(v)).Inc()
 	// Without a check nothing new is known about the service. The names that share a series have no state in common: one
 	// caller's typo would set it to down.
-	series.observe(v, v.Status != health.Overloaded && series != u.services.Others())
+	series.observe(v, v.Status != health.Overloaded && !u.services.IsOthers(series))
 }
 
 // series is what the metrics know of one service.
@@ -288,9 +291,6 @@ func (u *upstreams) collect(metrics chan<- prometheus.Metric, one *Upstream) {
 		s.mu.Lock()
 		verdicts, known, latest, at := s.verdicts, s.known, s.status, s.at
 		s.mu.Unlock()
-		if u.named && !known && s == one.services.Others() && verdicts == [statuses]uint64{} {
-			continue // nobody has made names up
-		}
 		service := pair(serviceLabel, s.name)
 		if known {
 			send(u.up, prometheus.GaugeValue, number(latest == health.Serving), service)
