@@ -23,8 +23,10 @@ const (
 	// maxHeaders bounds what an answer's headers or trailers hold, in bytes as SETTINGS_MAX_HEADER_LIST_SIZE counts them: a
 	// status message of this length is a whole page.
 	maxHeaders = 256 << 10
-	// bufferSize is what a connection's read and write buffers hold; grpc-go's 32 KiB are for traffic.
-	bufferSize = 4 << 10
+	// readBuffer and writeBuffer are what a connection's buffers hold; grpc-go's 32 KiB are for traffic. An answer and what comes with
+	// it has 200 bytes; a frame that is longer than the buffer is read past it.
+	readBuffer  = 1 << 10
+	writeBuffer = 4 << 10
 	// windowSize is what a server may send of an answer before it is read: about the protocol's default.
 	windowSize = 64 << 10
 	// noRetry is longer than any connection lives: grpc-go must neither connect again nor end an attempt by itself.
@@ -84,8 +86,8 @@ func New(ctx context.Context, o Options, wire Wire, auth credentials.AuthInfo) (
 			Backoff:           backoff.Config{BaseDelay: noRetry, Multiplier: 1, MaxDelay: noRetry},
 			MinConnectTimeout: noRetry,
 		}),
-		grpc.WithReadBufferSize(bufferSize),
-		grpc.WithWriteBufferSize(bufferSize),
+		grpc.WithReadBufferSize(readBuffer),
+		grpc.WithWriteBufferSize(writeBuffer),
 		// To find a better size grpc-go would send a PING with every answer.
 		grpc.WithStaticStreamWindowSize(windowSize),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
