@@ -60,16 +60,21 @@ func (c *Conn) use() {
 
 // Release says that the caller's RPC has ended.
 func (c *Conn) Release() {
+	if c.released() {
+		c.brief.Discard(c)
+	}
+}
+
+// released counts an RPC off. It says whether the pool is to give the connection up, whose mutex may be held here.
+func (c *Conn) released() bool {
 	c.mu.Lock()
 	c.users--
 	last, evicted := c.users == 0, c.evicted
 	c.mu.Unlock()
-	switch {
-	case last && evicted:
+	if last && evicted {
 		c.Close()
-	case last && c.brief != nil:
-		c.brief.Discard(c)
 	}
+	return last && !evicted && c.brief != nil
 }
 
 // evict closes the connection once its last RPC has ended. The pool calls it once.
@@ -240,7 +245,9 @@ func (p *Pool) Get(ctx context.Context, need Need, since clock.Moment, due time.
 			case !mine.ended:
 				p.leaveLocked(mine)
 			case mine.conn != nil:
-				mine.conn.Release()
+				if mine.conn.released() && p.kept == mine.conn {
+					p.dropLocked()
+				}
 			}
 			return nil, health.Dial{Phase: health.PhaseConnect, Err: context.Cause(ctx)}
 		}

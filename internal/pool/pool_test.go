@@ -812,3 +812,47 @@ func TestManyCallers(t *testing.T) {
 		}
 	}
 }
+
+// endless is a context that has ended once over is set, and whose end wakes nobody.
+type endless struct {
+	context.Context
+	over atomic.Bool
+}
+
+func (c *endless) Err() error {
+	if c.over.Load() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A caller whose context ends at the moment at which its connection comes gives it back, and nothing stands still after that: whether
+// the connection is kept, given up after use, or closed already.
+func TestContextEndsWithTheDial(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		every  time.Duration
+		closed bool
+		open   int
+	}{{"kept", 0, false, 1}, {"given up", time.Minute, false, 0}, {"of a closed pool", time.Minute, true, 0}} {
+		bubble(t, time.Minute, func(t *testing.T, w *world) {
+			ctx := &endless{Context: context.Background()}
+			p := pool.New(pool.Options{Clock: w.clock, MaxAge: time.Minute, ConnectTimeout: connectTimeout, AskedEvery: tt.every,
+				Dial: func(dialCtx context.Context, progress *dial.Progress) (*grpcconn.Conn, health.Dial) {
+					defer ctx.over.Store(true)
+					return w.dialer.Dial(context.WithoutCancel(dialCtx), progress)
+				}})
+			if tt.closed {
+				p.Close()
+			}
+			c, d := p.Get(ctx, pool.Any, w.moment(), clock.Never, new(atomic.Pointer[dial.Progress]))
+			if c != nil || !errors.Is(d.Err, context.Canceled) {
+				t.Errorf("%s: connection %v, dial %v", tt.name, c != nil, d)
+			}
+			synctest.Wait()
+			w.open(tt.open)
+			p.Close()
+		})
+	}
+}
