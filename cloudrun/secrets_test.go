@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -68,4 +69,33 @@ func TestNoSecretIsPrinted(t *testing.T) {
 			p.signalled(os.Interrupt)
 		})
 	}
+}
+
+// Each target's secrets are taken out of what its server says, however many targets there are, and names that are none of theirs are not.
+func TestSecretsOfManyTargets(t *testing.T) {
+	t.Parallel()
+	up := healthtest.Start(t)
+	up.HandleUnknown(func(ctx context.Context, name string) (*healthpb.HealthCheckResponse, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		return nil, status.Errorf(codes.Internal, "%s: %v", name, map[string][]string(md))
+	})
+	const targets = 9 // more than the values that are known of one secret
+	secret := func(i int) string { return fmt.Sprintf("s3cret-%d-of-the-upstream", i) }
+	content := "targets:\n"
+	for i := range targets {
+		content += fmt.Sprintf("  t%d: {addr: %q, service_name: [quotes-%[1]d], rpc_headers: {x-key: %[3]q, authorization: %[4]q}, rpc_timeout: 10s}\n", i, up.Addr(), secret(i), "Bearer "+secret(i+targets))
+	}
+	p := start(t, nil, "-targets-file="+targetsFile(t, content), "-show-cause", "-log-level=debug")
+	for i := range 2 * targets {
+		p.secret(secret(i))
+	}
+	for range 2 { // also when all are known
+		for i := range targets {
+			p.wantAnswer(p.health, fmt.Sprintf("/?target=t%d&format=json", i), 503, fmt.Sprintf("quotes-%d: ", i))
+		}
+	}
+	p.wantAnswer(p.health, "/?format=json", 503, "(redacted)")
+	p.wantAnswer(p.health, "/?target=t3&format=html", 503, "(redacted)")
+	p.scrape()
+	p.signalled(os.Interrupt)
 }

@@ -53,6 +53,9 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 	shown, clientCertificate, peerCertificate := t.ShownAddr(), o.ClientCertificate, o.Trace.PeerCertificate // o is large for a closure
 	certificates := newCertificates(p.Logger, t.Name, shown)
 	credentials := p.Credentials
+	if t.Name != "" {
+		credentials.Secrets = credentials.Secrets.Within()
+	}
 	credentials.Expiry = func(_ creds.Kind, notAfter time.Time) {
 		certificates.seen("client", notAfter)
 		if clientCertificate != nil {

@@ -26,6 +26,8 @@ const (
 
 // Secrets are those that the process knows. The zero value knows none, and so does nil. It is safe for concurrent use.
 type Secrets struct {
+	outer *Secrets // whose secrets are taken out, too; nil is none
+
 	mu    sync.Mutex
 	known map[string][]string // by where they come from, the latest last
 	forms atomic.Pointer[[]form]
@@ -39,6 +41,10 @@ type form struct {
 	back []int32 // of Knuth, Morris and Pratt: for each length matched, how much of it also matches further on
 	part int     // the least length that shows, before a cut, that the rest was cut off
 }
+
+// Within returns Secrets of a part of the process, such as one of many upstreams. It takes out those of s as well; s does not take out those of
+// the part: each upstream may have secrets of its own, and knows those of no other.
+func (s *Secrets) Within() *Secrets { return &Secrets{outer: s} }
 
 // Set makes the secrets of a source known, such as the value of a header. Those that it had before are still taken out.
 func (s *Secrets) Set(source string, secrets ...string) {
@@ -122,17 +128,23 @@ type span struct{ from, to int }
 // Text returns the text with each secret in it replaced by Mark. Secrets that overlap in it, or lie in one another, become one
 // Mark: nothing of any of them is left. A text longer than 16 KiB is cut there, with no part of a secret at its end.
 func (s *Secrets) Text(text string) string {
-	if s == nil {
-		return text
+	var forms []form
+	var public []string
+	for ; s != nil; s = s.outer {
+		if own := s.forms.Load(); own != nil {
+			forms = append(forms[:len(forms):len(forms)], *own...)
+		}
+		if own := s.public.Load(); own != nil {
+			public = append(public[:len(public):len(public)], *own...)
+		}
 	}
-	forms := s.forms.Load()
-	if forms == nil {
+	if len(forms) == 0 {
 		return text
 	}
 	seen, end, cut := text, len(text), ""
 	if len(text) > most {
 		longest := 0
-		for _, f := range *forms {
+		for _, f := range forms {
 			longest = max(longest, len(f.text))
 		}
 		// With escapes a secret is longer than its form.
@@ -142,15 +154,13 @@ func (s *Secrets) Text(text string) string {
 		}
 	}
 	known := spansOf(seen, Mark, nil) // in a mark nothing is looked for
-	if public := s.public.Load(); public != nil {
-		for _, name := range *public {
-			known = spansOf(seen, name, known)
-		}
+	for _, name := range public {
+		known = spansOf(seen, name, known)
 	}
 	var found []span
 	for _, v := range views(seen) {
 		first := len(found)
-		for _, f := range *forms {
+		for _, f := range forms {
 			found = f.find(v.text, found)
 		}
 		for i := range found[first:] {

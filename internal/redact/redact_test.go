@@ -333,3 +333,35 @@ func FuzzText(f *testing.F) {
 		}
 	})
 }
+
+// What is known within a part is known there alone; what the process knows, everywhere.
+func TestWithin(t *testing.T) {
+	t.Parallel()
+	process := new(Secrets)
+	process.Set("token", "of-the-process")
+	one, other := process.Within(), process.Within()
+	one.Set("header", "of-the-first")
+	one.Public("the-name-of-the-first")
+	other.Public("on-behalf-of-the-process")
+	const text = "of-the-process of-the-first of-the-process-and-of-the-first the-name-of-the-first on-behalf-of-the-process"
+	for name, test := range map[string]struct {
+		secrets *Secrets
+		want    string
+	}{
+		"process": {process, "(redacted) of-the-first (redacted)-and-of-the-first the-name-of-the-first on-behalf-(redacted)"},
+		"one":     {one, "(redacted) (redacted) (redacted)-and-(redacted) the-name-of-the-first on-behalf-(redacted)"},
+		"other":   {other, "(redacted) of-the-first (redacted)-and-of-the-first the-name-of-the-first on-behalf-of-the-process"},
+		"inner":   {one.Within(), "(redacted) (redacted) (redacted)-and-(redacted) the-name-of-the-first on-behalf-(redacted)"},
+	} {
+		if got := test.secrets.Text(text); got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+	for i := range 20 {
+		s := process.Within()
+		s.Set("header", strings.Repeat("v", 8)+string(rune('a'+i)))
+		if got := one.Text("of-the-first"); got != Mark {
+			t.Fatalf("after %d others: %q", i, got)
+		}
+	}
+}
