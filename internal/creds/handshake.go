@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -24,6 +23,8 @@ import (
 
 // explainedTLS are TLS credentials whose errors say what is wrong: they are a health.TLSError where the reason is known, they
 // hold the certificate that the server showed, and name the setting that helps where one does.
+//
+// The handshake is made here, not by package credentials: that copies the configuration twice more and starts a goroutine, whose stack has to grow, for each dial.
 type explainedTLS struct {
 	credentials.TransportCredentials
 	config *tls.Config
@@ -40,24 +41,49 @@ type advice struct {
 }
 
 func newTLS(config *tls.Config, a advice) credentials.TransportCredentials {
+	config.NextProtos = []string{"h2"}
+	config.CipherSuites = cipherSuites
 	return &explainedTLS{credentials.NewTLS(config), config, a}
 }
+
+// cipherSuites are those of TLS 1.2 that crypto/tls calls secure and HTTP/2 allows (RFC 9113, appendix A).
+var cipherSuites = func() (allowed []uint16) {
+	for _, suite := range tls.CipherSuites() {
+		if strings.Contains(suite.Name, "_ECDHE_") && !strings.Contains(suite.Name, "_CBC_") {
+			allowed = append(allowed, suite.ID)
+		}
+	}
+	return allowed
+}()
 
 // ClientHandshake fails with a dial.HandshakeError where the certificate is not what failed: no ALPN, say, or no
 // client certificate. The connection's reads say what an alert means that comes after the handshake, as TLS 1.3 has it.
 func (t *explainedTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	h := &handshakeFacts{explainedTLS: t, authority: authority}
 	config := t.config.Clone()
+	config.ServerName = authority
+	if host, _, err := net.SplitHostPort(authority); err == nil {
+		config.ServerName = host
+	}
 	config.VerifyConnection = h.verified
 	config.GetClientCertificate = h.clientCertificate
-	secured, auth, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
+	secured := tls.Client(raw, config)
+	err := secured.HandshakeContext(ctx)
+	state := secured.ConnectionState()
+	if err == nil && state.NegotiatedProtocol == "" {
+		err = errNoALPN
+	}
 	if err != nil {
+		_ = secured.Close() // an error says that the connection has ended before
 		return nil, nil, h.explain(err)
 	}
-	return &explainedConn{Conn: secured, handshake: h}, auth, nil
+	return &explainedConn{Conn: secured, handshake: h},
+		credentials.TLSInfo{State: state, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}, nil
 }
 
-// handshakeFacts are what one handshake brings to light. Where its context has ended it may run on for a moment, beside its readers.
+var errNoALPN = &health.TLSError{Fault: health.NoALPN, Err: errors.New("the server does not offer h2 with ALPN, which gRPC requires")}
+
+// handshakeFacts are what one handshake brings to light.
 type handshakeFacts struct {
 	*explainedTLS
 	authority string
@@ -102,21 +128,11 @@ func (h *handshakeFacts) reason(err error) error {
 	if strings.Contains(err.Error(), wrongVersion) {
 		return &health.TLSError{Fault: health.WrongVersion, Err: err}
 	}
-	if state := h.state.Load(); state != nil && state.NegotiatedProtocol == "" && !ofConnection(err) {
-		// grpc-go's own words tell about an upgrade of grpc-go.
-		return &health.TLSError{Fault: health.NoALPN, Err: &reworded{err, "the server does not offer h2 with ALPN, which gRPC requires"}}
-	}
 	return err
 }
 
 // wrongVersion is how crypto/tls begins to say that the server chose a version of TLS that was not offered.
 const wrongVersion = "tls: server selected unsupported protocol version"
-
-// ofConnection says that the connection, or the budget, ended the handshake.
-func ofConnection(err error) bool {
-	_, network := errors.AsType[net.Error](err)
-	return network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) || errors.Is(err, net.ErrClosed)
-}
 
 // verification explains why the server's certificate was not accepted.
 func (h *handshakeFacts) verification(err error, chain []*x509.Certificate) error {
