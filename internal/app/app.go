@@ -87,7 +87,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 		fleet: &fleet{settings: s, platform: p, named: s.TargetsFile != ""},
 	}
 	if !a.fleet.named {
-		if err := a.fleet.set([]settings.Target{{Upstream: s.Upstream}}); err != nil {
+		if _, err := a.fleet.set([]settings.Target{{Upstream: s.Upstream}}); err != nil {
 			return nil, err
 		}
 	}
@@ -109,7 +109,14 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 
 // SetTargets makes the targets what is checked. Those that are the same as before keep their connections and what is known about them. An error is one
 // of a target's settings; then nothing changes.
-func (a *App) SetTargets(targets []settings.Target) error { return a.fleet.set(targets) }
+func (a *App) SetTargets(targets []settings.Target) error {
+	first := a.fleet.current.Load() == nil
+	c, err := a.fleet.set(targets)
+	if err == nil && !first {
+		a.Logger.Info("targets changed", "added", few(c.added), "changed", few(c.changed), "removed", few(c.removed))
+	}
+	return err
+}
 
 // TLS reports whether a target is checked over TLS, or what is as good. asker.Default is the only upstream's name.
 func (a *App) TLS(name string) bool {

@@ -31,10 +31,14 @@ type snapshot struct {
 	began     time.Time
 }
 
+// changes are the names of targets that a reading of the file has changed.
+type changes struct{ added, changed, removed []string }
+
 // set makes the fleet that of the targets. An error is one of the settings of a target; then nothing changes.
-func (f *fleet) set(targets []settings.Target) error {
+func (f *fleet) set(targets []settings.Target) (changes, error) {
 	f.changing.Lock()
 	defer f.changing.Unlock()
+	var c changes
 	before := make(map[string]*Upstream)
 	next := &snapshot{began: time.Now()}
 	if current := f.current.Load(); current != nil {
@@ -59,6 +63,11 @@ func (f *fleet) set(targets []settings.Target) error {
 			}
 			continue
 		}
+		if before[t.Name] != nil {
+			c.changed = append(c.changed, t.Name)
+		} else {
+			c.added = append(c.added, t.Name)
+		}
 		made = append(made, u)
 		next.upstreams = append(next.upstreams, u)
 	}
@@ -66,7 +75,7 @@ func (f *fleet) set(targets []settings.Target) error {
 		for _, u := range made {
 			u.close()
 		}
-		return errors.New(strings.Join(problems, "\n"))
+		return changes{}, errors.New(strings.Join(problems, "\n"))
 	}
 	asked := make([]*asker.Upstream, len(next.upstreams))
 	for i, u := range next.upstreams {
@@ -74,10 +83,14 @@ func (f *fleet) set(targets []settings.Target) error {
 	}
 	next.Fleet = asker.NewFleet(asked, f.named, next.began)
 	f.current.Store(next)
-	for _, u := range before { // checks in progress are not ended
+	for name, u := range before { // checks in progress are not ended
+		if !slices.Contains(c.changed, name) {
+			c.removed = append(c.removed, name)
+		}
 		u.close()
 	}
-	return nil
+	slices.Sort(c.removed)
+	return c, nil
 }
 
 // place says which target a problem is of.

@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 
 	"example.com/grpc-health-http/internal/settings"
 	"example.com/grpc-health-http/internal/targets"
@@ -41,6 +43,15 @@ func (a *App) loaded(n int, warnings []string, err error) {
 	for _, warning := range warnings {
 		a.Logger.Warn("targets file", "warning", warning)
 	}
+}
+
+// few is the first ten of the names, and how many more there are.
+func few(names []string) string {
+	const most = 10
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 // maxProblems is how many problems of a targets file are logged: package settings tells 100, and how many more there are.
