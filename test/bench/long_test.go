@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"io"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func TestServers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if f.rate < 10 || f.rss <= 0 || f.sweep.took <= 0 || f.sweep.peak <= 0 || c.kind == leastFleet && f.conns != 1 {
+			if f.rate < 10 || f.rss <= 0 || f.sweep.took <= 0 || f.sweep.peak <= 0 || c.kind == leastFleet && math.Abs(f.conns-1) > 0.25 { // one may have begun or ended in between
 				t.Errorf("figures %+v", f)
 			}
 		})
