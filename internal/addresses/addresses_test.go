@@ -294,7 +294,9 @@ func TestGrowAndShrink(t *testing.T) {
 	up, port := servers(t, hosts)
 	names := healthtest.StartNameServer(t, hosts[:1]...)
 	const age = 50 * time.Millisecond
-	c, _ := checker(t, names.Target(port), "", func(o *check.Options) { o.MaxAge = age })
+	c, _ := checker(t, names.Target(port), "", func(o *check.Options) {
+		o.MaxAge, o.ConnectTimeout, o.RPCTimeout = age, 10*time.Second, 10*time.Second // a busy machine keeps them
+	})
 	at := func(n int, addresses ...string) {
 		t.Helper()
 		names.SetAddresses(addresses...)
