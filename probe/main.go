@@ -80,7 +80,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	options.Redial = redial
 	var noIdentity atomic.Bool // the dial's credentials could not be obtained
-	options.Trace.Verdict = func(_ context.Context, v health.Verdict, evidence health.Evidence) (time.Time, string) {
+	options.Trace = &health.Trace{Verdict: func(_ context.Context, v health.Verdict, evidence health.Evidence) (time.Time, string) {
 		for _, a := range evidence.Attempts {
 			if a.Dial.Phase == health.PhaseCredentials {
 				noIdentity.Store(true)
@@ -93,7 +93,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			}
 		}
 		return time.Time{}, ""
-	}
+	}}
 	if s.Verbose {
 		fmt.Fprintf(stderr, "checking %s: connect timeout %v, RPC timeout %v\n", s.ShownAddr(), s.ConnectTimeout, s.RPCTimeout)
 		if len(s.FromEnvironment) > 0 {

@@ -293,9 +293,11 @@ func (c *Checker) newPlace(a target.Address, whole bool) *place {
 	if !whole {
 		o.Lookup = only(a)
 	}
-	o.PromptCalls = maxCalls                   // calls are spread already
-	o.Trace.Verdict, o.Trace.Shared = nil, nil // a verdict is about all addresses
-	o.Trace.PeerCertificate = func(leaf *x509.Certificate) {
+	o.PromptCalls = maxCalls // calls are spread already
+	trace := *o.Trace
+	o.Trace = &trace
+	trace.Verdict, trace.Shared = nil, nil // a verdict is about all addresses
+	trace.PeerCertificate = func(leaf *x509.Certificate) {
 		p.mu.Lock()
 		p.leaf = leaf
 		p.mu.Unlock()

@@ -48,8 +48,8 @@ type told struct {
 	shared   int
 }
 
-func (h *told) trace() health.Trace {
-	return health.Trace{
+func (h *told) trace() *health.Trace {
+	return &health.Trace{
 		Verdict: func(_ context.Context, v health.Verdict, e health.Evidence) (time.Time, string) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -1071,7 +1071,7 @@ func TestLimitOfDials(t *testing.T) {
 		m.setList(hangers(40)...)
 		shared := <-process
 		o := c.o
-		o.Process, o.Lookup, o.Trace = shared, nil, health.Trace{}
+		o.Process, o.Lookup, o.Trace = shared, nil, nil
 		o.Target, _ = target.Parse("192.0.2.1:1")
 		other := check.New(o)
 		defer other.Close()

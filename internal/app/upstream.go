@@ -72,7 +72,7 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 	}
 	options.MaxConcurrent = s.MaxConcurrentChecks
 	options.Process, options.CheckedEvery = p.process, s.CheckInterval
-	options.Trace = o.Trace
+	options.Trace = &o.Trace
 	options.Trace.Verdict = newReporter(p, t).verdict
 	var certificateEnds atomic.Pointer[time.Time] // nil before there was one
 	options.Trace.PeerCertificate = func(leaf *x509.Certificate) {

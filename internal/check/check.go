@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,20 +63,19 @@ type Options struct {
 
 // Checker checks one upstream. It is safe for concurrent use, and does nothing between checks.
 type Checker struct {
-	trace      health.Trace
+	trace      *health.Trace
 	redact     func(text string) string
 	services   []string
 	process    *Process
 	own        bool // the process is this Checker's alone
-	budget     time.Duration
-	prove      prove.Options
-	finish     prove.Options // prove, for configured services: their callers may leave, and their RPCs go on
+	connect    time.Duration
+	rpc        time.Duration
+	metadata   func(ctx context.Context) (metadata.MD, error)
 	calls      *coalesce.Group[grpcconn.Request, *health.Proof, *call]
 	configured *pool.Pool                // for the configured services
 	others     atomic.Pointer[pool.Pool] // for the rest; nil before the first of that
 	maxMadeUp  int64
 	madeUp     atomic.Int64 // RPCs in progress for names that callers made up, maxMadeUp at most
-	doubled    sync.Map     // requests of which a check makes a second RPC
 }
 
 // New returns a Checker. It makes no connection yet.
@@ -94,19 +92,14 @@ func New(o Options) *Checker {
 	}
 	c := &Checker{
 		trace: o.Trace, redact: o.Redact, services: health.Configured(o.Services), maxMadeUp: int64(cmp.Or(o.MaxConcurrent, 100)),
-		process: o.Process, own: own, budget: o.ConnectTimeout + o.RPCTimeout,
+		process: o.Process, own: own, connect: o.ConnectTimeout, rpc: o.RPCTimeout, metadata: o.Metadata,
 	}
-	c.prove = prove.Options{
-		Go: o.Process.goroutines.Go, Clock: o.Process.clock, ConnectTimeout: o.ConnectTimeout, RPCTimeout: o.RPCTimeout, Metadata: o.Metadata, Trace: &c.trace,
-	}
-	c.finish = c.prove
-	c.finish.Finish = true
 	c.configured = pool.New(pool.Options{
 		Dial: dial.New(o.Options, o.Process.clock).Dial, Clock: o.Process.clock, MaxAge: o.MaxAge, ConnectTimeout: o.ConnectTimeout,
-		AskedEvery: o.CheckedEvery, Turns: o.Process.turns(), Reserve: c.budget / lastTurn, Reaper: o.Process.reaper,
+		AskedEvery: o.CheckedEvery, Turns: o.Process.turns(), Reserve: c.budget() / lastTurn, Reaper: o.Process.reaper,
 	})
 	c.calls = coalesce.New(coalesce.Options[grpcconn.Request, *health.Proof, *call]{
-		Go: o.Process.goroutines.Go, Clock: o.Process.clock, Budget: c.budget,
+		Go: o.Process.goroutine, Clock: o.Process.clock, Budget: c.budget(),
 		Left: prove.ErrLeft, Window: shareWindow, Prompt: min(cmp.Or(o.PromptCalls, promptCalls), maxCalls), Max: maxCalls, Reserve: o.RPCTimeout + shareWindow,
 		Start: c.start, Finish: c.report, Unanswered: c.unanswered, Shared: o.Trace.Shared,
 		Queued: func(ctx context.Context, r grpcconn.Request, due time.Duration) { c.poolOf(r).Redial(ctx, due) },
@@ -183,13 +176,22 @@ type call struct {
 }
 
 func (c *Checker) start(ctx context.Context, r grpcconn.Request, now clock.Reading, due time.Duration) *call {
-	p := &permits{checker: c, request: r, limited: !r.List && !c.isConfigured(r)}
-	o := &c.prove
-	if c.isConfigured(r) {
-		o = &c.finish
-	}
+	configured := c.isConfigured(r)
+	p := &permits{checker: c, request: r, limited: !r.List && !configured}
+	o := c.options()
+	o.Finish = configured // their callers may leave, and their RPCs go on
 	return &call{prove.New(ctx, o, c.poolOf(r), r, now, due, p), p}
 }
+
+// options are those of a check. They are not kept between checks, because most of the many checkers of a process are at rest.
+func (c *Checker) options() prove.Options {
+	return prove.Options{
+		Go: c.process.goroutine, Clock: c.process.clock, ConnectTimeout: c.connect, RPCTimeout: c.rpc, Metadata: c.metadata, Trace: c.trace,
+	}
+}
+
+// budget is the time for a check.
+func (c *Checker) budget() time.Duration { return c.connect + c.rpc }
 
 // Run makes the check. It is coalesce's Work.
 func (w *call) Run() (*health.Proof, clock.Reading) {
@@ -248,6 +250,12 @@ func (c *Checker) report(ctx context.Context, r grpcconn.Request, began clock.Re
 	return result
 }
 
+// doubled is a request of a Checker of which a check makes a second RPC.
+type doubled struct {
+	checker *Checker
+	request grpcconn.Request
+}
+
 // permits are a check's permission to make its RPC, and a second one beside it. The checks of names that callers made up
 // share a limit; and of each request one check at a time makes a second RPC.
 type permits struct {
@@ -275,7 +283,7 @@ func (p *permits) Take() bool {
 	if !p.takeRPC() {
 		return false
 	}
-	if _, taken := p.checker.doubled.LoadOrStore(p.request, nil); taken {
+	if _, taken := p.checker.process.doubled.LoadOrStore(doubled{p.checker, p.request}, nil); taken {
 		p.returnRPC()
 		return false
 	}
@@ -284,6 +292,6 @@ func (p *permits) Take() bool {
 
 // Return is that of prove.Extra.
 func (p *permits) Return() {
-	p.checker.doubled.Delete(p.request)
+	p.checker.process.doubled.Delete(doubled{p.checker, p.request})
 	p.returnRPC()
 }

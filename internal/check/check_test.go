@@ -58,7 +58,7 @@ func checkerAt(t testing.TB, clock func() clock.Moment, address string, change .
 	c := &counted{retries: map[string]int{}}
 	o := Options{MaxAge: time.Minute, Clock: clock, Options: dial.Options{
 		Target: parsed,
-		Trace: health.Trace{
+		Trace: &health.Trace{
 			Dial:   func(string) { c.dials.Add(1) },
 			RPC:    func(string) { c.rpcs.Add(1) },
 			Shared: func() { c.shared.Add(1) },

@@ -14,7 +14,7 @@ func (c *Checker) Names(ctx context.Context) []string {
 	now := c.process.clock.Begin()
 	defer c.process.clock.End()
 	r := grpcconn.Request{List: true}
-	result, _ := prove.New(ctx, &c.prove, c.configured, r, now, now.Running+c.budget, &permits{checker: c, request: r}).Run()
+	result, _ := prove.New(ctx, c.options(), c.configured, r, now, now.Running+c.budget(), &permits{checker: c, request: r}).Run()
 	names := make([]string, 0, len(result.List))
 	for _, v := range result.List {
 		if v.Service != "" && health.NameFault(v.Service) == "" {

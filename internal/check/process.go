@@ -1,6 +1,8 @@
 package check
 
 import (
+	"sync"
+
 	"example.com/grpc-health-http/internal/clock"
 	"example.com/grpc-health-http/internal/pool"
 	"example.com/grpc-health-http/internal/turns"
@@ -15,7 +17,9 @@ const MaxDials = 64
 type Process struct {
 	clock      *clock.Running
 	goroutines *workers.Group
-	dials      *turns.Gate // nil is no limit
+	goroutine  func(f func()) // goroutines.Go, which each Checker would make anew
+	doubled    *sync.Map      // see permits
+	dials      *turns.Gate    // nil is no limit
 	reaper     *pool.Reaper
 	target     *turns.Target // of all its Checkers; nil where each has its own
 }
@@ -26,7 +30,8 @@ func NewProcess(read func() clock.Moment, dials, kept int) *Process {
 	if read == nil {
 		read = clock.System()
 	}
-	p := &Process{clock: clock.NewRunning(read), goroutines: workers.New(), reaper: pool.NewReaper(kept)}
+	p := &Process{clock: clock.NewRunning(read), goroutines: workers.New(), doubled: new(sync.Map), reaper: pool.NewReaper(kept)}
+	p.goroutine = p.goroutines.Go
 	if dials > 0 {
 		p.dials = turns.NewGate(dials)
 	}

@@ -65,7 +65,7 @@ func (dl *Dialer) connect(ctx context.Context, to route, tc credentials.Transpor
 	began = time.Now()
 	wire := peek(secured)
 	wire.dialling = ctx
-	c, err := grpcconn.New(ctx, dl.conn, wire, auth)
+	c, err := grpcconn.New(ctx, grpcconn.Options{Authority: dl.o.Authority, UserAgent: dl.o.UserAgent, Gzip: dl.o.Gzip}, wire, auth)
 	a.HTTP2 = time.Since(began)
 	if err != nil {
 		cause := wire.readError()

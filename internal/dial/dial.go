@@ -49,8 +49,8 @@ type Options struct {
 	Lookup target.LookupFunc
 	// Connect opens network connections; nil is a net.Dialer's DialContext.
 	Connect func(ctx context.Context, network, address string) (net.Conn, error)
-	// Trace hears of Dial, Retry ("credentials") and PeerCertificate.
-	Trace health.Trace
+	// Trace hears of Dial, Retry ("credentials") and PeerCertificate; nil tells nobody.
+	Trace *health.Trace
 }
 
 // connect is shared, for a net.Dialer for each of many targets takes memory.
@@ -60,7 +60,6 @@ var connect = new(net.Dialer).DialContext
 type Dialer struct {
 	o     Options
 	clock *clock.Running
-	conn  grpcconn.Options
 }
 
 // New returns a Dialer.
@@ -70,11 +69,8 @@ func New(o Options, clock *clock.Running) *Dialer {
 	}
 	o.Trace = o.Trace.Complete()
 	o.TLSSetting = cmp.Or(o.TLSSetting, "TLS to the upstream")
-	return &Dialer{o: o, clock: clock, conn: grpcconn.Options{
-		Authority: cmp.Or(o.Authority, o.ServerName, o.Target.Authority()),
-		UserAgent: o.UserAgent,
-		Gzip:      o.Gzip,
-	}}
+	o.Authority = cmp.Or(o.Authority, o.ServerName, o.Target.Authority())
+	return &Dialer{o: o, clock: clock}
 }
 
 // Dial connects, and returns once the server's SETTINGS have come. The connection is nil where the Dial's Err is not. p shows

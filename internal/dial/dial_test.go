@@ -81,7 +81,7 @@ func bubble(t *testing.T, test func(t *testing.T, w *world)) {
 				}
 				return way.Connect(ctx, network, address)
 			},
-			Trace: health.Trace{
+			Trace: &health.Trace{
 				Dial:  func(result string) { tell("dial " + result) },
 				Retry: func(reason string) { tell("retry " + reason) },
 			},

@@ -209,7 +209,7 @@ func dialReal(t *testing.T, address string, change ...func(*dial.Options)) (d he
 	t.Helper()
 	var mu sync.Mutex
 	o := dial.Options{Target: parse(t, address), ConnectTimeout: 10 * time.Second}
-	o.Trace.Retry = func(reason string) { mu.Lock(); defer mu.Unlock(); told = append(told, reason) }
+	o.Trace = &health.Trace{Retry: func(reason string) { mu.Lock(); defer mu.Unlock(); told = append(told, reason) }}
 	for _, f := range change {
 		f(&o)
 	}

@@ -25,26 +25,34 @@ type Trace struct {
 	Verdict func(ctx context.Context, v Verdict, evidence Evidence) (since time.Time, evidenceID string)
 }
 
-// Complete returns the Trace with functions that do nothing in place of those that are nil.
-func (t Trace) Complete() Trace {
+// Complete returns the Trace with functions that do nothing in place of those that are nil: t itself where there are none of these. A nil one has
+// nil functions alone.
+func (t *Trace) Complete() *Trace {
+	var c Trace
+	if t != nil {
+		c = *t
+	}
+	if c.RPC != nil && c.Dial != nil && c.Retry != nil && c.Shared != nil && c.PeerCertificate != nil && c.Verdict != nil {
+		return t
+	}
 	none := func(string) {}
-	if t.RPC == nil {
-		t.RPC = none
+	if c.RPC == nil {
+		c.RPC = none
 	}
-	if t.Dial == nil {
-		t.Dial = none
+	if c.Dial == nil {
+		c.Dial = none
 	}
-	if t.Retry == nil {
-		t.Retry = none
+	if c.Retry == nil {
+		c.Retry = none
 	}
-	if t.Shared == nil {
-		t.Shared = func() {}
+	if c.Shared == nil {
+		c.Shared = func() {}
 	}
-	if t.PeerCertificate == nil {
-		t.PeerCertificate = func(*x509.Certificate) {}
+	if c.PeerCertificate == nil {
+		c.PeerCertificate = func(*x509.Certificate) {}
 	}
-	if t.Verdict == nil {
-		t.Verdict = func(context.Context, Verdict, Evidence) (time.Time, string) { return time.Time{}, "" }
+	if c.Verdict == nil {
+		c.Verdict = func(context.Context, Verdict, Evidence) (time.Time, string) { return time.Time{}, "" }
 	}
-	return t
+	return &c
 }

@@ -63,7 +63,7 @@ const outdatedAfter = 5 * time.Second
 
 // Check is one check in progress.
 type Check struct {
-	o       *Options
+	o       Options
 	ctx     context.Context
 	pool    *pool.Pool
 	request grpcconn.Request
@@ -96,7 +96,7 @@ type settlement struct {
 
 // New returns a check that begins at now, of which the first caller needs the answer at the running time due. It ends with ctx, and so
 // do its attempts, but for what Options.Finish says.
-func New(ctx context.Context, o *Options, p *pool.Pool, request grpcconn.Request, now clock.Reading, due time.Duration, extra Extra) *Check {
+func New(ctx context.Context, o Options, p *pool.Pool, request grpcconn.Request, now clock.Reading, due time.Duration, extra Extra) *Check {
 	return &Check{o: o, ctx: ctx, pool: p, request: request, due: due, extra: extra, began: now, events: make(chan event, 4), over: make(chan struct{})}
 }
 

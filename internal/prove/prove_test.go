@@ -119,10 +119,10 @@ func bubble(t *testing.T, test func(t *testing.T, w *world), options ...healthte
 		if err != nil {
 			t.Fatal(err)
 		}
-		trace := health.Trace{
+		trace := (&health.Trace{
 			Retry: func(reason string) { w.mu.Lock(); defer w.mu.Unlock(); w.retries = append(w.retries, reason) },
 			Dial:  func(result string) { w.mu.Lock(); defer w.mu.Unlock(); w.dials = append(w.dials, result) },
-		}.Complete()
+		}).Complete()
 		dialer := dial.New(dial.Options{Target: to, ConnectTimeout: connectTimeout, Trace: trace, Connect: func(ctx context.Context, network, address string) (net.Conn, error) {
 			time.Sleep(instant)
 			return way.Connect(ctx, network, address)
@@ -131,7 +131,7 @@ func bubble(t *testing.T, test func(t *testing.T, w *world), options ...healthte
 		w.pool = pool.New(pool.Options{
 			Dial: dialer.Dial, Clock: w.clock, MaxAge: time.Hour, ConnectTimeout: connectTimeout, Turns: w.gate.Target(), Reserve: quarter,
 		})
-		w.o = prove.Options{Go: func(f func()) { go f() }, Clock: w.clock, ConnectTimeout: connectTimeout, RPCTimeout: rpcTimeout, Trace: &trace}
+		w.o = prove.Options{Go: func(f func()) { go f() }, Clock: w.clock, ConnectTimeout: connectTimeout, RPCTimeout: rpcTimeout, Trace: trace}
 		test(t, w)
 		for _, release := range w.released {
 			release()
@@ -181,7 +181,7 @@ func (w *world) beginFor(service string, now clock.Reading) *check {
 func (w *world) check(service string, now clock.Reading, extra prove.Extra) *check {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	c := &check{w: w, began: w.now(), cancel: cancel, done: make(chan struct{})}
-	c.Check = prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: service}, now, cmp.Or(w.due, clock.Never), extra)
+	c.Check = prove.New(ctx, w.o, w.pool, grpcconn.Request{Service: service}, now, cmp.Or(w.due, clock.Never), extra)
 	go func() {
 		defer cancel()
 		c.Proof, c.asked = c.Run()
@@ -631,7 +631,7 @@ func testGivenUp(t *testing.T, finish bool) {
 					}
 				}
 				w.onRead.Store(&giveUp)
-				c := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), clock.Never, &w.permit)
+				c := prove.New(ctx, w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), clock.Never, &w.permit)
 				if r, _ := c.Run(); r.Verdict.Status != health.Serving && r.Verdict != (health.Verdict{}) {
 					t.Errorf("%+v", r.Verdict)
 				}
@@ -674,7 +674,7 @@ func TestFinish(t *testing.T) {
 				before, began := w.up.RPCsFor("s"), time.Now()
 				ctx, leave := context.WithCancelCause(t.Context())
 				time.AfterFunc(row.leaves, func() { leave(row.cause) })
-				if r, asked := prove.New(ctx, &w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), clock.Never, &w.permit).Run(); r.Verdict != (health.Verdict{}) || asked != (clock.Reading{}) {
+				if r, asked := prove.New(ctx, w.o, w.pool, grpcconn.Request{Service: "s"}, w.clock.Now(), clock.Never, &w.permit).Run(); r.Verdict != (health.Verdict{}) || asked != (clock.Reading{}) {
 					t.Errorf("a result that nobody waits for: %+v", r)
 				}
 				if took := time.Since(began); took < row.ends || took > row.ends+10*ms {

@@ -32,10 +32,10 @@ func told(t *testing.T, s settings.Upstream, token func(context.Context) (string
 		t.Fatal(err)
 	}
 	var text string
-	o.Trace.Verdict = func(_ context.Context, v health.Verdict, e health.Evidence) (time.Time, string) {
+	o.Trace = &health.Trace{Verdict: func(_ context.Context, v health.Verdict, e health.Evidence) (time.Time, string) {
 		text += fmt.Sprint(v.Err, e.Lines())
 		return time.Time{}, ""
-	}
+	}}
 	c := check.New(o)
 	defer c.Close()
 	v := c.Check(t.Context(), "quoting")

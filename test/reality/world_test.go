@@ -440,11 +440,11 @@ func newLocal(o check.Options) *local {
 		}
 		return &watched{Conn: c, local: l, end: new(string)}, nil
 	}
-	o.Trace.Retry = func(reason string) {
+	o.Trace = &health.Trace{Retry: func(reason string) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.retries = append(l.retries, reason)
-	}
+	}}
 	l.Checker = check.New(o)
 	return l
 }

@@ -330,8 +330,8 @@ func (w *world) noteLocked(what string, more fmt.Stringer) {
 }
 
 // traced hears of what the checker does.
-func (w *world) traced() health.Trace {
-	return health.Trace{
+func (w *world) traced() *health.Trace {
+	return &health.Trace{
 		RPC:   func(code string) { w.note("RPC ended", text(code)) },
 		Dial:  func(result string) { w.note("dial ended", text(result)) },
 		Retry: func(reason string) { w.note("further attempt", text(reason)) },
