@@ -121,8 +121,8 @@ func (a *App) SetTargets(targets []settings.Target) error {
 // TLS reports whether a target is checked over TLS, or what is as good. asker.Default is the only upstream's name.
 func (a *App) TLS(name string) bool {
 	for _, u := range a.fleet.all() {
-		if u.target.Name == name || !a.fleet.named && name == asker.Default {
-			return tlsOf(&u.target.Upstream) != "none"
+		if u.ask.Name == name || !a.fleet.named && name == asker.Default {
+			return tlsOf(u.settings) != "none"
 		}
 	}
 	return false
@@ -144,7 +144,7 @@ func (a *App) Check(ctx context.Context, names ...string) []health.Verdict {
 	ctx = inert.WithBudget(ctx)
 	upstreams := a.fleet.all()
 	if len(names) > 0 {
-		upstreams = slices.DeleteFunc(upstreams, func(u *Upstream) bool { return !slices.Contains(names, u.target.Name) })
+		upstreams = slices.DeleteFunc(upstreams, func(u *Upstream) bool { return !slices.Contains(names, u.ask.Name) })
 	}
 	return slices.Concat(health.SideBySide(len(upstreams), func(i int) []health.Verdict { return upstreams[i].CheckAll(ctx) })...)
 }

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"log/slog"
 	"math"
 	"slices"
 	"sync"
@@ -18,10 +17,7 @@ const (
 // certificates logs that a certificate ends soon, for platforms without metrics: an alert can be made of the line's
 // certificate_days_left.
 type certificates struct {
-	logger   *slog.Logger
-	target   string // empty where there is one upstream only
-	upstream string
-	now      func() time.Time
+	of *reporter // of the same upstream
 
 	mu   sync.Mutex
 	last []certificate // as they were seen last
@@ -31,10 +27,6 @@ type certificate struct {
 	whose  string
 	ends   time.Time
 	logged time.Time // when the log said so last
-}
-
-func newCertificates(logger *slog.Logger, target, upstream string) *certificates {
-	return &certificates{logger: logger, target: target, upstream: upstream, now: time.Now}
 }
 
 // seen tells of a certificate that is in use: the "upstream"'s, or the one that we show as its "client". It also looks at the
@@ -49,7 +41,7 @@ func (c *certificates) seen(whose string, notAfter time.Time) {
 	case !c.last[i].ends.Equal(notAfter):
 		c.last[i] = certificate{whose: whose, ends: notAfter}
 	}
-	now := c.now()
+	now := c.of.now()
 	for i := range c.last {
 		one := &c.last[i]
 		left := one.ends.Sub(now)
@@ -62,10 +54,22 @@ func (c *certificates) seen(whose string, notAfter time.Time) {
 			message = "the " + one.whose + "'s certificate has ended"
 		}
 		var attributes []any
-		if c.target != "" {
-			attributes = append(attributes, "target", c.target)
+		if c.of.target != "" {
+			attributes = append(attributes, "target", c.of.target)
 		}
-		c.logger.Warn(message, append(attributes, "upstream", c.upstream, "certificate", one.whose, "ends", one.ends.UTC(),
+		c.of.logger.Warn(message, append(attributes, "upstream", c.of.upstream, "certificate", one.whose, "ends", one.ends.UTC(),
 			"certificate_days_left", math.Round(left.Hours()/24*1000)/1000)...)
 	}
+}
+
+// ends says when the certificate ends that was seen last; zero where none was.
+func (c *certificates) ends(whose string) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, one := range c.last {
+		if one.whose == whose {
+			return one.ends
+		}
+	}
+	return time.Time{}
 }

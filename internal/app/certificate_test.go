@@ -14,8 +14,9 @@ func TestCertificatesEndSoon(t *testing.T) {
 	const day = 24 * time.Hour
 	var log bytes.Buffer
 	now := time.Unix(1795083330, 0)
-	c := newCertificates(slog.New(slog.NewJSONHandler(&log, nil)), "", "grpc.example.com:443")
-	c.now = func() time.Time { return now }
+	c := certificates{of: &reporter{
+		logger: slog.New(slog.NewJSONHandler(&log, nil)), upstream: "grpc.example.com:443", now: func() time.Time { return now },
+	}}
 	start := now
 	for _, step := range []struct {
 		after time.Duration // since the start

@@ -44,19 +44,23 @@ func (f *fleet) set(targets []settings.Target) (changes, error) {
 	if current := f.current.Load(); current != nil {
 		next.began = current.began
 		for _, u := range current.upstreams {
-			before[u.target.Name] = u
+			before[u.ask.Name] = u
 		}
 	}
 	var made []*Upstream
 	var problems []string
 	for i := range targets {
 		t := &targets[i]
-		if u := before[t.Name]; u != nil && u.target.Equal(t) {
+		if u := before[t.Name]; u != nil && u.Target().Equal(t) {
 			delete(before, t.Name)
 			next.upstreams = append(next.upstreams, u)
 			continue
 		}
-		u, err := newUpstream(t, f.settings, f.platform)
+		var like *Upstream
+		if n := len(next.upstreams); n > 0 {
+			like = next.upstreams[n-1]
+		}
+		u, err := newUpstream(t, f.settings, f.platform, like)
 		if err != nil {
 			for line := range strings.Lines(err.Error()) {
 				problems = append(problems, strings.TrimSuffix(f.place(t)+line, "\n"))

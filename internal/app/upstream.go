@@ -3,7 +3,7 @@ package app
 import (
 	"context"
 	"crypto/x509"
-	"sync/atomic"
+	"reflect"
 	"time"
 
 	"example.com/grpc-health-http/internal/asker"
@@ -26,40 +26,38 @@ type Observer struct {
 	Gone func()
 }
 
-// verdict passes a verdict on a service on. It is none where the caller has gone away, or where a List failed.
-func (o *Observer) verdict(v *health.Verdict) {
-	if o.Verdict != nil && !v.At.IsZero() && !v.List {
-		o.Verdict(*v)
-	}
-}
-
-// Upstream is one upstream with its checker. Its verdicts are logged, and passed to its observer.
+// Upstream is one upstream with its checker. Its verdicts are logged, and passed to its observer. There are thousands of them in a process.
 type Upstream struct {
 	// Checker checks the upstream, unobserved.
-	Checker upstream.Checker
-	target  settings.Target
-	ask     asker.Upstream
-	gone    func() // tells the observer that there will be no more verdicts
+	Checker      upstream.Checker
+	addr         string
+	settings     *settings.Upstream // all but Addr: upstreams that do not differ in anything else share them
+	ask          asker.Upstream
+	observer     Observer                     // its Trace is the checker's
+	peer         func(leaf *x509.Certificate) // the observer's own PeerCertificate; nil tells nobody
+	reporter     *reporter
+	certificates certificates
+	known        known
 }
 
-// newUpstream makes an upstream of a target.
-func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstream, error) {
-	u := &Upstream{target: *t} // t lies among others, which would be kept with it
-	t = &u.target
-	var o Observer
+// newUpstream makes an upstream of a target. like is one that was made before, whose settings may be the same; it may be nil.
+func newUpstream(t *settings.Target, s *settings.Settings, p Platform, like *Upstream) (*Upstream, error) {
+	own := *t // t lies among others, which would be kept with it
+	t = &own
+	u := &Upstream{addr: t.Addr, reporter: newReporter(p, t), known: newKnown(t.Services, s.CheckInterval > 0)}
 	if p.Observe != nil {
-		o = p.Observe(t)
+		u.observer = p.Observe(t)
 	}
-	shown, clientCertificate, peerCertificate := t.ShownAddr(), o.ClientCertificate, o.Trace.PeerCertificate // o is large for a closure
-	certificates := newCertificates(p.Logger, t.Name, shown)
+	u.certificates.of = u.reporter
+	u.settings = shared(t.Upstream, like)
 	credentials := p.Credentials
 	if t.Name != "" {
 		credentials.Secrets = credentials.Secrets.Within()
 	}
 	credentials.Expiry = func(_ creds.Kind, notAfter time.Time) {
-		certificates.seen("client", notAfter)
-		if clientCertificate != nil {
-			clientCertificate(notAfter)
+		u.certificates.seen("client", notAfter)
+		if u.observer.ClientCertificate != nil {
+			u.observer.ClientCertificate(notAfter)
 		}
 	}
 	var token func(context.Context) (string, error)
@@ -72,68 +70,89 @@ func newUpstream(t *settings.Target, s *settings.Settings, p Platform) (*Upstrea
 	}
 	options.MaxConcurrent = s.MaxConcurrentChecks
 	options.Process, options.CheckedEvery = p.process, s.CheckInterval
-	options.Trace = &o.Trace
-	options.Trace.Verdict = newReporter(p, t).verdict
-	var certificateEnds atomic.Pointer[time.Time] // nil before there was one
-	options.Trace.PeerCertificate = func(leaf *x509.Certificate) {
-		certificateEnds.Store(new(leaf.NotAfter))
-		certificates.seen("upstream", leaf.NotAfter)
-		if peerCertificate != nil {
-			peerCertificate(leaf)
-		}
-	}
-	checker := upstream.NewChecker(&t.Upstream, options)
-	known := newKnown(t.Services, s.CheckInterval > 0)
-	told := func(v *health.Verdict) {
-		o.verdict(v)
-		known.add(v)
-	}
-	u.Checker, u.gone, u.ask = checker, o.Gone, asker.Upstream{
+	options.Trace = &u.observer.Trace
+	u.peer = options.Trace.PeerCertificate
+	options.Trace.Verdict, options.Trace.PeerCertificate = u.reporter.verdict, u.peerCertificate
+	u.Checker = upstream.NewChecker(&t.Upstream, options)
+	u.ask = asker.Upstream{
 		Name: t.Name, Group: t.Group,
-		Check: func(ctx context.Context, service string) health.Verdict {
-			proof := checker.Proof(ctx, service)
-			health.GiveEvidence(ctx, service, proof.Evidence)
-			told(&proof.Verdict)
-			return proof.Verdict
-		},
-		Services: t.Services,
-		Latest:   known.latest,
-		History:  known.history,
-		CertificateEnds: func() (ends time.Time) {
-			if seen := certificateEnds.Load(); seen != nil {
-				ends = *seen
-			}
-			return ends
-		},
-		Budget: t.ConnectTimeout + t.RPCTimeout,
+		Check:           u.check,
+		Services:        t.Services,
+		Latest:          u.known.latest,
+		History:         u.known.history,
+		CertificateEnds: u.certificateEnds,
+		Budget:          t.ConnectTimeout + t.RPCTimeout,
 	}
 	if s.AllowList {
-		u.ask.List = func(ctx context.Context) []health.Verdict {
-			verdicts := checker.List(ctx)
-			for i := range verdicts {
-				told(&verdicts[i])
-			}
-			return verdicts
-		}
+		u.ask.List = u.list
 	}
 	return u, nil
 }
 
-// Target is what the upstream was made of. Nobody may change it.
-func (u *Upstream) Target() *settings.Target { return &u.target }
+// shared is the settings but for the address, of which those that many upstreams have are kept once.
+func shared(s settings.Upstream, like *Upstream) *settings.Upstream {
+	s.Addr = ""
+	if like != nil && reflect.DeepEqual(&s, like.settings) {
+		return like.settings
+	}
+	return &s
+}
+
+// told passes a verdict on. It is none where the caller has gone away; and of a List that failed there is none on a service.
+func (u *Upstream) told(v *health.Verdict) {
+	if u.observer.Verdict != nil && !v.At.IsZero() && !v.List {
+		u.observer.Verdict(*v)
+	}
+	u.known.add(v)
+}
+
+// check is asker.Upstream's Check.
+func (u *Upstream) check(ctx context.Context, service string) health.Verdict {
+	proof := u.Checker.Proof(ctx, service)
+	health.GiveEvidence(ctx, service, proof.Evidence)
+	u.told(&proof.Verdict)
+	return proof.Verdict
+}
+
+// list is asker.Upstream's List.
+func (u *Upstream) list(ctx context.Context) []health.Verdict {
+	verdicts := u.Checker.List(ctx)
+	for i := range verdicts {
+		u.told(&verdicts[i])
+	}
+	return verdicts
+}
+
+// peerCertificate is a health.Trace's.
+func (u *Upstream) peerCertificate(leaf *x509.Certificate) {
+	u.certificates.seen("upstream", leaf.NotAfter)
+	if u.peer != nil {
+		u.peer(leaf)
+	}
+}
+
+// certificateEnds is asker.Upstream's CertificateEnds.
+func (u *Upstream) certificateEnds() time.Time { return u.certificates.ends("upstream") }
+
+// Target is what the upstream was made of.
+func (u *Upstream) Target() *settings.Target {
+	t := &settings.Target{Name: u.ask.Name, Group: u.ask.Group, Upstream: *u.settings}
+	t.Addr = u.addr
+	return t
+}
 
 // CheckAll checks everything that is configured for the upstream.
 func (u *Upstream) CheckAll(ctx context.Context) []health.Verdict {
 	verdicts := health.All(ctx, u.ask.Check, u.ask.Services)
 	for i := range verdicts {
-		verdicts[i].Target = u.target.Name
+		verdicts[i].Target = u.ask.Name
 	}
 	return verdicts
 }
 
 func (u *Upstream) close() {
 	u.Checker.Close()
-	if u.gone != nil {
-		u.gone()
+	if u.observer.Gone != nil {
+		u.observer.Gone()
 	}
 }

@@ -24,7 +24,7 @@ const maxAcknowledged = 100
 type Services[T comparable] struct {
 	create func(name string) T
 
-	mu           sync.RWMutex
+	mu           sync.Mutex
 	others       T          // the zero T before it is needed
 	known        []named[T] // sorted by name; for few names, which are the rule, it takes much less than a map
 	acknowledged int
@@ -39,7 +39,9 @@ type named[T comparable] struct {
 // each, and for Other when that is first needed. It must not return the zero T.
 func New[T comparable](configured []string, create func(name string) T) *Services[T] {
 	s := &Services[T]{create: create}
-	for _, name := range health.Configured(configured) {
+	configured = health.Configured(configured)
+	s.known = make([]named[T], 0, len(configured))
+	for _, name := range configured {
 		if i, ok := s.search(name); !ok {
 			s.known = slices.Insert(s.known, i, named[T]{name, create(name)})
 		}
@@ -68,9 +70,23 @@ func (s *Services[T]) madeLocked() bool {
 
 // IsOthers reports whether t is what all other names share.
 func (s *Services[T]) IsOthers(t T) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.madeLocked() && t == s.others
+}
+
+// All returns every T that there is.
+func (s *Services[T]) All() []T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]T, 0, len(s.known)+1)
+	for _, one := range s.known {
+		all = append(all, one.t)
+	}
+	if s.madeLocked() {
+		all = append(all, s.others)
+	}
+	return all
 }
 
 // Find returns the T of the verdict's service. It creates one where the verdict is the first to acknowledge the service.
@@ -99,8 +115,8 @@ func (s *Services[T]) Find(v health.Verdict) T {
 
 // find returns the T of a name, if there is one, and whether no more names get one.
 func (s *Services[T]) find(name string) (found T, ok, full bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	i, ok := s.search(name)
 	if ok {
 		found = s.known[i].t

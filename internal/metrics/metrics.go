@@ -38,6 +38,7 @@ type Metrics struct {
 	codes     *prometheus.CounterVec     // verdicts by code
 	timings   *bounded.Services[*timing] // where there are targets: one for all of them
 	upstreams *upstreams
+	newSeries func(name string) *series // seriesOf, which each upstream would make anew
 	rejected  counters
 	rpcs      counters
 	shared    prometheus.Counter
@@ -84,6 +85,7 @@ func New(registry *prometheus.Registry, o Options) *Metrics {
 			"Readings of changed certificate files, by result.", "result", other, []string{"ok", "error"}),
 		upstreams: newUpstreams(o.Targets),
 	}
+	m.newSeries = m.seriesOf
 	m.trace = health.Trace{RPC: m.rpcs.inc, Dial: m.dials.inc, Retry: m.retries.inc, Shared: m.shared.Inc}
 	if o.Targets {
 		m.timings = bounded.New([]string{bounded.Other}, m.newTiming)

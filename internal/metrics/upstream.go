@@ -24,12 +24,11 @@ const (
 // Upstream has the series that tell how one upstream is, and counts what is done to it. Its methods may be called from many
 // goroutines.
 type Upstream struct {
-	process *Metrics
-	o       UpstreamOptions
+	process         *Metrics
+	target, address string
 
 	// Names come from callers: only the configured ones and those that the upstream has acknowledged get series of their own.
 	services *bounded.Services[*series]
-	states   states
 	// The ends of the upstream's certificate, and of the one that is shown to it, as Unix time; 0 before one was seen.
 	certificate, client atomic.Int64
 }
@@ -46,9 +45,7 @@ type UpstreamOptions struct {
 
 // NewUpstream adds the series of an upstream.
 func (m *Metrics) NewUpstream(o UpstreamOptions) *Upstream {
-	u := &Upstream{process: m, o: o}
-	u.o.Target, u.o.Address = valid(o.Target), valid(o.Address)
-	u.services = bounded.New(o.Services, u.newSeries)
+	u := &Upstream{process: m, target: valid(o.Target), address: valid(o.Address), services: bounded.New(o.Services, m.newSeries)}
 	if !m.upstreams.named {
 		u.services.Others() // it has series from the start
 	}
@@ -99,20 +96,20 @@ type series struct {
 
 	mu       sync.Mutex
 	verdicts [statuses]uint64
-	known    bool          // there was a verdict
-	status   health.Status // of the latest verdict
-	at       time.Time     // of the latest verdict
+	known    bool      // there was a verdict
+	status   uint8     // of the latest verdict, a health.Status
+	at       time.Time // of the latest verdict
 }
 
 // statuses is how many there are.
 const statuses = int(health.Overloaded) + 1
 
-func (u *Upstream) newSeries(name string) *series {
+// seriesOf makes the series of a service.
+func (m *Metrics) seriesOf(name string) *series {
 	s := &series{name: valid(name)}
-	if u.process.timings == nil {
-		s.timing = u.process.newTiming(name)
+	if m.timings == nil {
+		s.timing = m.newTiming(name)
 	}
-	u.states.add(s)
 	return s
 }
 
@@ -124,7 +121,7 @@ func (s *series) observe(v health.Verdict, latest bool) {
 		s.verdicts[i]++
 	}
 	if latest && !v.At.Before(s.at) {
-		s.known, s.status, s.at = true, v.Status, v.At
+		s.known, s.status, s.at = true, uint8(v.Status), v.At
 	}
 }
 
@@ -157,38 +154,6 @@ func (m *Metrics) newTiming(name string) *timing {
 		newCode:  func(code string) prometheus.Counter { return m.codes.WithLabelValues(code, name) },
 		codes:    make(map[string]prometheus.Counter),
 	}
-}
-
-// states are the series of an upstream's services.
-type states struct {
-	mu  sync.Mutex
-	all []*series
-}
-
-func (s *states) add(one *series) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.all = append(s.all, one)
-}
-
-// samples is how many samples there are about the services at most. Of a named upstream few statuses have one.
-func (s *states) samples(named bool) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !named {
-		return len(s.all) * samplesOfService
-	}
-	n := 0
-	for _, one := range s.all {
-		n += one.samples()
-	}
-	return n
-}
-
-func (s *states) list() []*series {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.all)
 }
 
 // upstreams makes the series of all upstreams when they are scraped, from what is known then: a thousand targets cost little between
@@ -267,7 +232,15 @@ func (u *upstreams) samples() (n int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, one := range u.all {
-		n += samplesOfOne + one.states.samples(u.named)
+		all := one.services.All()
+		n += samplesOfOne
+		if !u.named {
+			n += len(all) * samplesOfService
+			continue
+		}
+		for _, s := range all { // few statuses have a sample
+			n += s.samples()
+		}
 	}
 	return n
 }
@@ -275,21 +248,21 @@ func (u *upstreams) samples() (n int) {
 func (u *upstreams) collect(metrics chan<- prometheus.Metric, one *Upstream) {
 	target := make([]*dto.LabelPair, 0, 1)
 	if u.named {
-		target = append(target, pair("target", one.o.Target))
+		target = append(target, pair("target", one.target))
 	}
 	// The labels are in the order of their names, or the registry would copy and sort them: role, service_name and status are before target, upstream is behind it.
 	send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, before ...*dto.LabelPair) {
 		metrics <- &sample{desc: desc, kind: kind, value: value, labels: append(before, target...)}
 	}
-	metrics <- &sample{desc: u.info, kind: prometheus.GaugeValue, value: 1, labels: append(target[:len(target):len(target)], pair("upstream", one.o.Address))}
+	metrics <- &sample{desc: u.info, kind: prometheus.GaugeValue, value: 1, labels: append(target[:len(target):len(target)], pair("upstream", one.address))}
 	for i, ends := range [...]int64{one.certificate.Load(), one.client.Load()} {
 		if ends != 0 {
 			send(u.expiry, prometheus.GaugeValue, float64(ends), roles[i])
 		}
 	}
-	for _, s := range one.states.list() {
+	for _, s := range one.services.All() {
 		s.mu.Lock()
-		verdicts, known, latest, at := s.verdicts, s.known, s.status, s.at
+		verdicts, known, latest, at := s.verdicts, s.known, health.Status(s.status), s.at
 		s.mu.Unlock()
 		service := pair(serviceLabel, s.name)
 		if known {

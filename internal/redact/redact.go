@@ -96,9 +96,9 @@ func (s *Secrets) Public(names ...string) {
 	if s == nil {
 		return
 	}
-	var public []string
+	public := make([]string, 0, 2) // of most upstreams: their address with and without the port
 	for _, name := range names {
-		if len(name) >= Least {
+		if len(name) >= Least && !slices.Contains(public, name) {
 			public = append(public, name)
 		}
 	}
