@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"example.com/grpc-health-http/internal/asker"
 	"example.com/grpc-health-http/internal/check"
 	"example.com/grpc-health-http/internal/creds"
@@ -41,8 +39,8 @@ type Platform struct {
 	SideBySide func(*http.Request) int
 	Crowds     func(*http.Request) bool
 
-	lines, linesOfMadeUp *rate.Limiter  // of the log, for all upstreams
-	process              *check.Process // what their checkers share
+	reports *reports       // what the reporters of upstreams share
+	process *check.Process // what their checkers share
 }
 
 // App is the upstreams with the handler that answers for them.
@@ -76,7 +74,7 @@ func New(s *settings.Settings, p Platform) (*App, error) {
 	p.Credentials = logged(p.Logger, p.Credentials)
 	p.Credentials.Setting = s.Name
 	p.Credentials.Shared = new(creds.Shared)
-	p.lines, p.linesOfMadeUp = newLimiter(), newLimiter()
+	p.reports = newReports(p.Logger)
 	kept := 0
 	if p.Memory != nil {
 		kept = p.Memory.Upstreams

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/grpc-health-http/internal/settings"
 )
 
 func TestCertificatesEndSoon(t *testing.T) {
@@ -14,9 +16,9 @@ func TestCertificatesEndSoon(t *testing.T) {
 	const day = 24 * time.Hour
 	var log bytes.Buffer
 	now := time.Unix(1795083330, 0)
-	c := certificates{of: &reporter{
-		logger: slog.New(slog.NewJSONHandler(&log, nil)), upstream: "grpc.example.com:443", now: func() time.Time { return now },
-	}}
+	all := newReports(slog.New(slog.NewJSONHandler(&log, nil)))
+	all.now = func() time.Time { return now }
+	c := certificates{of: newReporter(all, &settings.Target{Upstream: settings.Upstream{Addr: "grpc.example.com:443"}})}
 	start := now
 	for _, step := range []struct {
 		after time.Duration // since the start

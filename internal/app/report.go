@@ -30,19 +30,28 @@ func newLimiter() *rate.Limiter { return rate.NewLimiter(linesPerSecond, burst) 
 // reporter logs the verdicts of checks. It gives each verdict the time since when the service has its status, and each failure
 // the id of the line with its evidence.
 type reporter struct {
-	logger     *slog.Logger
+	*reports
 	target     string // empty where there is one upstream only
 	upstream   string // as the log shows it
 	configured []string
-	now        func() time.Time
 
 	since statusSince
 
 	mu   sync.Mutex
 	seen map[kind]*repeated  // nil before the first
 	down map[string][]string // addresses that were not serving, by service, as the log says; nil before the first
-	// Those of all upstreams. Names that callers made up have a limiter of their own: they cannot silence the configured ones.
+}
+
+// reports is what the reporters of all upstreams share.
+type reports struct {
+	logger *slog.Logger
+	now    func() time.Time
+	// Names that callers made up have a limiter of their own: they cannot silence the configured ones.
 	lines, linesOfMadeUp *rate.Limiter
+}
+
+func newReports(logger *slog.Logger) *reports {
+	return &reports{logger: logger, now: time.Now, lines: newLimiter(), linesOfMadeUp: newLimiter()}
 }
 
 // kind is what makes two failures look alike. There are few: the name of a service that is not
@@ -60,10 +69,9 @@ type repeated struct {
 	quiet int    // failures since then that were not logged
 }
 
-func newReporter(p Platform, t *settings.Target) *reporter {
+func newReporter(all *reports, t *settings.Target) *reporter {
 	return &reporter{
-		logger: p.Logger, target: t.Name, upstream: t.ShownAddr(), configured: health.Configured(t.Services), now: time.Now,
-		since: newStatusSince(t.Services), lines: p.lines, linesOfMadeUp: p.linesOfMadeUp,
+		reports: all, target: t.Name, upstream: t.ShownAddr(), configured: health.Configured(t.Services), since: newStatusSince(t.Services),
 	}
 }
 

@@ -27,7 +27,7 @@ type reported struct {
 
 func newReported(t *testing.T, level slog.Level, configured ...string) *reported {
 	r := &reported{t: t, out: new(bytes.Buffer), at: time.Unix(1700000000, 0)}
-	r.reporter = newReporter(Platform{Logger: slog.New(slog.NewJSONHandler(r.out, &slog.HandlerOptions{Level: level})), lines: newLimiter(), linesOfMadeUp: newLimiter()},
+	r.reporter = newReporter(newReports(slog.New(slog.NewJSONHandler(r.out, &slog.HandlerOptions{Level: level}))),
 		&settings.Target{Upstream: settings.Upstream{Addr: "grpc.example.com:443", Services: configured}})
 	r.now = func() time.Time { return r.at }
 	return r
@@ -115,12 +115,12 @@ func TestLine(t *testing.T) {
 			`{"level":"WARN","msg":"checkout NOT_SERVING: the server answers, and says that it is not serving","target":"checkout","upstream":"u:1","health_status":"NOT_SERVING","grpc_code":"OK","evidence":"ID","duration_seconds":1.5}`},
 	} {
 		var out bytes.Buffer
-		r := newReporter(Platform{lines: newLimiter(), linesOfMadeUp: newLimiter(), Logger: slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		r := newReporter(newReports(slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
 				return slog.Attr{}
 			}
 			return a
-		}}))}, &settings.Target{Name: test.target, Upstream: settings.Upstream{Addr: "u:1", Services: test.configured}})
+		}}))), &settings.Target{Name: test.target, Upstream: settings.Upstream{Addr: "u:1", Services: test.configured}})
 		test.v.Duration = 1500 * time.Millisecond
 		_, id := r.verdict(t.Context(), test.v, health.Evidence{})
 		if got := strings.TrimSpace(out.String()); got != strings.Replace(test.want, "ID", id, 1) {

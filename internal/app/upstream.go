@@ -44,7 +44,7 @@ type Upstream struct {
 func newUpstream(t *settings.Target, s *settings.Settings, p Platform, like *Upstream) (*Upstream, error) {
 	own := *t // t lies among others, which would be kept with it
 	t = &own
-	u := &Upstream{addr: t.Addr, reporter: newReporter(p, t), known: newKnown(t.Services, s.CheckInterval > 0)}
+	u := &Upstream{addr: t.Addr, reporter: newReporter(p.reports, t), known: newKnown(t.Services, s.CheckInterval > 0)}
 	if p.Observe != nil {
 		u.observer = p.Observe(t)
 	}

@@ -117,20 +117,19 @@ var ErrNoTurn = errors.New("as many dials as this process may make at once were 
 
 // Pool is safe for concurrent use.
 type Pool struct {
-	o           Options
-	dialSpacing time.Duration
+	o Options
 
 	mu      sync.Mutex
 	kept    *Conn         // nil where there is none
 	watched int64         // what the Reaper needs to forget the pool; 0 where it does not look at it
 	dials   []*dialing    // in progress, in the order of their start; the last may wait for its turn
 	changed chan struct{} // closed when a dial begins, ends or has no callers any more; nil where nobody waits for that
-	waiting int           // callers of Get that wait
+	waiting int32         // callers of Get that wait
+	queued  int32         // dials that wait for their turn
 	redials bool          // a Redial waits for the distance to the latest dial
 	closed  bool          // no connection is kept any more
 
 	asked    clock.Moment // when a caller got a connection last
-	queued   int          // dials that wait for their turn
 	unqueued clock.Moment // when one of them did not any more, at last
 }
 
@@ -148,7 +147,7 @@ type dialing struct {
 
 // New returns a pool.
 func New(o Options) *Pool {
-	return &Pool{o: o, dialSpacing: max(shareWindow, o.ConnectTimeout/maxDials), asked: longAgo, unqueued: longAgo}
+	return &Pool{o: o, asked: longAgo, unqueued: longAgo}
 }
 
 // ForMadeUp returns a pool with the same Options, for what callers made up.
@@ -336,7 +335,7 @@ func (p *Pool) Redial(ctx context.Context, due time.Duration) {
 	if latest.progress == nil { // it dials as soon as another one could
 		return
 	}
-	if wait := p.dialSpacing - p.o.Clock.Now().Since(latest.began); wait > 0 {
+	if wait := max(shareWindow, p.o.ConnectTimeout/maxDials) - p.o.Clock.Now().Since(latest.began); wait > 0 {
 		p.redials = true
 		time.AfterFunc(wait, func() {
 			p.mu.Lock()

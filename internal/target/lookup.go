@@ -95,7 +95,7 @@ func (t Target) Name() string {
 
 // Addresses are those of a target that needs no lookup: a unix socket, an IP address, this machine. Of another there are none.
 func (t Target) Addresses() []Address {
-	if t.network == "unix" {
+	if t.unix {
 		return []Address{{Network: "unix", Text: t.path}}
 	}
 	if t.host == "" {

@@ -15,7 +15,7 @@ import (
 // Target is an upstream's address, read from the text of a setting.
 type Target struct {
 	text      string
-	network   string // "tcp" or "unix"
+	unix      bool   // else it is tcp
 	host      string // tcp: a name or an address; empty is this machine
 	port      string // tcp: a number
 	authority string // tcp: as grpc-go makes it, without a zone
@@ -116,7 +116,7 @@ func (t Target) String() string { return t.text }
 // Host is the name or address that a server certificate is verified against by default:
 // "localhost" for this machine and for unix sockets. It has no zone, which has a meaning on this machine alone.
 func (t Target) Host() string {
-	if t.network == "unix" || t.host == "" {
+	if t.unix || t.host == "" {
 		return "localhost"
 	}
 	return withoutZone(t.host)
@@ -130,14 +130,14 @@ func (t Target) Authority() string { return t.authority }
 func (t Target) NameServer() string { return t.dns }
 
 // IsUnix says whether the target is a unix socket, which no proxy leads to.
-func (t Target) IsUnix() bool { return t.network == "unix" }
+func (t Target) IsUnix() bool { return t.unix }
 
 // HostPort is how others, such as a proxy, are told of a TCP target: a host and a port.
 func (t Target) HostPort() string { return net.JoinHostPort(t.Host(), t.port) }
 
 // socket completes a target that is a unix socket. A path that begins with @ is an abstract socket, as in package net.
 func (t Target) socket(path string) (Target, error) {
-	t.network, t.authority = "unix", "localhost"
+	t.unix, t.authority = true, "localhost"
 	longest := len(syscall.RawSockaddrUnix{}.Path)
 	name, abstract := strings.CutPrefix(path, "@")
 	switch {
@@ -175,7 +175,6 @@ func (t *Target) nameServer(authority string) error {
 // hostPort completes a target that is a host and a port, as grpc-go's dns resolver reads it (parseTarget). Without a port it
 // is the fallback; where there is none, a port is required.
 func (t Target) hostPort(text, fallback string) (Target, error) {
-	t.network = "tcp"
 	host, port, err := splitHostPort(text)
 	if err != nil {
 		return Target{}, err
