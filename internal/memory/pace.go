@@ -8,31 +8,38 @@ import (
 )
 
 const (
-	// often is a time between collections from which on they take a part of the processor that matters, and seldom one from which on they do not.
-	often, seldom = 50 * time.Millisecond, time.Second
+	// busy is how many collections within window take a part of the processor that matters, and calm is how many do not, even if there were twice as many.
+	busy, calm = 10, 4
+	window     = time.Second
 	// usual and most are percentages of the live heap that may be garbage: see GOGC in the documentation of package runtime.
-	usual, most = 100, 400
+	usual, most = 70, 400
 )
 
 // pace decides how much garbage there may be. The live heap is so small that under load it is collected dozens of times a second.
 type pace struct {
 	mu      sync.Mutex
 	percent int
-	last    time.Time // of the collections
+	began   time.Time // of the present window
+	count   int       // of collections in it
 }
 
 // collected takes in that a collection has ended, and reports whether percent has changed.
 func (p *pace) collected(now time.Time) (changed bool) {
-	since := now.Sub(p.last)
-	first, before := p.last.IsZero(), p.percent
-	p.last = now
-	switch {
-	case first:
-	case since < often:
-		p.percent = min(2*p.percent, most)
-	case since > seldom:
-		p.percent = usual
+	p.count++
+	early := now.Sub(p.began) < window
+	if early && p.count < busy {
+		return false
 	}
+	before := p.percent
+	switch {
+	case early:
+		p.percent = min(2*p.percent, most)
+	case p.count == 1:
+		p.percent = usual
+	case p.count <= calm:
+		p.percent = max(p.percent/2, usual)
+	}
+	p.began, p.count = now, 0
 	return p.percent != before
 }
 

@@ -18,23 +18,35 @@ func TestPace(t *testing.T) {
 	now := time.Now()
 	p := &pace{percent: usual}
 	for i, step := range []struct {
-		after   time.Duration
-		percent int
+		after   time.Duration // of each collection after the one before it
+		times   int
+		percent int // at the end
 	}{
-		{0, 100},
-		{60 * ms, 100},
-		{49 * ms, 200},
-		{60 * ms, 200},
-		{time.Second, 200},
-		{ms, 400},
-		{ms, 400},
-		{2 * time.Minute, 100},
-		{2 * time.Minute, 100},
+		{time.Hour, 1, usual},
+		{110 * ms, 30, usual}, // as with bursts of checks: not often enough to matter
+		{2 * time.Second, 1, usual},
+		{90 * ms, 9, usual},
+		{90 * ms, 1, 2 * usual},
+		{ms, 10, 4 * usual},
+		{ms, 10, most},
+		{ms, 100, most},
+		{200 * ms, 50, most}, // with less garbage they would be frequent again
+		{300 * ms, 4, most / 2},
+		{600 * ms, 2, most / 4},
+		{600 * ms, 2, usual},
+		{ms, 1000, most},
+		{2 * time.Minute, 1, usual},
+		{2 * time.Minute, 5, usual},
 	} {
-		before := p.percent
-		now = now.Add(step.after)
-		if changed := p.collected(now); p.percent != step.percent || changed != (before != step.percent) {
-			t.Errorf("step %d: %d percent, changed: %v", i, p.percent, changed)
+		for range step.times {
+			before := p.percent
+			now = now.Add(step.after)
+			if changed := p.collected(now); changed != (p.percent != before) {
+				t.Errorf("step %d: %d percent after %d, changed: %v", i, p.percent, before, changed)
+			}
+		}
+		if p.percent != step.percent {
+			t.Errorf("step %d: %d percent, want %d", i, p.percent, step.percent)
 		}
 	}
 }
