@@ -17,6 +17,8 @@ const (
 	leastTick, mostTick = 50 * time.Millisecond, 250 * time.Millisecond
 	// side is how many jobs may begin at a tick in any case. Where more than that are due in a tick as a rule, twice as many as a rule may.
 	side = 64
+	// Of the jobs of a tick together begin at once, or the parts-th part of them; the others follow within the tick: what runs side by side takes memory.
+	together, parts = 16, 8
 )
 
 // Schedule runs jobs. It is safe for concurrent use.
@@ -77,7 +79,16 @@ func (s *Schedule[J]) Run(ctx context.Context) {
 	began := time.Now()
 	queue := queue[J]{Schedule: s, done: -time.Nanosecond}
 	for {
-		for _, e := range queue.next(time.Since(began)) {
+		begin := queue.next(time.Since(began))
+		parts := min((len(begin)+together-1)/together, parts)
+		for i, e := range begin {
+			if i > 0 && i*parts/len(begin) > (i-1)*parts/len(begin) {
+				select {
+				case <-time.After(s.tick() / time.Duration(parts)):
+				case <-ctx.Done():
+					return
+				}
+			}
 			if e.running.Swap(true) {
 				continue
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,6 +86,35 @@ func TestEvenly(t *testing.T) {
 					t.Errorf("%d of %d jobs in a twentieth of the interval", most, n)
 				}
 			})
+		})
+	}
+}
+
+// Of the many jobs of a tick few run side by side, where they are short: what each takes meanwhile adds up.
+func TestSideBySide(t *testing.T) {
+	t.Parallel()
+	for jobs, most := range map[int]int{40: 2, 1000: 16, 4000: 16, 10000: 32} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRecord()
+			var running, seen atomic.Int64
+			s := schedule.New(10*time.Second, func(_ context.Context, job int) {
+				r.note(job)
+				if now := running.Add(1); now > seen.Load() {
+					seen.Store(now)
+				}
+				time.Sleep(10 * time.Millisecond)
+				running.Add(-1)
+			})
+			s.Set(numbers(0, jobs))
+			runFor(t, 20*time.Second-time.Nanosecond, s, nil)
+			if n := int(seen.Load()); n > most {
+				t.Errorf("%d of %d jobs ran at once, want %d at most", n, jobs, most)
+			}
+			for job := range jobs {
+				if n := len(r.of(job)); n != 2 {
+					t.Fatalf("of %d jobs, one began %d times in two intervals", jobs, n)
+				}
+			}
 		})
 	}
 }
