@@ -20,7 +20,8 @@ func TestAtOnce(t *testing.T) {
 		{time.Second, 3000, 50 * time.Millisecond, 151, 300},
 		{4 * time.Second, 640, 100 * time.Millisecond, 17, 64},
 		{10 * time.Second, 1000, 250 * time.Millisecond, 26, 64},
-		{10 * time.Second, 10000, 250 * time.Millisecond, 251, 500},
+		{10 * time.Second, 10000, 50 * time.Millisecond, 52, 100},
+		{10 * time.Second, 4000, 80 * time.Millisecond, 34, 64},
 		{time.Hour, 1000, 250 * time.Millisecond, 2, 64},
 	} {
 		s := New(test.interval, func(context.Context, int) {})
@@ -37,7 +38,7 @@ func TestAtOnce(t *testing.T) {
 		run := func(until time.Duration, most int) {
 			t.Helper()
 			for ; now < until; now += test.tick {
-				begin := q.next(now)
+				begin := q.next(now + test.tick - 1)
 				if len(begin) > most {
 					t.Fatalf("%d jobs every %v: %d at %v, want %d at most", test.jobs, test.interval, len(begin), now, most)
 				}
@@ -53,7 +54,7 @@ func TestAtOnce(t *testing.T) {
 			}
 		}
 		now += 3*test.interval - test.tick // a pause
-		first := q.next(now)
+		first := q.next(now + test.tick - 1)
 		if len(first) != test.after {
 			t.Errorf("%d jobs every %v: %d begin after a pause, want %d", test.jobs, test.interval, len(first), test.after)
 		}

@@ -11,14 +11,12 @@ import (
 )
 
 const (
-	// A Schedule wakes up ticks times in an interval, but not more often than every leastTick, nor less often than every mostTick: a process that wakes up
-	// for each of a thousand jobs by itself needs two to three times the CPU time.
-	ticks               = 40
+	// A Schedule wakes up ticks times in an interval, or as often as usual jobs are due, but not more often than every leastTick, nor less often than every
+	// mostTick: a process that wakes up for each of a thousand jobs by itself needs two to three times the CPU time, and jobs that run side by side take memory.
+	ticks, usual        = 40, 32
 	leastTick, mostTick = 50 * time.Millisecond, 250 * time.Millisecond
 	// side is how many jobs may begin at a tick in any case. Where more than that are due in a tick as a rule, twice as many as a rule may.
 	side = 64
-	// Of the jobs of a tick together begin at once, or the parts-th part of them; the others follow within the tick: what runs side by side takes memory.
-	together, parts = 16, 8
 )
 
 // Schedule runs jobs. It is safe for concurrent use.
@@ -60,8 +58,7 @@ func (s *Schedule[J]) Set(jobs []J) {
 		e := before[j]
 		if e == nil {
 			part := float64(s.added) * golden
-			phase := time.Duration((part - math.Floor(part)) * float64(s.interval))
-			e = &entry[J]{job: j, phase: phase - phase%s.tick()} // so that a job always has the same lateness
+			e = &entry[J]{job: j, phase: time.Duration((part - math.Floor(part)) * float64(s.interval))}
 			s.added++
 		}
 		s.jobs = append(s.jobs, e)
@@ -74,21 +71,18 @@ func (s *Schedule[J]) Set(jobs []J) {
 func (s *Schedule[J]) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
-	ticker := time.NewTicker(s.tick())
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	began := time.Now()
 	queue := queue[J]{Schedule: s, done: -time.Nanosecond}
 	for {
-		begin := queue.next(time.Since(began))
-		parts := min((len(begin)+together-1)/together, parts)
-		for i, e := range begin {
-			if i > 0 && i*parts/len(begin) > (i-1)*parts/len(begin) {
-				select {
-				case <-time.After(s.tick() / time.Duration(parts)):
-				case <-ctx.Done():
-					return
-				}
-			}
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		now, tick := time.Since(began), s.tick()
+		for _, e := range queue.next(now + tick - 1) { // all that are due before the next tick
 			if e.running.Swap(true) {
 				continue
 			}
@@ -97,23 +91,28 @@ func (s *Schedule[J]) Run(ctx context.Context) {
 				s.run(ctx, e.job)
 			})
 		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
+		timer.Reset(tick - now%s.interval%tick) // at the same times of each interval, so that a job always begins at its own
 	}
 }
 
+// tick is how often the Schedule looks at what is due.
 func (s *Schedule[J]) tick() time.Duration {
-	return min(s.interval, max(leastTick, min(s.interval/ticks, mostTick)))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	least := min(s.interval/ticks, mostTick)
+	if n := len(s.jobs); n > 0 {
+		least = min(least, s.interval*usual/time.Duration(n))
+	}
+	parts := s.interval / min(s.interval, max(leastTick, least))
+	return s.interval / parts
 }
 
 // atOnce is how many jobs begin at a tick; the others wait for the next one. They are that many only when the process did not run for a while.
 func (s *Schedule[J]) atOnce() int {
+	tick := s.tick()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return max(side, 2*int(int64(len(s.jobs))*int64(s.tick())/int64(s.interval)))
+	return max(side, 2*int(int64(len(s.jobs))*int64(tick)/int64(s.interval)))
 }
 
 // queue is the jobs that are due and have not begun.
@@ -123,15 +122,15 @@ type queue[J comparable] struct {
 	due  []*entry[J]
 }
 
-// next returns the jobs that begin now, so long after the start.
-func (q *queue[J]) next(now time.Duration) []*entry[J] {
-	for _, e := range q.between(max(q.done, now-q.interval), now) {
+// next returns the jobs that begin now: those that are due so long after the start.
+func (q *queue[J]) next(until time.Duration) []*entry[J] {
+	for _, e := range q.between(max(q.done, until-q.interval), until) {
 		if !e.queued {
 			e.queued = true
 			q.due = append(q.due, e)
 		}
 	}
-	q.done = now
+	q.done = until
 	n := min(len(q.due), q.atOnce())
 	begin := q.due[:n:n]
 	for _, e := range begin {
