@@ -114,7 +114,9 @@ func TestTargets(t *testing.T) {
 	p.wantAnswer(p.health, "/?target=worse", 503, "worse NOT_SERVING\n")
 	p.wantAnswer(p.health, "/?target=bad", 404, "not there")
 	p.wantAnswer(p.health, "/?target=good", 200, "good a SERVING\n")
-	eventually(t, "the log says what has changed", func() bool { return strings.Contains(p.log(), `msg="targets changed" added=worse changed="" removed=bad`) })
+	eventually(t, "the log says what has changed", func() bool {
+		return strings.Contains(p.log(), `msg="targets changed" added=worse changed="" removed=bad`)
+	})
 	if n := good.Connections(); n != dials {
 		t.Errorf("the target that did not change was dialled again: %d connections, %d before", n, dials)
 	}

@@ -19,9 +19,10 @@ func TestAtOnce(t *testing.T) {
 		{time.Second, 10, 50 * time.Millisecond, 1, 10},
 		{time.Second, 3000, 50 * time.Millisecond, 151, 300},
 		{4 * time.Second, 640, 100 * time.Millisecond, 17, 64},
-		{10 * time.Second, 1000, 250 * time.Millisecond, 26, 64},
+		{10 * time.Second, 500, 250 * time.Millisecond, 14, 64},
+		{10 * time.Second, 1000, 10 * time.Second / 64, 17, 64},
 		{10 * time.Second, 10000, 50 * time.Millisecond, 52, 100},
-		{10 * time.Second, 4000, 80 * time.Millisecond, 34, 64},
+		{10 * time.Second, 4000, 50 * time.Millisecond, 22, 64},
 		{time.Hour, 1000, 250 * time.Millisecond, 2, 64},
 	} {
 		s := New(test.interval, func(context.Context, int) {})

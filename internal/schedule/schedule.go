@@ -13,7 +13,7 @@ import (
 const (
 	// A Schedule wakes up ticks times in an interval, or as often as usual jobs are due, but not more often than every leastTick, nor less often than every
 	// mostTick: a process that wakes up for each of a thousand jobs by itself needs two to three times the CPU time, and jobs that run side by side take memory.
-	ticks, usual        = 40, 32
+	ticks, usual        = 40, 16
 	leastTick, mostTick = 50 * time.Millisecond, 250 * time.Millisecond
 	// side is how many jobs may begin at a tick in any case. Where more than that are due in a tick as a rule, twice as many as a rule may.
 	side = 64
@@ -104,6 +104,11 @@ func (s *Schedule[J]) tick() time.Duration {
 		least = min(least, s.interval*usual/time.Duration(n))
 	}
 	parts := s.interval / min(s.interval, max(leastTick, least))
+	for exact := parts; exact < 2*parts; exact++ { // so that all ticks of an interval are equal
+		if s.interval%exact == 0 {
+			return s.interval / exact
+		}
+	}
 	return s.interval / parts
 }
 

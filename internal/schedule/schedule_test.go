@@ -82,7 +82,7 @@ func TestEvenly(t *testing.T) {
 					}
 					slots[began[0]*20/interval]++
 				}
-				if most := slices.Max(slots[:]); most > n/20+2 {
+				if most := slices.Max(slots[:]); most > n/20+n/60+2 { // a tick more or less
 					t.Errorf("%d of %d jobs in a twentieth of the interval", most, n)
 				}
 			})
@@ -93,7 +93,7 @@ func TestEvenly(t *testing.T) {
 // Of the many jobs of a tick few run side by side, where they are short: what each takes meanwhile adds up.
 func TestSideBySide(t *testing.T) {
 	t.Parallel()
-	for jobs, most := range map[int]int{40: 2, 1000: 27, 4000: 34, 10000: 52} {
+	for jobs, most := range map[int]int{40: 2, 1000: 18, 4000: 22, 10000: 52} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecord()
 			var running, seen atomic.Int64
