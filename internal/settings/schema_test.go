@@ -209,17 +209,21 @@ func TestTargetsManual(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(page), "```yaml\n")
-	example, _, found := strings.Cut(rest, "```\n")
-	if !found {
-		t.Fatal("the page has no example")
-	}
-	if err := validator(t)(example); err != nil {
-		t.Error(err)
-	}
-	targets, _, err := readTargets(example)
-	if err != nil || len(targets) != 3 {
-		t.Fatalf("%+v, %v", targets, err)
+	var targets []Target
+	rest := string(page)
+	for _, want := range []int{2, 3} { // the short example, and the longer one
+		_, rest, _ = strings.Cut(rest, "```yaml\n")
+		example, after, found := strings.Cut(rest, "```\n")
+		if !found {
+			t.Fatal("the page lacks an example")
+		}
+		rest = after
+		if err := validator(t)(example); err != nil {
+			t.Error(err)
+		}
+		if targets, _, err = readTargets(example); err != nil || len(targets) != want {
+			t.Fatalf("%+v, %v", targets, err)
+		}
 	}
 	if s := targets[2]; s.TLS || s.CACert != "" || s.RPCTimeout != 500*time.Millisecond || s.MinHealthyAddresses != "67%" {
 		t.Errorf("%+v", s)
