@@ -35,6 +35,7 @@ const startTime = 10 * time.Second
 func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (serveUntil func(ctx context.Context) error, err error) {
 	app.Announce(logger, s)
 	budget := memory.Process()
+	budget.Upstreams = min(budget.Upstreams, max(serve.OpenFiles()/8, 1)) // callers' connections may have six eighths
 	logger.Info("memory", "limit_bytes", budget.Limit.Bytes, "source", budget.Limit.Source)
 	build := version.Get()
 	m := metrics.New(prometheus.NewRegistry(), metrics.Options{

@@ -4,5 +4,5 @@ package serve
 
 import "math"
 
-// openFiles is how many files the process can have open: as many as there is memory for.
-func openFiles() int { return math.MaxInt }
+// OpenFiles is how many files the process can have open: as many as there is memory for.
+func OpenFiles() int { return math.MaxInt }

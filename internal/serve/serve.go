@@ -150,7 +150,7 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 	problems := &rate.Sometimes{Interval: time.Second} // as they must not fill the log
 	conns := &connections{
 		Listener: s.Listener,
-		limit:    cmp.Or(s.MaxConnections, share(openFiles(), s.Secondary)),
+		limit:    cmp.Or(s.MaxConnections, share(OpenFiles(), s.Secondary)),
 		memory:   s.Memory,
 		headers:  s.HeaderMemory,
 		secure:   s.TLS != nil,
