@@ -31,7 +31,7 @@ var blackbox = flag.String("blackbox", "", "the path of a blackbox_exporter to c
 // probed is an upstream to be probed by both.
 type probed struct {
 	name, addr, service string
-	module              string            // what blackbox_exporter is told
+	module              string            // of blackbox_exporter's configuration
 	differs             map[string]string // the series that differ, and how: "ours only", "theirs only", or "value"
 }
 
@@ -58,7 +58,7 @@ func upstreams(t *testing.T) (all []probed, ca string) {
 	yesterday := func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().AddDate(0, 0, -3), time.Now().AddDate(0, 0, -1)
 	}
-	// That a certificate could not be verified is told together with its end, and that TLS was to be used.
+	// A certificate that could not be verified has its end in the answer, and the answer says that TLS was to be used.
 	unverified := map[string]string{"probe_grpc_ssl": "value", "probe_ssl_earliest_cert_expiry": "ours only"}
 	return []probed{
 		{name: "serving", addr: plain.Addr(), module: "plain"},

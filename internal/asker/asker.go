@@ -25,10 +25,10 @@ type Options struct {
 	// Authorize says whether the presented token, never empty, is the right one; nil needs no token. An
 	// error, which nobody is shown, says that it cannot tell: the caller is not to blame.
 	Authorize func(ctx context.Context, presented string) (bool, error)
-	// Unauthorized is called for each request with a wrong token or none, and says which. nil tells nobody.
+	// Unauthorized is called for each request with a wrong token or none, and says which. nil is none.
 	Unauthorized func(r *http.Request, why string)
 	// Rejected is called once for each request that is refused, with the reason: "token", "query", "service", "target", or "overload" where a
-	// limit of this process let a check fail; and with those that are given to Reject. nil tells nobody.
+	// limit of this process let a check fail; and with those that are given to Reject. nil is none.
 	Rejected func(reason string)
 	// Memory bounds what requests take; the shares of the zero value have no bound.
 	Memory Memory

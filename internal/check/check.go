@@ -179,7 +179,7 @@ func (c *Checker) start(ctx context.Context, r grpcconn.Request, now clock.Readi
 	configured := c.isConfigured(r)
 	p := &permits{checker: c, request: r, limited: !r.List && !configured}
 	o := c.options()
-	o.Finish = configured // their callers may leave, and their RPCs go on
+	o.Finish = configured // their callers may leave, and their RPCs continue
 	return &call{prove.New(ctx, o, c.poolOf(r), r, now, due, p), p}
 }
 

@@ -75,7 +75,7 @@ func TestWhoShares(t *testing.T) {
 	}
 }
 
-// A rotation of a shared file reaches all, and each is told the end of its certificate: also one that comes later. Reloads are
+// A rotation of a shared file reaches all, and each learns the end of its certificate: also one that comes later. Reloads are
 // told once.
 func TestSharedRotation(t *testing.T) {
 	t.Parallel()

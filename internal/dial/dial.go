@@ -49,7 +49,7 @@ type Options struct {
 	Lookup target.LookupFunc
 	// Connect opens network connections; nil is a net.Dialer's DialContext.
 	Connect func(ctx context.Context, network, address string) (net.Conn, error)
-	// Trace hears of Dial, Retry ("credentials") and PeerCertificate; nil tells nobody.
+	// Trace hears of Dial, Retry ("credentials") and PeerCertificate; nil is none.
 	Trace *health.Trace
 }
 

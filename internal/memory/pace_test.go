@@ -51,7 +51,7 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// The runtime is told, unless GOGC is set: in processes of their own, because the program does this once.
+// keepPace sets the runtime's percentage, unless GOGC is set: in processes of their own, because the program does this once.
 func TestKeepPace(t *testing.T) {
 	const child, goGC = "TEST_KEEP_PACE", "GOGC"
 	if os.Getenv(child) != "" {

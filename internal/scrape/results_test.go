@@ -42,7 +42,7 @@ func checked(t *testing.T, name string, s settings.Upstream) *asker.Upstream {
 	}}
 }
 
-// What is known of the way to the upstream is told, also by a check that uses a connection that was there already.
+// The answer has what is known of the way to the upstream, also after a check that uses a connection that was there already.
 func TestWay(t *testing.T) {
 	t.Parallel()
 	ca := healthtest.NewCA(t)
@@ -114,7 +114,7 @@ func first(t *testing.T, chain [][]byte) (ends time.Time) {
 	return ends
 }
 
-// What a check found out is told with the names and values that blackbox_exporter has: of the first certificate to end, of IPv6, of a name's lookup; and a
+// The answer has what a check found out, with the names and values of blackbox_exporter: of the first certificate to end, of IPv6, of a name's lookup; and a
 // certificate's text is safe to read.
 func TestEvidence(t *testing.T) {
 	t.Parallel()

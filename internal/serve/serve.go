@@ -43,7 +43,7 @@ type Server struct {
 	// MaxConnections is how many connections the server has at most. 0 is its share of the file-descriptor limit.
 	MaxConnections int
 	// Refused is called once for each TLS handshake that failed because of the client's certificate, or because none was sent, with
-	// the client's address and crypto/tls' error. nil tells nobody. It must not block.
+	// the client's address and crypto/tls' error. nil is none. It must not block.
 	Refused func(client net.Addr, err error)
 	// Memory is how many bytes the connections may take with the requests that they carry, and HeaderMemory how many the
 	// requests that are still arriving, beyond a little that each connection has. 0 is no bound.

@@ -1,4 +1,4 @@
-# The modules that use this one have variables of these names: what is wrong with the values is told by the outputs.
+# The modules that use this one have variables of these names: the outputs say what is wrong with the values.
 
 variable "targets" {
   description = "The upstreams, by name: their settings, by the keys of the targets file."
