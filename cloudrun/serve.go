@@ -34,7 +34,8 @@ const startTime = 10 * time.Second
 // on. An error of prepare is why it cannot begin, with the settings to change.
 func prepare(ctx context.Context, s *settings.Settings, logger *slog.Logger) (serveUntil func(ctx context.Context) error, err error) {
 	app.Announce(logger, s)
-	budget := memory.Process()
+	ours := *memory.Process() // which others of the process use, too
+	budget := &ours
 	budget.Upstreams = min(budget.Upstreams, max(serve.OpenFiles()/8, 1)) // callers' connections may have six eighths
 	logger.Info("memory", "limit_bytes", budget.Limit.Bytes, "source", budget.Limit.Source)
 	build := version.Get()
