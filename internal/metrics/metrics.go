@@ -156,9 +156,12 @@ func (m *Metrics) GRPCHandler(method string, next http.Handler) http.Handler {
 
 func (m *Metrics) timed(path string, next http.Handler, fromStart ...int) http.Handler {
 	seconds := m.requests.MustCurryWith(prometheus.Labels{"path": valid(path)})
-	usual := make(map[int]prometheus.Observer) // looking these up hashes no labels
+	usual := make(map[int]func() prometheus.Observer) // looking these up hashes no labels
+	for _, code := range []int{http.StatusOK, http.StatusServiceUnavailable} {
+		usual[code] = sync.OnceValue(func() prometheus.Observer { return seconds.WithLabelValues(strconv.Itoa(code)) })
+	}
 	for _, code := range fromStart {
-		usual[code] = seconds.WithLabelValues(strconv.Itoa(code))
+		usual[code]()
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -172,7 +175,7 @@ func (m *Metrics) timed(path string, next http.Handler, fromStart ...int) http.H
 			}
 			switch observer := usual[code]; {
 			case observer != nil:
-				observer.Observe(took)
+				observer().Observe(took)
 			case code != 0:
 				seconds.WithLabelValues(strconv.Itoa(code)).Observe(took)
 			default:

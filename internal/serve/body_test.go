@@ -140,6 +140,33 @@ func TestSlowBody(t *testing.T) {
 	})
 }
 
+// With HTTP/2 a body has no longer than the answer.
+func TestSlowBodyOfStream(t *testing.T) {
+	t.Parallel()
+	for name, config := range map[string]*tls.Config{"plain": nil, "TLS": {Certificates: []tls.Certificate{certificate(t)}}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			failed := make(chan error, 1)
+			const answer = 3 * time.Second // which a TLS handshake has, too
+			r := start(t, Server{TLS: config, Budget: answer - transferTime, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, err := io.ReadAll(r.Body)
+				failed <- err
+			})})
+			c := dialHTTP2(t, r)
+			c.begin(1, false, ":method", "POST", ":path", "/")
+			c.until("the end of the stream", func(f http2.Frame) bool {
+				_, reset := f.(*http2.RSTStreamFrame)
+				return reset
+			})
+			if err := <-failed; err == nil {
+				t.Error("the handler got a body")
+			}
+			c.begin(3, true, ":method", "GET", ":path", "/") // the connection is as good as before
+			c.until("the next answer", func(f http2.Frame) bool { return f.Header().StreamID == 3 })
+		})
+	}
+}
+
 // A handler may set a time of its own.
 func TestTimeOfHandlerForBody(t *testing.T) {
 	t.Parallel()

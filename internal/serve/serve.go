@@ -179,9 +179,8 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 		Handler:           handler(conns, panicked, admitting(s.Admit, s.Refused, s.Handler), overloaded),
 		TLSConfig:         s.TLS.Clone(), // which net/http changes
 		Protocols:         protocols,
-		ReadHeaderTimeout: conns.patience,
-		// The end of this time may cancel the request's context, so it must not come before the answer.
-		ReadTimeout:                  conns.patience + conns.answer,
+		// No ReadTimeout: a body has its time by withBody, and with HTTP/2, where this would be a timer for each stream, by WriteTimeout.
+		ReadHeaderTimeout:            conns.patience,
 		WriteTimeout:                 conns.answer,
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeaderBytes,
