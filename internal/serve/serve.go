@@ -176,9 +176,9 @@ func begin(s Server, logger *slog.Logger, failed chan<- error) *running {
 	protocols.SetHTTP2(s.TLS != nil)
 	protocols.SetUnencryptedHTTP2(s.TLS == nil)
 	r := &running{conns: conns, logger: logger, served: make(chan struct{}), http: &http.Server{
-		Handler:           handler(conns, panicked, admitting(s.Admit, s.Refused, s.Handler), overloaded),
-		TLSConfig:         s.TLS.Clone(), // which net/http changes
-		Protocols:         protocols,
+		Handler:   handler(conns, panicked, admitting(s.Admit, s.Refused, s.Handler), overloaded),
+		TLSConfig: s.TLS.Clone(), // which net/http changes
+		Protocols: protocols,
 		// No ReadTimeout: a body has its time by withBody, and with HTTP/2, where this would be a timer for each stream, by WriteTimeout.
 		ReadHeaderTimeout:            conns.patience,
 		WriteTimeout:                 conns.answer,
