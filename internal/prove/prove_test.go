@@ -719,6 +719,22 @@ func TestNotSent(t *testing.T) {
 		first.cancel()
 		first.end()
 	}, healthtest.MaxConcurrentStreams(1))
+	bubble(t, func(t *testing.T, w *world) { // whose callers leave: it does not wait for a stream that nobody needs
+		w.reuse()
+		w.hang()
+		w.o.Finish = true
+		first := w.begin()
+		first.until(10 * instant)
+		ctx, leave := context.WithCancelCause(t.Context())
+		time.AfterFunc(quarter+100*ms, func() { leave(prove.ErrLeft) })
+		began := time.Now()
+		prove.New(ctx, w.o, w.pool, grpcconn.Request{Service: "other"}, w.clock.Now(), clock.Never, &w.permit).Run()
+		if took := time.Since(began); took > quarter+110*ms {
+			t.Errorf("it ended after %v, %v after its callers had left", took, took-quarter-100*ms)
+		}
+		first.cancel()
+		first.end()
+	}, healthtest.MaxConcurrentStreams(1))
 }
 
 // A stop of the process begins a check anew. The oldest attempt stays in progress unless its answer could be older than 5 s.

@@ -18,4 +18,5 @@ var oldSeeds = []struct {
 	{30385, "addresses that hung kept those from being tried within the budget on which TLS had failed with outdated credentials"},
 	{30407, "the same"},
 	{61347, "an RPC had waited for the dial of another caller: its time-out came later than the judge allowed (a fault of the judge)"},
+	{1795782306830, "a check whose callers had left waited for a stream, and kept the permission for a second RPC from the next check"},
 }
