@@ -725,10 +725,12 @@ func TestResetBeforeSettings(t *testing.T) {
 			if err != nil {
 				return
 			}
-			time.AfterFunc(2*ms, func() {
+			go func() {
+				_, _ = conn.Read(make([]byte, 1)) // the client has connected
+				time.Sleep(2 * ms)
 				_ = conn.(*net.TCPConn).SetLinger(0)
 				conn.Close()
-			})
+			}()
 		}
 	}()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // where nothing else runs meanwhile
