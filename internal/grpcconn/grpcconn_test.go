@@ -727,7 +727,6 @@ func TestResetBeforeSettings(t *testing.T) {
 			}
 			go func() {
 				_, _ = conn.Read(make([]byte, 1)) // the client has connected
-				time.Sleep(2 * ms)
 				_ = conn.(*net.TCPConn).SetLinger(0)
 				conn.Close()
 			}()

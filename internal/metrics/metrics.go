@@ -145,23 +145,24 @@ const noStatus = "none"
 // requests would have no bound. The statuses have one, because next chooses them. The usual statuses are there from the start: a rate sees the
 // first 503.
 func (m *Metrics) Handler(path string, next http.Handler) http.Handler {
-	return m.timed(path, next, http.StatusOK, http.StatusServiceUnavailable)
+	return m.timed(path, next, true)
 }
 
 // GRPCHandler is Handler for a gRPC method, the status of which is 200 whatever its code. It has no series before its first request: most
 // methods are never asked for.
 func (m *Metrics) GRPCHandler(method string, next http.Handler) http.Handler {
-	return m.timed(method, next)
+	return m.timed(method, next, false)
 }
 
-func (m *Metrics) timed(path string, next http.Handler, fromStart ...int) http.Handler {
+// timed times the requests that next answers. fromStart says that the usual statuses have series before the first request.
+func (m *Metrics) timed(path string, next http.Handler, fromStart bool) http.Handler {
 	seconds := m.requests.MustCurryWith(prometheus.Labels{"path": valid(path)})
 	usual := make(map[int]func() prometheus.Observer) // looking these up hashes no labels
 	for _, code := range []int{http.StatusOK, http.StatusServiceUnavailable} {
 		usual[code] = sync.OnceValue(func() prometheus.Observer { return seconds.WithLabelValues(strconv.Itoa(code)) })
-	}
-	for _, code := range fromStart {
-		usual[code]()
+		if fromStart {
+			usual[code]()
+		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()

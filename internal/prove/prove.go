@@ -27,7 +27,7 @@ type Options struct {
 	// Metadata returns what to send with an RPC; nil sends nothing. The result is not modified.
 	// An error ends the attempt in phase "credentials".
 	Metadata func(ctx context.Context) (metadata.MD, error)
-	// Finish lets RPCs that were sent go on to their end when the context ends with ErrLeft: a server hears of a cancelled
+	// Finish lets RPCs that were sent go on to their end when the context ends with ErrLeft: a server learns of a cancelled
 	// RPC a little late, and would otherwise have any number of RPCs at once for callers who come and leave.
 	Finish bool
 	// Go runs an attempt in a goroutine of its own.
@@ -175,7 +175,7 @@ func (c *Check) finishLocked(e event) {
 		}
 	}
 	for _, a := range slices.Clone(c.attempts) {
-		if a.conn == nil || !a.progress.Sent() { // the server has no RPC of it, and a permit of a second one would be kept from other checks
+		if a.conn == nil || !a.progress.Sent() { // the server has no RPC of it, and waiting for one would keep Extra from other checks
 			c.dropLocked(a)
 		}
 	}

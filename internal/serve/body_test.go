@@ -162,7 +162,10 @@ func TestSlowBodyOfStream(t *testing.T) {
 				t.Error("the handler got a body")
 			}
 			c.begin(3, true, ":method", "GET", ":path", "/") // the connection is as good as before
-			c.until("the next answer", func(f http2.Frame) bool { return f.Header().StreamID == 3 })
+			c.until("the next answer", func(f http2.Frame) bool {
+				_, answer := f.(*http2.HeadersFrame)
+				return answer && f.Header().StreamID == 3
+			})
 		})
 	}
 }
